@@ -1,0 +1,16 @@
+//! Kafka's wire protocol and record formats: bytes to messages and batches, and back.
+//!
+//! No I/O and no state. Source: the message schemas in Apache Kafka's jars, and the Kafka
+//! documentation's chapters "Protocol" and "Message Format".
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod error;
+pub mod generated;
+pub mod types;
+pub mod wire;
+
+pub use error::ErrorCode;
+pub use generated::{ApiKey, MetadataRecord, coordinator, messages, metadata};
+pub use types::*;
+pub use wire::{Message, Reader, Request, WireError, Writer};

@@ -1,0 +1,11 @@
+//! Room 1: the outside world. The only door to disk, network and clock.
+//!
+//! Traits with a real implementation each; the simulator brings its own. No other room names
+//! `std::fs`, sockets or the wall clock (`src/tidy.rs` checks it).
+
+pub mod clock;
+pub mod disk;
+pub mod net;
+
+pub use clock::{Clock, SystemClock};
+pub use disk::{Disk, DiskFile, OpenMode, RealDisk};

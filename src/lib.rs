@@ -1,0 +1,8 @@
+//! Ottla: a message broker that speaks Apache Kafka's wire protocol, on its own log store and replication.
+
+pub mod broker;
+pub mod config;
+pub mod env;
+pub mod log;
+pub mod machines;
+pub mod server;
