@@ -6,3 +6,6 @@ pub mod env;
 pub mod log;
 pub mod machines;
 pub mod server;
+
+#[cfg(test)]
+mod tidy;

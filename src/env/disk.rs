@@ -102,6 +102,29 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// Milliseconds since 1970 of the file's last change.
     fn modified_ms(&self, path: &Path) -> io::Result<i64>;
+    /// Takes the lock file at `path` for this process and writes the process id into it; the lock goes with the
+    /// guard or the process.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] with the holder's process id, [`LockError::Io`].
+    fn lock(&self, path: &Path) -> Result<LockGuard, LockError>;
+}
+
+/// Why a lock file could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process holds it.
+    #[error("held by process {0}")]
+    Held(String),
+    /// The file cannot be opened or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Holds a lock file until it is dropped.
+#[derive(Debug)]
+pub struct LockGuard {
+    _file: Option<File>,
 }
 
 /// The machine's own file systems.
@@ -254,5 +277,28 @@ impl Disk for RealDisk {
     fn modified_ms(&self, path: &Path) -> io::Result<i64> {
         let modified = fs::metadata(path)?.modified()?;
         Ok(modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as i64)
+    }
+
+    fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        // Kafka takes a POSIX lock (FileChannel.tryLock), which two brokers of one process would share; flock keeps those
+        // apart. Both are held, so neither Kafka nor Ottla starts on a directory in use.
+        let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        let locked = rustix::fs::flock(&file, operation)
+            .and_then(|()| rustix::fs::fcntl_lock(&file, operation));
+        match locked {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::ACCESS) => {
+                let holder = fs::read_to_string(path).unwrap_or_default();
+                let holder = holder.trim();
+                let holder = if holder.is_empty() { "unknown" } else { holder };
+                return Err(LockError::Held(holder.to_owned()));
+            }
+            Err(error) => return Err(LockError::Io(error.into())),
+        }
+        file.set_len(0)?;
+        file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+        Ok(LockGuard { _file: Some(file) })
     }
 }

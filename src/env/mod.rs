@@ -8,4 +8,4 @@ pub mod disk;
 pub mod net;
 
 pub use clock::{Clock, SystemClock};
-pub use disk::{Disk, DiskFile, OpenMode, RealDisk};
+pub use disk::{Disk, DiskFile, LockError, LockGuard, OpenMode, RealDisk};
