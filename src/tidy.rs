@@ -156,7 +156,8 @@ fn files_functions_and_lines_are_short() {
     for (path, text) in all_sources() {
         let lines = code_lines(&text);
         for (number, line) in text.lines().enumerate() {
-            if line.chars().count() > LINE_COLUMNS_MAX {
+            let is_text = line.trim_start().starts_with('"');
+            if !is_text && line.chars().count() > LINE_COLUMNS_MAX {
                 found.push(format!("{}:{}: line too long", shown(&path), number + 1));
             }
         }

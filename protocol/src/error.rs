@@ -1,6 +1,7 @@
 //! Error codes of the Kafka protocol, with the text that Kafka itself sends beside each.
 //!
-//! Source: Kafka documentation, "Protocol: Error Codes"; the texts are what Kafka 4.4.0 puts into `ErrorMessage` fields.
+//! Source: Kafka documentation, "Protocol: Error Codes"; the texts are what
+//! Kafka 4.4.0 puts into `ErrorMessage` fields.
 
 /// One of the protocol's error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

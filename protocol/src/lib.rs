@@ -9,6 +9,7 @@ pub mod error;
 pub mod generated;
 pub mod types;
 pub mod wire;
+pub mod writer;
 
 pub use error::ErrorCode;
 pub use generated::{ApiKey, MetadataRecord, coordinator, messages, metadata};

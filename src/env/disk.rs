@@ -282,8 +282,8 @@ impl Disk for RealDisk {
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        // Kafka takes a POSIX lock (FileChannel.tryLock), which two brokers of one process would share; flock keeps those
-        // apart. Both are held, so neither Kafka nor Ottla starts on a directory in use.
+        // Kafka takes a POSIX lock (FileChannel.tryLock), which two brokers of one process would share; flock
+        // keeps those apart. Both are held, so neither Kafka nor Ottla starts on a directory in use.
         let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
         let locked = rustix::fs::flock(&file, operation)
             .and_then(|()| rustix::fs::fcntl_lock(&file, operation));

@@ -54,8 +54,8 @@ impl<M: Machine> Output<M> {
 
 /// A recorded machine.
 ///
-/// `handle` and `tick` may change soft state (sessions, parked requests); hard state changes only in `replay`, which the
-/// shell calls for every record that they return, before the next operation.
+/// `handle` and `tick` may change soft state (sessions, parked requests); hard state changes only in
+/// `replay`, which the shell calls for every record that they return, before the next operation.
 pub trait Machine: Sized {
     /// What it is asked.
     type Request;
