@@ -1,11 +1,11 @@
-//! Record batch v2 as it lies on the wire and on disk: a view of the header, its CRC, and the fields that the
-//! leader sets. Records are not decoded here (see `record.rs`).
+//! Record batch v2 as it lies on the wire and on disk: a view of the header, its CRC, and the
+//! fields that the leader sets. Records are not decoded here (see `record.rs`).
 //!
 //! Source: Kafka documentation, "Message Format: Record Batch". All integers are big endian:
-//! `base_offset i64, batch_length i32, partition_leader_epoch i32, magic i8, crc u32, attributes i16,
-//! last_offset_delta i32, base_timestamp i64, max_timestamp i64, producer_id i64, producer_epoch i16,
-//! base_sequence i32, records_count i32, records`. The CRC-32C covers everything after itself, so base offset and leader
-//! epoch may be set without touching it.
+//! `base_offset i64, batch_length i32, partition_leader_epoch i32, magic i8, crc u32, attributes
+//! i16, last_offset_delta i32, base_timestamp i64, max_timestamp i64, producer_id i64,
+//! producer_epoch i16, base_sequence i32, records_count i32, records`. The CRC-32C covers
+//! everything after itself, so base offset and leader epoch may be set without touching it.
 
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
 
@@ -85,6 +85,14 @@ pub enum BatchError {
     /// A header field or a record contradicts another.
     #[error("{0}")]
     Invalid(String),
+    /// The records are not what the codec makes.
+    #[error("{codec:?} data is broken: {reason}")]
+    Decompress {
+        /// The batch's codec.
+        codec: Compression,
+        /// What the decoder met.
+        reason: String,
+    },
     /// The records expand past the bound.
     #[error("records expand past {limit} bytes")]
     TooLarge {
@@ -104,7 +112,8 @@ pub struct BatchHeader {
     pub leader_epoch: LeaderEpoch,
     /// CRC-32C as stored.
     pub crc: u32,
-    /// Codec (bits 0-2), timestamp type (3), transactional (4), control (5), has delete horizon (6).
+    /// Codec (bits 0-2), timestamp type (3), transactional (4), control (5), has delete horizon
+    /// (6).
     pub attributes: i16,
     /// Offset of the last record less the base offset.
     pub last_offset_delta: i32,
@@ -129,7 +138,8 @@ fn chunk<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 impl BatchHeader {
-    /// Reads the header at the start of `bytes`, which may end anywhere after it. The CRC is not checked.
+    /// Reads the header at the start of `bytes`, which may end anywhere after it. The CRC is not
+    /// checked.
     ///
     /// # Errors
     /// `Short` with fewer than 61 bytes, `BadLength`, `BadMagic`.
@@ -229,7 +239,8 @@ pub fn check_crc(header: &BatchHeader, bytes: &[u8]) -> Result<(), BatchError> {
     Ok(())
 }
 
-/// The first 16 bytes of a batch as the leader writes them: everything that may change without a new CRC.
+/// The first 16 bytes of a batch as the leader writes them: everything that may change without a
+/// new CRC.
 pub fn leader_prefix(header: &BatchHeader, base_offset: Offset, epoch: LeaderEpoch) -> [u8; 16] {
     let mut prefix = [0; 16];
     prefix[..8].copy_from_slice(&base_offset.0.to_be_bytes());
@@ -248,7 +259,8 @@ pub fn set_leader_epoch(batch: &mut [u8], epoch: LeaderEpoch) {
     batch[12..16].copy_from_slice(&epoch.0.to_be_bytes());
 }
 
-/// Sets timestamp type and largest timestamp in place, and the CRC anew. `batch` is one whole batch.
+/// Sets timestamp type and largest timestamp in place, and the CRC anew. `batch` is one whole
+/// batch.
 pub fn set_max_timestamp(batch: &mut [u8], kind: TimestampType, max_timestamp: Timestamp) {
     let mut attributes = i16::from_be_bytes(chunk(batch, ATTRIBUTES_AT));
     match kind {

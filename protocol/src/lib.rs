@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod compression;
 pub mod error;
 pub mod generated;
+pub mod record;
 pub mod types;
 pub mod wire;
 pub mod writer;
