@@ -4,6 +4,7 @@
 //! `fetch_session` what a consumer need not repeat with each fetch. Handlers keep no state between requests.
 
 mod connection;
+mod fetch_session;
 pub mod handlers;
 mod listener;
 #[cfg(test)]
