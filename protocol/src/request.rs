@@ -36,7 +36,7 @@ pub fn is_flexible(api: ApiKey, version: i16) -> bool {
 }
 
 /// Whether the response's header has tagged fields.
-fn has_flexible_header(api: ApiKey, version: i16) -> bool {
+pub fn has_flexible_header(api: ApiKey, version: i16) -> bool {
     // A client that has asked for a version the broker does not have must be able to read the
     // answer.
     api != ApiKey::ApiVersions && is_flexible(api, version)

@@ -6,9 +6,9 @@
 //! Invariants: the read buffer never grows past one frame and one chunk; an idle connection holds no buffer.
 
 use super::handlers::{self, Begun, Close, Pending, RequestContext};
-use super::wire;
 use crate::env::net::{Connection, Read, SendQueue};
 use bytes::{Bytes, BytesMut};
+use ottla_protocol::{frame, request};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
@@ -32,7 +32,6 @@ pub(crate) async fn serve(connection: &Connection, context: RequestContext) {
         input: BytesMut::new(),
         output: SendQueue::default(),
         chunk: CHUNK_MIN,
-        closing: false,
     };
     session.run().await;
 }
@@ -44,7 +43,6 @@ struct Session<'c> {
     output: SendQueue,
     /// Bytes to read when no frame is begun: a little more than the last frame.
     chunk: usize,
-    closing: bool,
 }
 
 impl Session<'_> {
@@ -63,7 +61,7 @@ impl Session<'_> {
                 }
                 Ok(Read::Closed) => break Close::ByPeer,
                 Ok(Read::Nothing) => {}
-                Err(error) => break Close::Broken(error),
+                Err(reason) => break reason,
             }
             if let Err(reason) = self.wait(idle.as_mut(), &mut quiet).await {
                 break reason;
@@ -114,19 +112,21 @@ impl Session<'_> {
     }
 
     /// Reads to the end of the frame that is begun, or a chunk.
-    fn read(&mut self) -> std::io::Result<Read> {
-        let begun = wire::frame_length(&self.input);
-        let limit = match begun {
+    fn read(&mut self) -> Result<Read, Close> {
+        let limit = if self.input.len() < frame::LENGTH_BYTES {
+            self.chunk
+        } else {
+            let max = self.context.shared.limits.request_bytes_max;
             // The next frame's length comes along, so that its read can be as exact.
-            Some(length) => (4 + length - self.input.len() + 4).max(CHUNK_MIN),
-            None => self.chunk,
+            let missing = frame::missing(&self.input, max)? + frame::LENGTH_BYTES;
+            missing.clamp(CHUNK_MIN, CHUNK_MAX)
         };
-        self.connection.read(&mut self.input, limit)
+        self.connection.read(&mut self.input, limit).map_err(Close::Broken)
     }
 
     async fn handle_frames(&mut self) -> Result<(), Close> {
         let max = self.context.shared.limits.request_bytes_max;
-        while let Some(frame) = wire::next_frame(&mut self.input, max)? {
+        while let Some(frame) = frame::next_frame(&mut self.input, max)? {
             self.chunk = (frame.len() + 8).clamp(CHUNK_MIN, CHUNK_MAX);
             self.handle(frame).await?;
             if self.output.len() >= ANSWERS_MAX {
@@ -137,7 +137,7 @@ impl Session<'_> {
     }
 
     async fn handle(&mut self, frame: Bytes) -> Result<(), Close> {
-        let (header, body) = wire::parse_header(frame)?;
+        let (header, body) = request::parse_header(frame)?;
         let before = self.output.len();
         let begun = handlers::begin(&mut self.context, header, body, &mut self.output);
         let mut pending = match begun? {

@@ -5,6 +5,7 @@
 use super::{Limits, RequestContext, Shared, connection};
 use crate::broker::Broker;
 use crate::env::net::{Connection, ListenError, ListenOptions, Listener};
+use ottla_protocol::apis::ListenerType;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -24,18 +25,9 @@ pub struct ListenerParams {
     /// The port; 0 lets the system choose.
     pub port: u16,
     /// Whether it is one of `controller.listener.names`, which serve the controller's APIs only.
-    pub role: ListenerRole,
+    pub listener_type: ListenerType,
     /// Socket settings.
     pub options: ListenOptions,
-}
-
-/// Whom a listener serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenerRole {
-    /// Clients and other brokers.
-    Broker,
-    /// The quorum and brokers that talk to the controller.
-    Controller,
 }
 
 /// A listener that holds its port but accepts nothing yet.
@@ -43,7 +35,7 @@ pub enum ListenerRole {
 pub struct BoundListener {
     listener: Listener,
     name: Arc<str>,
-    role: ListenerRole,
+    listener_type: ListenerType,
 }
 
 impl BoundListener {
@@ -53,7 +45,11 @@ impl BoundListener {
     /// Every variant of [`ListenError`].
     pub async fn bind(params: &ListenerParams) -> Result<BoundListener, ListenError> {
         let listener = Listener::bind(&params.host, params.port, &params.options).await?;
-        Ok(BoundListener { listener, name: params.name.as_str().into(), role: params.role })
+        Ok(BoundListener {
+            listener,
+            name: params.name.as_str().into(),
+            listener_type: params.listener_type,
+        })
     }
 
     /// The listener's name.
@@ -216,7 +212,7 @@ impl Acceptor {
             peer: connection.peer(),
             local: connection.local(),
             listener: self.bound.name.clone(),
-            role: self.bound.role,
+            listener_type: self.bound.listener_type,
             shared: self.shared.clone(),
         };
         async move {

@@ -9,7 +9,6 @@ pub mod handlers;
 mod listener;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 pub use handlers::RequestContext;
 pub use listener::{BoundListener, ListenerParams, Server};
@@ -45,11 +44,6 @@ pub(crate) struct Shared {
 impl Shared {
     fn new(limits: Limits) -> Shared {
         Shared { limits, refusals: RateLimit::default(), stopping: watch::Sender::new(false) }
-    }
-
-    /// Whether the server is on its way down.
-    pub(crate) fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
     }
 
     /// Completes when the server goes down: whatever waits is then answered with what there is.

@@ -8,12 +8,9 @@
 //! A version that we do not know is answered in version 0 with UNSUPPORTED_VERSION and our APIs, so that the client
 //! can come again. Known differences from Kafka: none.
 
-use super::{RequestContext, write_answer};
-use crate::env::net::SendQueue;
-use ottla_protocol::generated::SCHEMA_APIS;
-use ottla_protocol::messages::api_versions_response::ApiVersion;
+use super::RequestContext;
 use ottla_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
-use ottla_protocol::{ApiKey, ErrorCode};
+use ottla_protocol::{ErrorCode, apis};
 
 /// Answers the request.
 pub async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -22,30 +19,11 @@ pub async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVer
     if ctx.version >= 3 && !named {
         return failure(ErrorCode::InvalidRequest);
     }
-    ApiVersionsResponse { api_keys: apis(), ..Default::default() }
-}
-
-/// Answers a version that is not known.
-pub(crate) fn answer_unsupported(ctx: &RequestContext, out: &mut SendQueue) {
-    let mut response = failure(ErrorCode::UnsupportedVersion);
-    let own = apis().into_iter().find(|api| api.api_key == ApiKey::ApiVersions as i16);
-    response.api_keys.extend(own);
-    write_answer(ctx, &response, 0, out);
+    ApiVersionsResponse { api_keys: apis::advertised(ctx.listener_type), ..Default::default() }
 }
 
 fn failure(error: ErrorCode) -> ApiVersionsResponse {
     ApiVersionsResponse { error_code: error.code(), ..Default::default() }
-}
-
-fn apis() -> Vec<ApiVersion> {
-    SCHEMA_APIS
-        .iter()
-        .map(|(key, min, max, ..)| ApiVersion {
-            api_key: *key as i16,
-            min_version: *min,
-            max_version: *max,
-        })
-        .collect()
 }
 
 /// Letters and digits, with hyphens and dots between them.

@@ -7,12 +7,11 @@
 mod api_versions;
 
 use super::Shared;
-use super::listener::ListenerRole;
-use super::wire::FrameError;
 use crate::broker::Broker;
 use crate::env::net::SendQueue;
-use ottla_protocol::generated::SCHEMA_APIS;
-use ottla_protocol::messages::RequestHeader;
+use ottla_protocol::apis::{self, ListenerType};
+use ottla_protocol::frame::FrameError;
+use ottla_protocol::request::{self, RequestHeader};
 use ottla_protocol::{ApiKey, Message, Reader, Request, WireError, Writer};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -36,7 +35,7 @@ pub struct RequestContext {
     /// The listener's name.
     pub listener: Arc<str>,
     /// Whom the listener serves.
-    pub role: ListenerRole,
+    pub listener_type: ListenerType,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -105,27 +104,21 @@ pub(crate) fn begin<'a>(
     body: Reader,
     out: &mut SendQueue,
 ) -> Result<Begun<'a>, Close> {
-    let (key, version) = (header.request_api_key, header.request_api_version);
+    let (key, version) = (header.api_key, header.api_version);
     ctx.version = version;
     ctx.correlation_id = header.correlation_id;
     ctx.client_id = header.client_id;
     let not_served = Close::NotServed { key, version };
-    let Some(api) = ApiKey::from_code(key) else { return Err(not_served) };
-    if !is_served(api, version) {
-        if api == ApiKey::ApiVersions {
-            api_versions::answer_unsupported(ctx, out);
-            return Ok(Begun::Done);
-        }
-        return Err(not_served);
+    let Some(api) = apis::check(key, version, ctx.listener_type) else { return Err(not_served) };
+    if !api.serves(version) {
+        // Only ApiVersions comes here: the client learns the range and asks again.
+        write_answer(ctx, &apis::unsupported_api_versions(), 0, out);
+        return Ok(Begun::Done);
     }
-    match route(ctx, api, body) {
+    match route(ctx, api.key, body) {
         Some(pending) => Ok(Begun::Pending(pending)),
         None => Err(not_served),
     }
-}
-
-fn is_served(api: ApiKey, version: i16) -> bool {
-    SCHEMA_APIS.iter().any(|(key, min, max, ..)| *key == api && (*min..=*max).contains(&version))
 }
 
 /// The handler of each API.
@@ -164,8 +157,7 @@ pub(crate) fn write_answer<M: Message>(
     let mut w = Writer::append_to(std::mem::take(bytes));
     w.i32(0);
     w.i32(ctx.correlation_id);
-    // An ApiVersions answer has the oldest header: its reader does not know our versions yet.
-    if version >= M::FLEXIBLE && M::KEY != ApiKey::ApiVersions as i16 {
+    if ApiKey::from_code(M::KEY).is_some_and(|api| request::has_flexible_header(api, version)) {
         w.no_tags();
     }
     response.encode(&mut w, version);
