@@ -85,9 +85,7 @@ class Field:
         if self.nullable:
             if d in (None, "null"):
                 # Kafka: a nullable field without "default": "null" starts out empty, not null.
-                if d is None and (self.array or not self.is_struct()):
-                    return "Some(Default::default())"
-                return "None"
+                return "Some(Default::default())" if d is None else "None"
             return f"Some({self.literal(d)})"
         if d is None or d == "":
             return "Default::default()"
@@ -116,6 +114,8 @@ class Field:
         d = self.default_value()
         if d == "None":
             return f"{place}.is_some()"
+        if d == "Some(Default::default())" and self.is_struct() and not self.array:
+            return f"{place} != Some({self.base()}::default())"
         if d == "Some(Default::default())":
             return f"{place}.as_ref().is_none_or(|value| !value.is_empty())"
         if self.array or self.element in ("string", "bytes") and d in ("Default::default()", "String::new()"):
@@ -162,7 +162,7 @@ class Message:
             return f"r.{SCALARS[e][1]}()?"
         return f"{f.base()}::decode_part(r, version)?"
 
-    def read(self, f):
+    def read(self, f, tagged=False):
         flex = self.flex(f)
         null = condition(f.nullable, self.valid) if f.nullable else False
         nul = {True: "true", False: "false"}.get(null, null)
@@ -179,12 +179,14 @@ class Message:
         if f.is_struct() and f.nullable:
             if null is False:
                 return f"Some({self.read_scalar(f)})"
-            body = f"if r.i8()? < 0 {{ None }} else {{ Some({self.read_scalar(f)}) }}"
+            # Whether it is there: a byte that is -1 or 1, but in a tagged field a varint that is 0 or 1.
+            absent = "r.unsigned_varint()? == 0" if tagged else "r.i8()? < 0"
+            body = f"if {absent} {{ None }} else {{ Some({self.read_scalar(f)}) }}"
             return body if null is True else f"if {null} {{ {body} }} else {{ Some({self.read_scalar(f)}) }}"
         return self.read_scalar(f)
 
     # ---- encoding
-    def write(self, f, place):
+    def write(self, f, place, tagged=False):
         flex = self.flex(f)
         e = f.element
         nul = condition(f.nullable, self.valid) if f.nullable else False
@@ -208,10 +210,11 @@ class Message:
             return f"w.{fn}(&{place}, {flex});"
         if f.is_struct():
             if f.nullable:
-                some = f"{{ {'w.i8(1);' if nul == 'true' else '' if nul == 'false' else f'if {nul} {{ w.i8(1); }}'} value.encode_part(w, version); }}"
-                none = "w.i8(-1)" if nul == "true" else f"{f.base()}::default().encode_part(w, version)"
+                there, absent = ("w.unsigned_varint(1)", "w.unsigned_varint(0)") if tagged else ("w.i8(1)", "w.i8(-1)")
+                some = f"{{ {f'{there};' if nul == 'true' else '' if nul == 'false' else f'if {nul} {{ {there}; }}'} value.encode_part(w, version); }}"
+                none = absent if nul == "true" else f"{f.base()}::default().encode_part(w, version)"
                 if nul not in ("true", "false"):
-                    none = f"{{ if {nul} {{ w.i8(-1); }} else {{ {none}; }} }}"
+                    none = f"{{ if {nul} {{ {absent}; }} else {{ {none}; }} }}"
                 return f"match &{place} {{ Some(value) => {some} None => {none}, }}"
             return f"{place}.encode_part(w, version);"
         return f"w.{SCALARS[e][1]}({place});"
@@ -255,7 +258,7 @@ class Message:
             out.append(f"        {code}" if present is True else f"        if {present} {{ {code} }}")
         if flex != "false":
             if tagged:
-                arms = "".join(f"{f.tag} => message.{f.name} = {self.read(f)}, " for f in tagged)
+                arms = "".join(f"{f.tag} => message.{f.name} = {self.read(f, tagged=True)}, " for f in tagged)
                 read_tags = f"r.tagged(|r, tag| {{ match tag {{ {arms}_ => return Ok(false), }} Ok(true) }})?;"
             else:
                 read_tags = "r.skip_tagged()?;"
@@ -283,7 +286,7 @@ class Message:
                     cond = f.differs(f"self.{f.name}")
                     if tag is not True:
                         cond = f"{tag} && {cond}"
-                    body.append(f"if {cond} {{ tags.field({f.tag}, |w| {{ {self.write(f, f'self.{f.name}')} }}); }}")
+                    body.append(f"if {cond} {{ tags.field({f.tag}, |w| {{ {self.write(f, f'self.{f.name}', tagged=True)} }}); }}")
                 body.append("tags.finish(w);")
             else:
                 body.append("w.no_tags();")
