@@ -272,6 +272,16 @@ pub fn set_max_timestamp(batch: &mut [u8], kind: TimestampType, max_timestamp: T
     set_crc(batch);
 }
 
+/// CRC-32C of `bytes`.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
+/// CRC-32C of what `crc` is of, followed by `bytes`.
+pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc, bytes)
+}
+
 /// Computes and stores the CRC of one whole batch.
 pub fn set_crc(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[CRC_FROM..]);

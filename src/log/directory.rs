@@ -1,0 +1,172 @@
+//! A partition's directory and its files, opened on first use.
+//!
+//! Invariant: paths are computed from the directory's present name, so a rename of the directory (topic deletion,
+//! move between log directories) needs no change in the files' owners.
+
+use super::error::StorageError;
+use crate::env::{Disk, DiskFile, OpenMode};
+use parking_lot::{Mutex, RwLock};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) const LOG_SUFFIX: &str = ".log";
+pub(crate) const INDEX_SUFFIX: &str = ".index";
+pub(crate) const TIME_INDEX_SUFFIX: &str = ".timeindex";
+pub(crate) const TXN_INDEX_SUFFIX: &str = ".txnindex";
+pub(crate) const SNAPSHOT_SUFFIX: &str = ".snapshot";
+pub(crate) const DELETED_SUFFIX: &str = ".deleted";
+pub(crate) const CLEANED_SUFFIX: &str = ".cleaned";
+pub(crate) const SWAP_SUFFIX: &str = ".swap";
+
+/// `offset` as 20 digits, then `suffix`.
+pub(crate) fn file_name(offset: i64, suffix: &str) -> String {
+    format!("{offset:020}{suffix}")
+}
+
+/// The offset before the first dot of a file's name, where there is one.
+pub(crate) fn offset_of_name(name: &str) -> Option<i64> {
+    let digits = name.split('.').next()?;
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+/// A partition's directory.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    disk: Arc<dyn Disk>,
+    path: RwLock<PathBuf>,
+    /// An entry was made, renamed or removed since the last sync of the directory.
+    is_changed: AtomicBool,
+}
+
+impl Directory {
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+        Directory { disk, path: RwLock::new(path), is_changed: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.path.read().clone()
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.path.read().join(name)
+    }
+
+    pub(crate) fn mark_changed(&self) {
+        self.is_changed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn sync_if_changed(&self) -> Result<(), StorageError> {
+        if self.is_changed.swap(false, Ordering::AcqRel) {
+            let path = self.path();
+            self.disk.sync_dir(&path).map_err(|e| StorageError::new("sync", &path, e))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rename_file(&self, from: &str, to: &str) -> Result<(), StorageError> {
+        let path = self.join(from);
+        match self.disk.rename(&path, &self.join(to)) {
+            Ok(()) => self.mark_changed(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(StorageError::new("rename", &path, e)),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_file(&self, name: &str) -> Result<(), StorageError> {
+        let path = self.join(name);
+        match self.disk.remove_file(&path) {
+            Ok(()) => self.mark_changed(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(StorageError::new("delete", &path, e)),
+        }
+        Ok(())
+    }
+
+    /// Renames the directory itself, within its parent or to another.
+    pub(crate) fn rename_to(&self, to: &Path) -> Result<(), StorageError> {
+        let mut path = self.path.write();
+        self.disk.rename(&path, to).map_err(|e| StorageError::new("rename", &path, e))?;
+        let parents = [path.parent().map(Path::to_owned), to.parent().map(Path::to_owned)];
+        *path = to.to_owned();
+        drop(path);
+        for parent in parents.into_iter().flatten() {
+            self.disk.sync_dir(&parent).map_err(|e| StorageError::new("sync", &parent, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// One file of a segment, opened when first needed.
+#[derive(Debug)]
+pub(crate) struct LazyFile {
+    base_offset: i64,
+    suffix: &'static str,
+    handle: Mutex<Option<Arc<dyn DiskFile>>>,
+}
+
+impl LazyFile {
+    pub(crate) fn new(base_offset: i64, suffix: &'static str) -> Self {
+        LazyFile { base_offset, suffix, handle: Mutex::new(None) }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        file_name(self.base_offset, self.suffix)
+    }
+
+    pub(crate) fn path(&self, directory: &Directory) -> PathBuf {
+        directory.join(&self.name())
+    }
+
+    /// The open file; made if it is not there.
+    pub(crate) fn create(&self, directory: &Directory) -> Result<Arc<dyn DiskFile>, StorageError> {
+        self.open(directory, OpenMode::Create)
+    }
+
+    /// The open file, which must exist.
+    pub(crate) fn get(&self, directory: &Directory) -> Result<Arc<dyn DiskFile>, StorageError> {
+        self.open(directory, OpenMode::ReadWrite)
+    }
+
+    fn open(
+        &self,
+        directory: &Directory,
+        mode: OpenMode,
+    ) -> Result<Arc<dyn DiskFile>, StorageError> {
+        let mut handle = self.handle.lock();
+        if let Some(file) = handle.as_ref() {
+            return Ok(file.clone());
+        }
+        let path = self.path(directory);
+        let file =
+            directory.disk().open(&path, mode).map_err(|e| StorageError::new("open", &path, e))?;
+        if mode == OpenMode::Create {
+            directory.mark_changed();
+        }
+        *handle = Some(file.clone());
+        Ok(file)
+    }
+
+    /// Gives the descriptor back; the next use opens the file again.
+    pub(crate) fn close(&self) {
+        *self.handle.lock() = None;
+    }
+
+    pub(crate) fn error(
+        &self,
+        directory: &Directory,
+        operation: &'static str,
+        e: io::Error,
+    ) -> StorageError {
+        StorageError::new(operation, &self.path(directory), e)
+    }
+}

@@ -1,0 +1,135 @@
+//! Making appended records durable, in three steps so that the slow one needs no lock: [`Log::prepare_flush`],
+//! [`FlushJob::run`], [`Log::mark_flushed`].
+//!
+//! A failed sync is never retried: the kernel may have dropped the pages. The log goes offline, and with it should
+//! its log directory.
+
+use super::Log;
+use super::directory::Directory;
+use super::error::StorageError;
+use crate::env::DiskFile;
+use ottla_protocol::{Offset, Timestamp};
+use std::sync::Arc;
+
+/// The files to sync for one flush.
+#[derive(Debug)]
+pub struct FlushJob {
+    up_to: Offset,
+    files: Vec<Arc<dyn DiskFile>>,
+    directory: Arc<Directory>,
+}
+
+impl FlushJob {
+    /// Everything below is durable once `run` has succeeded.
+    pub fn up_to(&self) -> Offset {
+        self.up_to
+    }
+
+    /// Syncs the files and, where entries changed, the directory. Blocks for the disk.
+    ///
+    /// # Errors
+    /// A sync failed: pass the failure to [`Log::fail_flush`], and do not run the job again.
+    pub fn run(&self) -> Result<(), StorageError> {
+        for file in &self.files {
+            file.sync().map_err(|e| StorageError::new("sync", &self.directory.path(), e))?;
+        }
+        self.directory.sync_if_changed()
+    }
+}
+
+impl Log {
+    /// Writes what waits in memory and collects the files that are not synced up to the log end offset; `None` where
+    /// all is durable.
+    ///
+    /// # Errors
+    /// An index or the epochs cannot be written: the log is offline.
+    pub fn prepare_flush(&mut self) -> Result<Option<FlushJob>, StorageError> {
+        self.prepare_flush_up_to(self.log_end_offset)
+    }
+
+    /// As [`Log::prepare_flush`] for the segments before the active one, which is what a roll calls for.
+    ///
+    /// # Errors
+    /// As [`Log::prepare_flush`].
+    pub fn prepare_flush_inactive(&mut self) -> Result<Option<FlushJob>, StorageError> {
+        let up_to = self.active().base_offset;
+        self.prepare_flush_up_to(up_to)
+    }
+
+    fn prepare_flush_up_to(&mut self, up_to: Offset) -> Result<Option<FlushJob>, StorageError> {
+        if up_to <= self.recovery_point || self.is_offline {
+            return Ok(None);
+        }
+        self.collect_files(up_to).map(Some).map_err(|e| self.fail(e))
+    }
+
+    fn collect_files(&mut self, up_to: Offset) -> Result<FlushJob, StorageError> {
+        let directory = self.directory.clone();
+        self.epochs.write_if_changed(&directory)?;
+        let first = self.floor_segment(self.recovery_point).unwrap_or(0);
+        let mut files = Vec::new();
+        for segment in &mut self.segments[first..] {
+            if segment.base_offset >= up_to {
+                break;
+            }
+            segment.write_indexes(&directory)?;
+            files.extend(segment.files_to_sync(&directory)?);
+        }
+        Ok(FlushJob { up_to, files, directory })
+    }
+
+    /// Moves the recovery point: `job` has run.
+    pub fn mark_flushed(&mut self, job: &FlushJob, now: Timestamp) {
+        self.recovery_point = self.recovery_point.max(job.up_to.min(self.log_end_offset));
+        self.last_flush = now;
+    }
+
+    /// Puts the log offline: a flush of it failed.
+    pub fn fail_flush(&mut self) {
+        self.is_offline = true;
+    }
+
+    /// Makes everything up to the log end offset durable. Blocks for the disk.
+    ///
+    /// # Errors
+    /// A write or sync failed: the log is offline, and its log directory should be.
+    pub fn flush(&mut self, now: Timestamp) -> Result<(), StorageError> {
+        let Some(job) = self.prepare_flush()? else { return Ok(()) };
+        job.run().map_err(|e| self.fail(e))?;
+        self.mark_flushed(&job, now);
+        Ok(())
+    }
+
+    /// Whether `flush.ms` asks for a flush.
+    pub fn is_flush_due(&self, now: Timestamp) -> bool {
+        self.unflushed_records() > 0
+            && now.0.saturating_sub(self.last_flush.0) >= self.config.flush_ms
+    }
+
+    /// Flushes, completes the active segment's files, writes a producer snapshot and gives all descriptors back.
+    /// The log takes no appends after it.
+    ///
+    /// # Errors
+    /// A write or sync failed: the shutdown is not a clean one.
+    pub fn close(&mut self, now: Timestamp) -> Result<(), StorageError> {
+        if self.is_offline {
+            return Ok(());
+        }
+        let directory = self.directory.clone();
+        self.complete_files(&directory).map_err(|e| self.fail(e))?;
+        self.flush(now)?;
+        directory.sync_if_changed().map_err(|e| self.fail(e))?;
+        for segment in &self.segments {
+            segment.close_files();
+        }
+        self.is_offline = true;
+        Ok(())
+    }
+
+    fn complete_files(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        self.active().finish(directory)?;
+        self.epochs.write_if_changed(directory)?;
+        self.producers.take_snapshot(directory)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! What the offset, time and transaction index have in common: a file of entries of one size, searched in place.
+//!
+//! New entries wait in memory and are written [`PENDING_MAX`] at a time, at a flush, a roll and a close, so that an
+//! append costs one system call and not three. Nothing rests on entries that a crash loses: recovery rebuilds the
+//! indexes past the recovery point, and the recovery point moves only after they are written and synced.
+//!
+//! Kafka allocates an active segment's index at `segment.index.bytes` and trims it when the segment closes; ours
+//! grow as they are written. Kafka reads both.
+
+use super::directory::{Directory, LazyFile};
+use super::error::StorageError;
+use std::io::IoSlice;
+
+/// Entries that wait in memory: a few kilobytes for each log that is written to.
+const PENDING_MAX: usize = 512;
+/// Entries that a search reads in one go once it has come so near.
+const BLOCK: usize = 256;
+
+/// Entries of `N` bytes in one file.
+#[derive(Debug)]
+pub(crate) struct IndexFile<const N: usize> {
+    file: LazyFile,
+    written: usize,
+    pending: Vec<[u8; N]>,
+    /// The file exists; an index without entries has none until the segment is closed.
+    is_made: bool,
+}
+
+impl<const N: usize> IndexFile<N> {
+    /// `len` bytes are there; what is beyond the last whole entry is ignored.
+    pub(crate) fn new(base_offset: i64, suffix: &'static str, len: Option<u64>) -> Self {
+        IndexFile {
+            file: LazyFile::new(base_offset, suffix),
+            written: len.unwrap_or(0) as usize / N,
+            pending: Vec::new(),
+            is_made: len.is_some(),
+        }
+    }
+
+    pub(crate) fn entries(&self) -> usize {
+        self.written + self.pending.len()
+    }
+
+    pub(crate) fn append(
+        &mut self,
+        directory: &Directory,
+        entry: [u8; N],
+    ) -> Result<(), StorageError> {
+        self.pending.push(entry);
+        if self.pending.len() >= PENDING_MAX {
+            self.write_pending(directory)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let file = self.file.create(directory)?;
+        self.is_made = true;
+        let position = (self.written * N) as u64;
+        let bytes = self.pending.as_flattened();
+        file.write_all_at(&[IoSlice::new(bytes)], position)
+            .map_err(|e| self.file.error(directory, "write", e).at(position))?;
+        self.written += self.pending.len();
+        self.pending.clear();
+        Ok(())
+    }
+
+    pub(crate) fn entry(&self, directory: &Directory, n: usize) -> Result<[u8; N], StorageError> {
+        if n >= self.written {
+            return Ok(self.pending[n - self.written]);
+        }
+        let mut entry = [0; N];
+        self.read_written(directory, n, std::slice::from_mut(&mut entry))?;
+        Ok(entry)
+    }
+
+    pub(crate) fn last(&self, directory: &Directory) -> Result<Option<[u8; N]>, StorageError> {
+        match self.entries() {
+            0 => Ok(None),
+            n => self.entry(directory, n - 1).map(Some),
+        }
+    }
+
+    fn read_written(
+        &self,
+        directory: &Directory,
+        n: usize,
+        out: &mut [[u8; N]],
+    ) -> Result<(), StorageError> {
+        let position = (n * N) as u64;
+        self.file
+            .get(directory)?
+            .read_exact_at(out.as_flattened_mut(), position)
+            .map_err(|e| self.file.error(directory, "read", e).at(position))
+    }
+
+    /// How many entries from the front satisfy `is_before`; entries that do are all in front of those that do not.
+    pub(crate) fn partition_point(
+        &self,
+        directory: &Directory,
+        is_before: impl Fn(&[u8; N]) -> bool,
+    ) -> Result<usize, StorageError> {
+        let in_pending = self.pending.partition_point(&is_before);
+        if in_pending > 0 || self.written == 0 {
+            return Ok(self.written + in_pending);
+        }
+        let (mut low, mut high) = (0, self.written);
+        while high - low > BLOCK {
+            let middle = low + (high - low) / 2;
+            if is_before(&self.entry(directory, middle)?) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let mut block = [[0; N]; BLOCK];
+        let block = &mut block[..high - low];
+        self.read_written(directory, low, block)?;
+        Ok(low + block.partition_point(is_before))
+    }
+
+    pub(crate) fn truncate(
+        &mut self,
+        directory: &Directory,
+        entries: usize,
+    ) -> Result<(), StorageError> {
+        if entries >= self.written {
+            self.pending.truncate(entries - self.written);
+            return Ok(());
+        }
+        self.pending.clear();
+        self.written = entries;
+        self.set_len(directory)
+    }
+
+    fn set_len(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        let file = self.file.create(directory)?;
+        self.is_made = true;
+        file.set_len((self.written * N) as u64)
+            .map_err(|e| self.file.error(directory, "truncate", e))
+    }
+
+    /// Drops all entries, and whatever bytes the file has.
+    pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        self.pending.clear();
+        self.written = 0;
+        if self.is_made { self.set_len(directory) } else { Ok(()) }
+    }
+
+    /// Writes what waits and makes the file even where it has no entries: Kafka rebuilds a segment without one.
+    pub(crate) fn finish(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        self.write_pending(directory)?;
+        if !self.is_made {
+            self.file.create(directory)?;
+            self.is_made = true;
+        }
+        Ok(())
+    }
+
+    /// The file to sync, once it is made.
+    pub(crate) fn file_to_sync(
+        &self,
+        directory: &Directory,
+    ) -> Result<Option<std::sync::Arc<dyn crate::env::DiskFile>>, StorageError> {
+        if self.is_made { self.file.get(directory).map(Some) } else { Ok(None) }
+    }
+
+    pub(crate) fn close(&self) {
+        self.file.close();
+    }
+}

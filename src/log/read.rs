@@ -1,0 +1,277 @@
+//! Reads: a region of a segment's file for a fetch, and the lookups by timestamp.
+//!
+//! A region is found with the offset index and a few headers, or without a system call among the newest batches;
+//! its bytes are not read here. It begins with the batch that holds the offset and may end within a batch.
+
+use super::Log;
+use super::error::{ReadError, StorageError};
+use super::segment::{BatchPosition, Segment};
+use super::time_index::TimestampOffset;
+use super::transaction_index::AbortedTransaction;
+use crate::env::DiskFile;
+use bytes::Bytes;
+use ottla_protocol::batch::{BatchHeader, TimestampType};
+use ottla_protocol::record::Payload;
+use ottla_protocol::{Offset, Timestamp};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Whether the first batch is returned whole even if it is larger than asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinOne {
+    /// It is (KIP-74).
+    Yes,
+    /// The region may end within it.
+    No,
+}
+
+/// A region of a segment's file.
+#[derive(Debug, Clone)]
+pub struct LogSlice {
+    /// The `.log` file; stays readable when the segment is deleted.
+    pub file: Arc<dyn DiskFile>,
+    /// First byte.
+    pub position: u64,
+    /// Bytes; not zero.
+    pub len: usize,
+    /// Offset of the first record of the region's first batch; may be below the offset asked for.
+    pub base_offset: Offset,
+}
+
+impl LogSlice {
+    /// Copies the region out, for readers within the broker.
+    ///
+    /// # Errors
+    /// The file cannot be read, or was cut since.
+    pub fn to_bytes(&self) -> std::io::Result<Bytes> {
+        let mut bytes = vec![0; self.len];
+        self.file.read_exact_at(&mut bytes, self.position)?;
+        Ok(Bytes::from(bytes))
+    }
+}
+
+impl Log {
+    /// The batches from the one that holds `offset` on, at most `max_bytes` and below `upper_bound` (the high
+    /// watermark, the last stable offset or the log end offset, which is a batch's first offset); `None` where there
+    /// is nothing to read yet.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange`; `Corrupt` and `Storage` when the segment cannot be read.
+    pub fn read(
+        &self,
+        offset: Offset,
+        max_bytes: usize,
+        min_one: MinOne,
+        upper_bound: Offset,
+    ) -> Result<Option<LogSlice>, ReadError> {
+        if offset < self.log_start_offset || offset > self.log_end_offset {
+            return Err(self.out_of_range(offset));
+        }
+        let upper_bound = upper_bound.min(self.log_end_offset);
+        if offset >= upper_bound {
+            return Ok(None);
+        }
+        let Some(first) = self.floor_segment(offset) else { return Err(self.out_of_range(offset)) };
+        for n in first..self.segments.len() {
+            let segment = &self.segments[n];
+            if segment.base_offset >= upper_bound {
+                return Ok(None);
+            }
+            let Some(batch) = segment.find(&self.directory, offset)? else { continue };
+            let end = self.end_position(n, upper_bound)?;
+            return self.slice(segment, batch, end, max_bytes, min_one);
+        }
+        Ok(None)
+    }
+
+    fn slice(
+        &self,
+        segment: &Segment,
+        batch: BatchPosition,
+        end: u32,
+        max_bytes: usize,
+        min_one: MinOne,
+    ) -> Result<Option<LogSlice>, ReadError> {
+        let wanted = match min_one {
+            MinOne::Yes => max_bytes.max(batch.size as usize),
+            MinOne::No => max_bytes,
+        };
+        let len = wanted.min(end.saturating_sub(batch.position) as usize);
+        if len == 0 {
+            return Ok(None);
+        }
+        Ok(Some(LogSlice {
+            file: segment.file(&self.directory)?,
+            position: u64::from(batch.position),
+            len,
+            base_offset: batch.base_offset,
+        }))
+    }
+
+    /// Where the batches below `upper_bound` end in segment `n`.
+    fn end_position(&self, n: usize, upper_bound: Offset) -> Result<u32, ReadError> {
+        let segment = &self.segments[n];
+        let next_base = self.segments.get(n + 1).map(|next| next.base_offset);
+        if upper_bound >= next_base.unwrap_or(self.log_end_offset) {
+            return Ok(segment.size);
+        }
+        Ok(segment.find(&self.directory, upper_bound)?.map_or(segment.size, |batch| batch.position))
+    }
+
+    fn out_of_range(&self, offset: Offset) -> ReadError {
+        ReadError::OffsetOutOfRange {
+            offset,
+            log_start_offset: self.log_start_offset,
+            log_end_offset: self.log_end_offset,
+        }
+    }
+
+    /// The first record at or after the log start offset whose timestamp is at least `timestamp`.
+    ///
+    /// # Errors
+    /// `Corrupt` and `Storage` when a segment cannot be read.
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: Timestamp,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        for segment in &self.segments {
+            if segment.largest_timestamp(&self.directory)? >= timestamp {
+                return self.search_segment(segment, timestamp);
+            }
+        }
+        Ok(None)
+    }
+
+    fn search_segment(
+        &self,
+        segment: &Segment,
+        timestamp: Timestamp,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let entry = segment.time_index.lookup(&self.directory, timestamp)?;
+        let from = entry.offset.max(self.log_start_offset);
+        let place = segment.offset_index.lookup(&self.directory, from)?;
+        let mut position = u64::from(place.position);
+        // A batch may hold the timestamp below the log start offset only: then the search goes on after it.
+        while let Some((header, at)) = self.batch_with_timestamp(segment, position, timestamp)? {
+            let records = self.read_batch(segment, &header, at)?;
+            let found = first_record(&header, &records, |found| {
+                found.timestamp >= timestamp && found.offset >= self.log_start_offset
+            });
+            if let Some(found) = found.map_err(|cause| self.corrupt(segment, at, cause))? {
+                return Ok(Some(found));
+            }
+            position = at + header.size() as u64;
+        }
+        Ok(None)
+    }
+
+    fn batch_with_timestamp(
+        &self,
+        segment: &Segment,
+        position: u64,
+        timestamp: Timestamp,
+    ) -> Result<Option<(BatchHeader, u64)>, ReadError> {
+        segment.scan(&self.directory, position, u64::from(segment.size), |header, at| {
+            let is_below = header.last_offset() < self.log_start_offset;
+            if header.max_timestamp < timestamp || is_below {
+                return ControlFlow::Continue(());
+            }
+            ControlFlow::Break((*header, at))
+        })
+    }
+
+    /// The record with the largest timestamp, the first of them (KIP-734); `None` without records.
+    ///
+    /// # Errors
+    /// `Corrupt` and `Storage` when a segment cannot be read.
+    pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        let mut largest: Option<(&Segment, TimestampOffset)> = None;
+        for segment in &self.segments {
+            let found = segment.max_timestamp(&self.directory)?;
+            if largest.is_none_or(|(_, before)| found.timestamp > before.timestamp) {
+                largest = Some((segment, found));
+            }
+        }
+        let Some((segment, largest)) = largest.filter(|(_, found)| found.timestamp.0 >= 0) else {
+            return Ok(None);
+        };
+        let place = segment.offset_index.lookup(&self.directory, largest.offset)?;
+        let end = u64::from(segment.size);
+        let batch =
+            segment.scan(&self.directory, u64::from(place.position), end, |header, at| {
+                if header.max_timestamp == largest.timestamp {
+                    ControlFlow::Break((*header, at))
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
+        let Some((header, at)) = batch else { return Ok(None) };
+        let records = self.read_batch(segment, &header, at)?;
+        let found = if header.timestamp_type() == TimestampType::LogAppendTime {
+            Ok(Some(TimestampOffset {
+                timestamp: header.max_timestamp,
+                offset: header.base_offset,
+            }))
+        } else {
+            first_record(&header, &records, |found| found.timestamp == header.max_timestamp)
+        };
+        found.map_err(|cause| self.corrupt(segment, at, cause))
+    }
+
+    fn read_batch(
+        &self,
+        segment: &Segment,
+        header: &BatchHeader,
+        at: u64,
+    ) -> Result<Vec<u8>, ReadError> {
+        let mut batch = vec![0; header.size()];
+        segment
+            .file(&self.directory)?
+            .read_exact_at(&mut batch, at)
+            .map_err(|e| segment.file_error(&self.directory, "read", at, e))?;
+        Ok(batch)
+    }
+
+    fn corrupt(&self, segment: &Segment, position: u64, cause: String) -> ReadError {
+        ReadError::Corrupt { path: self.directory.join(&segment.name()), position, cause }
+    }
+
+    /// Aborted transactions with records in `from..to`, by their markers' offsets.
+    ///
+    /// # Errors
+    /// A transaction index cannot be read.
+    pub fn aborted_transactions(
+        &self,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<AbortedTransaction>, StorageError> {
+        let mut found = Vec::new();
+        let first = self.floor_segment(from).unwrap_or(0);
+        for segment in &self.segments[first..] {
+            if segment.transactions.collect(&self.directory, from, to, &mut found)? {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The first record of a batch that `is_wanted`.
+fn first_record(
+    header: &BatchHeader,
+    batch: &[u8],
+    is_wanted: impl Fn(&TimestampOffset) -> bool,
+) -> Result<Option<TimestampOffset>, String> {
+    let mut scratch = Vec::new();
+    let limit = i32::MAX as usize;
+    let payload = Payload::expand(header, batch, limit, &mut scratch).map_err(|e| e.to_string())?;
+    for record in payload.iter() {
+        let record = record.map_err(|e| e.to_string())?;
+        let found =
+            TimestampOffset { timestamp: record.timestamp(header), offset: record.offset(header) };
+        if is_wanted(&found) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,385 @@
+//! Opening a log: what lies in the directory is sorted out, and after a crash everything past the recovery point is
+//! validated again.
+//!
+//! After a clean shutdown no batch is read. After a crash the segments from the one that holds the recovery point on
+//! are walked: every batch's CRC and offsets are checked, indexes are built anew, epochs and producers are replayed,
+//! and the first byte that is no sound batch ends the log; what follows is cut, and said. Left-over files are treated
+//! as Kafka does: `.deleted` and `.cleaned` go, `.swap` files of a compaction that had finished take the place of the
+//! segments that they replace.
+
+use super::directory::{
+    CLEANED_SUFFIX, DELETED_SUFFIX, Directory, INDEX_SUFFIX, LOG_SUFFIX, SWAP_SUFFIX,
+    TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, offset_of_name,
+};
+use super::error::{RecoveryError, StorageError};
+use super::leader_epochs::LeaderEpochs;
+use super::producer_state::ProducerState;
+use super::retention::DeletedFiles;
+use super::segment::{Segment, SegmentFiles};
+use super::{Log, LogConfig, checkpoint};
+use crate::env::Disk;
+use crate::env::disk::DirEntry;
+use ottla_protocol::{Offset, Timestamp, TopicId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tracing::{info, warn};
+
+/// Snapshots of the metadata log that wait for deletion are not the log's.
+const CHECKPOINT_DELETED_SUFFIX: &str = ".checkpoint.deleted";
+
+/// What a log is opened with.
+#[derive(Debug)]
+pub struct LogParams {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The partition's own directory; made if it is not there.
+    pub dir: PathBuf,
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's index.
+    pub partition: i32,
+    /// The topic's id; nil where there is none.
+    pub topic_id: TopicId,
+    /// Settings.
+    pub config: Arc<LogConfig>,
+    /// As checkpointed; 0 without a checkpoint.
+    pub log_start_offset: Offset,
+    /// As checkpointed; 0 without a checkpoint.
+    pub recovery_point: Offset,
+    /// The clean-shutdown file was there: nothing needs recovery.
+    pub clean_shutdown: bool,
+    /// Present time.
+    pub now: Timestamp,
+}
+
+/// Bytes at a segment's end that were no batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment's file.
+    pub path: PathBuf,
+    /// Offset of the log's end after the cut.
+    pub offset: Offset,
+    /// Where the file ends now.
+    pub position: u64,
+    /// Bytes that went.
+    pub bytes: u64,
+    /// What was wrong with them.
+    pub cause: String,
+}
+
+/// What opening a log found and did.
+#[derive(Debug, Default)]
+pub struct RecoveryReport {
+    /// Segments whose batches were validated again.
+    pub recovered_segments: usize,
+    /// What was cut.
+    pub cuts: Vec<Cut>,
+    /// Segments after a cut: renamed, to be removed by the caller.
+    pub deleted: Vec<DeletedFiles>,
+}
+
+impl Log {
+    /// Opens the log in a directory, recovering it where the last shutdown was not clean.
+    ///
+    /// # Errors
+    /// `Storage` for a failed file operation, `Invalid` for a file that cannot be used, `Read` where a segment below
+    /// the recovery point cannot be read.
+    pub fn open(params: LogParams) -> Result<Log, RecoveryError> {
+        let directory = Arc::new(Directory::new(params.disk.clone(), params.dir.clone()));
+        let entries = list_or_create(&directory)?;
+        let entries = sort_out(&directory, entries)?;
+        let mut log = Log {
+            epochs: LeaderEpochs::open(&directory)?,
+            producers: ProducerState::new(entries.iter().map(|entry| entry.name.as_str())),
+            directory,
+            topic: params.topic.clone(),
+            partition: params.partition,
+            topic_id: params.topic_id,
+            config: params.config.clone(),
+            segments: Vec::new(),
+            log_start_offset: params.log_start_offset,
+            log_end_offset: params.log_start_offset,
+            recovery_point: params.recovery_point,
+            last_flush: params.now,
+            is_offline: false,
+            has_metadata_file: entries.iter().any(|e| e.name == checkpoint::PARTITION_METADATA),
+            recovered: RecoveryReport::default(),
+        };
+        log.load(&params, &entries)?;
+        Ok(log)
+    }
+
+    fn load(&mut self, params: &LogParams, entries: &[DirEntry]) -> Result<(), RecoveryError> {
+        let files = segment_files(&self.directory, entries)?;
+        let mut to_recover = BTreeSet::new();
+        for (base_offset, files) in files {
+            let mut segment = Segment::new(Offset(base_offset), files, params.now);
+            segment.roll_jitter_ms = self.roll_jitter_ms(segment.base_offset);
+            if let Some(cause) = unsound_index(&files) {
+                if params.clean_shutdown || segment.base_offset < params.recovery_point {
+                    let path = self.directory.join(&segment.name());
+                    warn!(path = %path.display(), cause, "indexes of the segment are built anew");
+                }
+                to_recover.insert(self.segments.len());
+            }
+            self.segments.push(segment);
+        }
+        if !params.clean_shutdown {
+            let first = self.floor_segment(params.recovery_point).unwrap_or(0);
+            to_recover.extend(first..self.segments.len());
+        }
+        let is_recovering = !to_recover.is_empty();
+        for n in to_recover {
+            if n >= self.segments.len() {
+                break;
+            }
+            self.recover_segment(n, params.now)?;
+        }
+        self.settle(params, is_recovering)
+    }
+
+    /// Sets offsets, epochs and producers by what the segments hold.
+    fn settle(&mut self, params: &LogParams, is_recovering: bool) -> Result<(), RecoveryError> {
+        let directory = self.directory.clone();
+        let mut end = match self.segments.last() {
+            Some(last) => Some(last.next_offset(&directory)?),
+            None => None,
+        };
+        if let Some(found) = end.filter(|end| *end < params.log_start_offset) {
+            warn!(topic = %self.topic, partition = self.partition, log_end_offset = %found,
+                log_start_offset = %params.log_start_offset,
+                "log ends before its log start offset: segments are missing, and what is left is deleted");
+            self.delete_from(0)?;
+            self.epochs.clear();
+            self.producers.truncate_fully_and_start_at(&directory, params.log_start_offset)?;
+            end = None;
+        }
+        if self.segments.is_empty() {
+            let segment = self.new_segment(params.log_start_offset, params.now);
+            if params.log_start_offset.0 > 0 {
+                segment.create_file(&directory)?;
+            }
+            self.segments.push(segment);
+        }
+        self.log_end_offset = end.unwrap_or(params.log_start_offset);
+        self.log_start_offset = params.log_start_offset.max(self.segments[0].base_offset);
+        let is_clean = params.clean_shutdown && end.is_some();
+        self.recovery_point = if is_clean {
+            self.log_end_offset
+        } else {
+            params.recovery_point.min(self.log_end_offset)
+        };
+        self.epochs.truncate_from_end(self.log_end_offset);
+        self.epochs.truncate_from_start(params.log_start_offset);
+        let bases = self.segments.iter().map(|segment| segment.base_offset.0).collect();
+        self.producers.remove_stray_snapshots(&directory, &bases)?;
+        if is_clean && !is_recovering && self.producers.latest_snapshot().is_none() {
+            // Kafka before 0.11 wrote no snapshots, and no producers.
+            self.producers.set_map_end_offset(self.log_end_offset);
+            self.producers.take_snapshot(&directory)?;
+            return Ok(());
+        }
+        self.rebuild_producers(params.now)?;
+        Ok(())
+    }
+
+    /// Validates segment `n` batch by batch; a cut ends the log there.
+    fn recover_segment(&mut self, n: usize, now: Timestamp) -> Result<(), RecoveryError> {
+        let directory = self.directory.clone();
+        let base_offset = self.segments[n].base_offset;
+        let path = directory.join(&self.segments[n].name());
+        info!(path = %path.display(), "recovering segment");
+        self.replay_producers(base_offset, n, now)?;
+        let file_len = {
+            let file = self.segments[n].file(&directory)?;
+            file.len().map_err(|e| StorageError::new("stat", &path, e))?
+        };
+        let cause = self.validate_batches(n, file_len)?;
+        let segment = &mut self.segments[n];
+        let (position, offset) = (segment.size, segment.next_offset(&directory)?);
+        if u64::from(position) < file_len {
+            segment.cut_at(&directory, position)?;
+            let bytes = file_len - u64::from(position);
+            let cause = cause.unwrap_or_default();
+            warn!(path = %path.display(), %offset, position, bytes, cause,
+                "the segment's end is no sound batch and was cut");
+            let position = u64::from(position);
+            self.recovered.cuts.push(Cut { path, offset, position, bytes, cause });
+        }
+        self.segments[n].finish(&directory)?;
+        self.recovered.recovered_segments += 1;
+        self.producers.set_map_end_offset(offset);
+        self.producers.take_snapshot(&directory)?;
+        let is_cut = u64::from(position) < file_len;
+        if is_cut && n + 1 < self.segments.len() {
+            self.delete_from(n + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the segments from index `n` on.
+    fn delete_from(&mut self, n: usize) -> Result<(), StorageError> {
+        for segment in self.segments.split_off(n) {
+            let path = self.directory.join(&segment.name());
+            warn!(path = %path.display(), bytes = segment.size, "segment is deleted by recovery");
+            let files = self.rename_to_deleted(segment)?;
+            self.recovered.deleted.push(files);
+        }
+        Ok(())
+    }
+}
+
+fn list_or_create(directory: &Directory) -> Result<Vec<DirEntry>, StorageError> {
+    let path = directory.path();
+    match directory.disk().list(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            directory
+                .disk()
+                .create_dir_all(&path)
+                .map_err(|e| StorageError::new("create", &path, e))?;
+            Ok(Vec::new())
+        }
+        listed => listed.map_err(|e| StorageError::new("list", &path, e)),
+    }
+}
+
+/// Deals with the left-overs of deletion and compaction; gives the entries that remain.
+fn sort_out(directory: &Directory, entries: Vec<DirEntry>) -> Result<Vec<DirEntry>, RecoveryError> {
+    let is_left_over = |entry: &DirEntry| {
+        [DELETED_SUFFIX, CLEANED_SUFFIX, SWAP_SUFFIX]
+            .iter()
+            .any(|suffix| entry.name.ends_with(suffix))
+            && !entry.name.ends_with(CHECKPOINT_DELETED_SUFFIX)
+            && !entry.is_dir
+    };
+    if !entries.iter().any(is_left_over) {
+        return Ok(entries);
+    }
+    let with_suffix = |suffix: &'static str| {
+        entries
+            .iter()
+            .filter(move |e| is_left_over(e) && e.name.ends_with(suffix))
+            .map(|e| e.name.as_str())
+    };
+    for name in with_suffix(DELETED_SUFFIX) {
+        directory.remove_file(name)?;
+    }
+    // A split of a segment that had not finished leaves `.cleaned` files; its `.swap` files are not to be used.
+    let cleaned_min = with_suffix(CLEANED_SUFFIX).filter_map(offset_of_name).min();
+    let (unfinished, finished): (Vec<&str>, Vec<&str>) =
+        with_suffix(SWAP_SUFFIX).partition(|name| {
+            cleaned_min.is_some_and(|min| offset_of_name(name).is_some_and(|at| at >= min))
+        });
+    for name in unfinished.into_iter().chain(with_suffix(CLEANED_SUFFIX)) {
+        directory.remove_file(name)?;
+    }
+    finish_swap(directory, &entries, &finished)?;
+    directory.sync_if_changed()?;
+    let path = directory.path();
+    Ok(directory.disk().list(&path).map_err(|e| StorageError::new("list", &path, e))?)
+}
+
+/// Lets the `.swap` files take the place of the segments within their offsets.
+fn finish_swap(
+    directory: &Directory,
+    entries: &[DirEntry],
+    swaps: &[&str],
+) -> Result<(), RecoveryError> {
+    let log_swap = format!("{LOG_SUFFIX}{SWAP_SUFFIX}");
+    let mut range: Option<(i64, i64)> = None;
+    for name in swaps.iter().filter(|name| name.ends_with(&log_swap)) {
+        let Some(base) = offset_of_name(name) else { continue };
+        let len = entries.iter().find(|e| e.name == **name).map_or(0, |e| e.len);
+        let end = last_offset_of_file(directory, name, len)?.unwrap_or(base - 1) + 1;
+        let (low, high) = range.unwrap_or((base, end));
+        range = Some((low.min(base), high.max(end)));
+    }
+    if let Some((low, high)) = range {
+        for entry in entries.iter().filter(|e| !e.is_dir && !e.name.ends_with(SWAP_SUFFIX)) {
+            if offset_of_name(&entry.name).is_some_and(|at| at >= low && at < high) {
+                info!(file = %entry.name, "deleting a file of a segment that was compacted away");
+                directory.remove_file(&entry.name)?;
+            }
+        }
+    }
+    for name in swaps {
+        if let Some(real) = name.strip_suffix(SWAP_SUFFIX) {
+            info!(file = %name, "finishing an interrupted swap of segments");
+            directory.rename_file(name, real)?;
+        }
+    }
+    Ok(())
+}
+
+/// Last offset of the batches in a file that has not its final name yet.
+fn last_offset_of_file(
+    directory: &Directory,
+    name: &str,
+    len: u64,
+) -> Result<Option<i64>, StorageError> {
+    let path = directory.join(name);
+    let file = directory
+        .disk()
+        .open(&path, crate::env::OpenMode::Read)
+        .map_err(|e| StorageError::new("open", &path, e))?;
+    let (mut position, mut last) = (0, None);
+    let mut front = [0; ottla_protocol::batch::BATCH_OVERHEAD];
+    while position + front.len() as u64 <= len {
+        file.read_exact_at(&mut front, position)
+            .map_err(|e| StorageError::new("read", &path, e).at(position))?;
+        let Ok(header) = ottla_protocol::batch::BatchHeader::parse(&front) else { break };
+        last = Some(header.last_offset().0);
+        position += header.size() as u64;
+    }
+    Ok(last)
+}
+
+/// The files of each segment by base offset; index files without a `.log` go.
+fn segment_files(
+    directory: &Directory,
+    entries: &[DirEntry],
+) -> Result<BTreeMap<i64, SegmentFiles>, StorageError> {
+    let mut files: BTreeMap<i64, SegmentFiles> = BTreeMap::new();
+    let named = |suffix: &'static str| {
+        entries
+            .iter()
+            .filter(move |e| !e.is_dir && e.name.ends_with(suffix))
+            .filter_map(|e| offset_of_name(&e.name).map(|offset| (offset, e)))
+    };
+    for (offset, entry) in named(LOG_SUFFIX) {
+        files.entry(offset).or_default().log = Some(entry.len);
+    }
+    for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX] {
+        for (offset, entry) in named(suffix) {
+            let Some(segment) = files.get_mut(&offset) else {
+                let path = directory.join(&entry.name);
+                warn!(path = %path.display(), "index file without a log file is deleted");
+                directory.remove_file(&entry.name)?;
+                continue;
+            };
+            match suffix {
+                INDEX_SUFFIX => segment.offset_index = Some(entry.len),
+                TIME_INDEX_SUFFIX => segment.time_index = Some(entry.len),
+                _ => segment.transactions = Some(entry.len),
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Why the indexes of a segment cannot be used, by their lengths alone.
+fn unsound_index(files: &SegmentFiles) -> Option<&'static str> {
+    if files.log.unwrap_or(0) == 0 {
+        return None;
+    }
+    let (Some(offsets), Some(times)) = (files.offset_index, files.time_index) else {
+        return Some("an index file is missing");
+    };
+    let is_whole = |len: u64, entry: usize| len.is_multiple_of(entry as u64);
+    let transactions = files.transactions.unwrap_or(0);
+    let all_whole = is_whole(offsets, super::offset_index::ENTRY_SIZE)
+        && is_whole(times, super::time_index::ENTRY_SIZE)
+        && is_whole(transactions, super::transaction_index::ENTRY_SIZE);
+    (!all_whole).then_some("an index file's length is no multiple of its entries'")
+}

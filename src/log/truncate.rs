@@ -1,0 +1,86 @@
+//! Cutting the log's end: a follower whose records differ from its leader's.
+
+use super::Log;
+use super::directory::{INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, file_name};
+use super::error::ReadError;
+use ottla_protocol::{Offset, Timestamp};
+use tracing::info;
+
+impl Log {
+    /// Removes every record from `offset` on, and the whole batch that holds it; epochs and producers follow.
+    ///
+    /// # Errors
+    /// `Storage` and `Corrupt`: the log is offline.
+    pub fn truncate_to(&mut self, offset: Offset, now: Timestamp) -> Result<(), ReadError> {
+        if offset >= self.log_end_offset {
+            self.epochs.truncate_from_end(self.log_end_offset);
+            return Ok(());
+        }
+        info!(topic = %self.topic, partition = self.partition, %offset, "truncating");
+        let result = if self.segments[0].base_offset > offset {
+            self.replace_all(offset, offset, now)
+        } else {
+            self.cut_from(offset, now)
+        };
+        result.inspect_err(|_| self.is_offline = true)
+    }
+
+    /// Removes everything and goes on at `offset`.
+    ///
+    /// # Errors
+    /// `Storage`: the log is offline.
+    pub fn truncate_fully_and_start_at(
+        &mut self,
+        offset: Offset,
+        now: Timestamp,
+    ) -> Result<(), ReadError> {
+        self.replace_all(offset, offset, now).inspect_err(|_| self.is_offline = true)
+    }
+
+    fn cut_from(&mut self, offset: Offset, now: Timestamp) -> Result<(), ReadError> {
+        let directory = self.directory.clone();
+        let keep = self.floor_segment(offset).unwrap_or(0);
+        for segment in self.segments.split_off(keep + 1) {
+            self.remove_segment_files(segment.base_offset)?;
+            self.producers.remove_snapshot(&directory, segment.base_offset)?;
+        }
+        self.active().truncate_to(&directory, offset, now)?;
+        self.log_end_offset = self.active().next_offset(&directory)?.min(offset);
+        self.recovery_point = self.recovery_point.min(self.log_end_offset);
+        self.log_start_offset = self.log_start_offset.min(self.log_end_offset);
+        self.epochs.truncate_from_end(self.log_end_offset);
+        self.epochs.write_if_changed(&directory)?;
+        directory.sync_if_changed()?;
+        self.rebuild_producers(now)
+    }
+
+    fn replace_all(
+        &mut self,
+        offset: Offset,
+        start: Offset,
+        now: Timestamp,
+    ) -> Result<(), ReadError> {
+        let directory = self.directory.clone();
+        for segment in std::mem::take(&mut self.segments) {
+            self.remove_segment_files(segment.base_offset)?;
+        }
+        let segment = self.new_segment(offset, now);
+        segment.create_file(&directory)?;
+        self.segments.push(segment);
+        self.log_end_offset = offset;
+        self.log_start_offset = start;
+        self.recovery_point = self.recovery_point.min(offset);
+        self.epochs.clear();
+        self.epochs.write_if_changed(&directory)?;
+        self.producers.truncate_fully_and_start_at(&directory, offset)?;
+        directory.sync_if_changed()?;
+        Ok(())
+    }
+
+    pub(super) fn remove_segment_files(&self, base_offset: Offset) -> Result<(), ReadError> {
+        for suffix in [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX] {
+            self.directory.remove_file(&file_name(base_offset.0, suffix))?;
+        }
+        Ok(())
+    }
+}
