@@ -1,1 +1,341 @@
-//! Sockets: listening and sending, files included (`sendfile`).
+//! Sockets: listening, reading what has come, and sending bytes and file regions (`sendfile`).
+//!
+//! Deliberately not here: frames and requests (`server::connection`). [`Listener`] and [`Connection`] are the seam: no
+//! other file names a socket type, so that a simulated network can take the place of this one.
+//! Invariant: nothing is read or sent past what the caller bounds.
+
+use super::DiskFile;
+use bytes::{Buf, BufMut, BytesMut};
+use rustix::fd::AsFd;
+use rustix::net::SendFlags;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// How a listener and the connections that it accepts are set up.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenOptions {
+    /// Length of the queue of connections that were not accepted yet.
+    pub backlog: u32,
+    /// `SO_RCVBUF` in bytes, `None` for the system's default.
+    pub receive_buffer_bytes: Option<u32>,
+    /// `SO_SNDBUF` in bytes, `None` for the system's default.
+    pub send_buffer_bytes: Option<u32>,
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The host is no address of this machine.
+    #[error("cannot resolve the host {host} to listen on: {cause}")]
+    Resolve {
+        /// The host as configured.
+        host: String,
+        /// What the resolver said.
+        cause: io::Error,
+    },
+    /// Another process listens there.
+    #[error("port {} is already in use by another process ({address})", address.port())]
+    InUse {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address}: {cause}")]
+    Other {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    inner: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Listens on `host`, where empty means all addresses of the machine; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// Every variant of [`ListenError`].
+    pub async fn bind(
+        host: &str,
+        port: u16,
+        options: &ListenOptions,
+    ) -> Result<Listener, ListenError> {
+        let addresses: Vec<SocketAddr> = if host.is_empty() {
+            // A v6 socket takes v4 connections as well; a machine without v6 falls back.
+            vec![
+                SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+            ]
+        } else {
+            tokio::net::lookup_host((host, port))
+                .await
+                .map_err(|cause| ListenError::Resolve { host: host.to_owned(), cause })?
+                .collect()
+        };
+        let mut failure = None;
+        for address in addresses {
+            match listen(address, options) {
+                Ok(inner) => {
+                    let address = inner.local_addr().unwrap_or(address);
+                    return Ok(Listener { inner, address });
+                }
+                Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => {
+                    return Err(ListenError::InUse { address });
+                }
+                Err(cause) => failure = Some(ListenError::Other { address, cause }),
+            }
+        }
+        Err(failure.unwrap_or_else(|| ListenError::Resolve {
+            host: host.to_owned(),
+            cause: io::ErrorKind::NotFound.into(),
+        }))
+    }
+
+    /// Where it listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// What the system says: no more descriptors, or a connection that was gone again.
+    pub async fn accept(&self) -> io::Result<Connection> {
+        let (stream, peer) = self.inner.accept().await?;
+        stream.set_nodelay(true)?;
+        // As Kafka does: a peer that vanished is found out by the kernel.
+        rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+        let local = stream.local_addr()?;
+        Ok(Connection { stream, peer: canonical(peer), local: canonical(local) })
+    }
+}
+
+fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    socket.bind(address)?;
+    socket.listen(options.backlog)
+}
+
+/// A v4 address that came over a v6 socket, as v4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What came of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// Bytes were added to the buffer.
+    Some,
+    /// Nothing is there yet.
+    Nothing,
+    /// The peer has closed its side.
+    Closed,
+}
+
+/// One accepted connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Connection {
+    /// Who has connected.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The address that the peer dialled.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Waits until there is something to read, or the peer has closed.
+    ///
+    /// # Errors
+    /// A broken connection.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    /// Reads what has come, at most `limit` bytes, to the end of `buffer`.
+    ///
+    /// # Errors
+    /// A broken connection.
+    pub fn read(&self, buffer: &mut BytesMut, limit: usize) -> io::Result<Read> {
+        buffer.reserve(limit);
+        let mut read = Read::Nothing;
+        let result = self.stream.try_io(Interest::READABLE, || {
+            let got = self.stream.try_read_buf(&mut (&mut *buffer).limit(limit))?;
+            read = if got == 0 { Read::Closed } else { Read::Some };
+            if got > 0 && got < limit {
+                // The socket is drained: the runtime need not find it out with another read.
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(read),
+        }
+    }
+
+    /// Ends the reading side, which wakes up whoever waits in [`Connection::readable`]; what is queued can still be sent.
+    pub fn close_read(&self) {
+        // A connection that is gone already needs no closing.
+        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Read);
+    }
+
+    /// Sends all that is queued and leaves the queue empty.
+    ///
+    /// # Errors
+    /// A broken connection, or a file that ends before its region does: what was promised in the frame's length cannot
+    /// be sent then, and the connection must be closed.
+    pub async fn send(&self, queue: &mut SendQueue) -> io::Result<()> {
+        let regions = std::mem::take(&mut queue.regions);
+        let mut sent = 0;
+        for (at, region) in regions {
+            let length = at - sent;
+            self.send_bytes(&queue.bytes[..length], SendFlags::MORE).await?;
+            queue.bytes.advance(length);
+            sent = at;
+            self.send_file(&region).await?;
+        }
+        self.send_bytes(&queue.bytes, SendFlags::empty()).await?;
+        queue.bytes.clear();
+        Ok(())
+    }
+
+    async fn send_bytes(&self, mut bytes: &[u8], flags: SendFlags) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = self
+                .stream
+                .async_io(Interest::WRITABLE, || {
+                    Ok(rustix::net::send(&self.stream, bytes, flags | SendFlags::NOSIGNAL)?)
+                })
+                .await?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
+    async fn send_file(&self, region: &FileRegion) -> io::Result<()> {
+        let Some(descriptor) = region.file.descriptor() else {
+            return self.copy_file(region).await;
+        };
+        let mut position = region.position;
+        let end = region.position + region.len as u64;
+        while position < end {
+            let sent = self
+                .stream
+                .async_io(Interest::WRITABLE, || {
+                    let left = (end - position) as usize;
+                    let socket = self.stream.as_fd();
+                    Ok(rustix::fs::sendfile(socket, descriptor, Some(&mut position), left)?)
+                })
+                .await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The way of a file that has no descriptor: read and send, a piece at a time.
+    async fn copy_file(&self, region: &FileRegion) -> io::Result<()> {
+        const PIECE: usize = 64 * 1024;
+        let mut piece = vec![0; region.len.min(PIECE)];
+        let mut done = 0;
+        while done < region.len {
+            let length = (region.len - done).min(PIECE);
+            region.file.read_exact_at(&mut piece[..length], region.position + done as u64)?;
+            self.send_bytes(&piece[..length], SendFlags::empty()).await?;
+            done += length;
+        }
+        Ok(())
+    }
+}
+
+/// Part of a file that is to be sent as it lies there.
+#[derive(Debug, Clone)]
+pub struct FileRegion {
+    /// The file.
+    pub file: Arc<dyn DiskFile>,
+    /// First byte.
+    pub position: u64,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// Bytes, with regions of files between them, on their way out.
+#[derive(Debug, Default)]
+pub struct SendQueue {
+    bytes: BytesMut,
+    /// Each region goes out before the byte at its index in `bytes`; in ascending order.
+    regions: Vec<(usize, FileRegion)>,
+}
+
+impl SendQueue {
+    /// The bytes so far, to write on to; regions stay where they are between them.
+    pub fn bytes_mut(&mut self) -> &mut BytesMut {
+        &mut self.bytes
+    }
+
+    /// Puts a region of a file after all that is queued.
+    pub fn push_file(&mut self, region: FileRegion) {
+        if region.len > 0 {
+            self.regions.push((self.bytes.len(), region));
+        }
+    }
+
+    /// Bytes queued, those of files included.
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.regions.iter().map(|(_, region)| region.len).sum::<usize>()
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.regions.is_empty()
+    }
+
+    /// Puts all of `other` after what is queued.
+    pub fn append(&mut self, other: SendQueue) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        let shift = self.bytes.len();
+        self.bytes.unsplit(other.bytes);
+        self.regions.extend(other.regions.into_iter().map(|(at, region)| (shift + at, region)));
+    }
+
+    /// Takes back everything after the first `length` bytes, with the regions there.
+    pub fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(length);
+        self.regions.retain(|(at, _)| *at <= length);
+    }
+
+    /// Gives the memory of an empty queue back.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            *self = SendQueue::default();
+        }
+    }
+}

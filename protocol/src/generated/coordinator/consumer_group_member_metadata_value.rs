@@ -26,7 +26,7 @@ impl Default for ConsumerGroupMemberMetadataValue {
             subscribed_topic_regex: Some(Default::default()),
             rebalance_timeout_ms: -1,
             server_assignor: Some(Default::default()),
-            classic_member_metadata: None,
+            classic_member_metadata: Some(Default::default()),
         }
     }
 }
@@ -47,7 +47,7 @@ impl ConsumerGroupMemberMetadataValue {
         r.tagged(|r, tag| {
             match tag {
                 0 => {
-                    message.classic_member_metadata = if r.i8()? < 0 {
+                    message.classic_member_metadata = if r.unsigned_varint()? == 0 {
                         None
                     } else {
                         Some(ClassicMemberMetadata::decode_part(r, version)?)
@@ -71,13 +71,13 @@ impl ConsumerGroupMemberMetadataValue {
         w.i32(self.rebalance_timeout_ms);
         w.nullable_string(self.server_assignor.as_deref(), true, true);
         let mut tags = w.tags();
-        if self.classic_member_metadata.is_some() {
+        if self.classic_member_metadata != Some(ClassicMemberMetadata::default()) {
             tags.field(0, |w| match &self.classic_member_metadata {
                 Some(value) => {
-                    w.i8(1);
+                    w.unsigned_varint(1);
                     value.encode_part(w, version);
                 }
-                None => w.i8(-1),
+                None => w.unsigned_varint(0),
             });
         }
         tags.finish(w);

@@ -1,0 +1,220 @@
+//! Controller: the recorded machine that decides on every change of cluster metadata.
+//!
+//! Its state is an [`Image`] that changes only in `replay`; an operation reads it and returns records. Soft state is the
+//! brokers' sessions alone. Authorisation is the handlers'; consensus and the log are the broker room's.
+//! Source: Kafka's QuorumController and its control managers; error texts are those of Kafka 4.3.1.
+
+mod brokers;
+mod partition_change;
+mod partitions;
+mod topics;
+
+use super::image::Image;
+use crate::machines::{Entry, Machine, Output, RequestId};
+use ottla_protocol::messages::{
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
+    ControllerRegistrationRequest, ControllerRegistrationResponse, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
+};
+use ottla_protocol::metadata::NoOpRecord;
+use ottla_protocol::{BrokerId, ErrorCode, MetadataRecord, Timestamp};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// An error code with the text that goes beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// The code; `ErrorCode::None` when all went well.
+    pub code: ErrorCode,
+    /// The text, if there is one.
+    pub message: Option<String>,
+}
+
+impl ApiError {
+    /// An error with a text of its own.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        ApiError { code, message: Some(message.into()) }
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        let message = code.is_err().then(|| code.message().to_owned());
+        ApiError { code, message }
+    }
+}
+
+/// What does not come from the metadata log.
+#[derive(Debug, Clone)]
+pub struct ControllerSettings {
+    /// The cluster's id, which registrations must name.
+    pub cluster_id: String,
+    /// `num.partitions`.
+    pub default_partitions: i32,
+    /// `default.replication.factor`.
+    pub default_replication_factor: i16,
+    /// `min.insync.replicas` of the properties file.
+    pub min_insync_replicas: i32,
+    /// `unclean.leader.election.enable` of the properties file.
+    pub unclean_leader_election: bool,
+    /// `broker.session.timeout.ms`; `None` never fences a silent broker.
+    pub session_timeout_ms: Option<i64>,
+}
+
+/// What the controller is asked.
+#[derive(Debug, Clone)]
+pub enum ControllerRequest {
+    /// Creates topics. `seed` is random: topic ids and placement are drawn from it.
+    CreateTopics { request: CreateTopicsRequest, seed: Uuid },
+    /// Deletes topics; that `delete.topic.enable` allows it has been checked.
+    DeleteTopics(DeleteTopicsRequest),
+    /// Adds partitions. `seed` is random.
+    CreatePartitions { request: CreatePartitionsRequest, seed: Uuid },
+    /// A broker has started.
+    RegisterBroker(BrokerRegistrationRequest),
+    /// A controller has started.
+    RegisterController(ControllerRegistrationRequest),
+    /// A broker is alive, and where it stands.
+    BrokerHeartbeat(BrokerHeartbeatRequest),
+    /// Takes a broker out of the cluster.
+    UnregisterBroker(UnregisterBrokerRequest),
+    /// A block of producer ids for a broker.
+    AllocateProducerIds(AllocateProducerIdsRequest),
+    /// Writes a record without meaning, so that the log moves.
+    NoOp,
+}
+
+/// What the controller answers, in the order of [`ControllerRequest`].
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum ControllerReply {
+    CreateTopics(CreateTopicsResponse),
+    DeleteTopics(DeleteTopicsResponse),
+    CreatePartitions(CreatePartitionsResponse),
+    RegisterBroker(BrokerRegistrationResponse),
+    RegisterController(ControllerRegistrationResponse),
+    BrokerHeartbeat(BrokerHeartbeatResponse),
+    UnregisterBroker(UnregisterBrokerResponse),
+    AllocateProducerIds(AllocateProducerIdsResponse),
+    NoOp,
+}
+
+/// What the controller has done outside.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ControllerEffect {
+    /// Answers a request.
+    Reply(RequestId, ControllerReply),
+}
+
+/// A broker's session.
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    expires: Timestamp,
+    /// Metadata offset that the broker has reached.
+    metadata_offset: i64,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Controller {
+    settings: ControllerSettings,
+    image: Image,
+    /// Topic names by the name in which dots are underscores: those that would collide in metric names.
+    collisions: BTreeMap<String, Vec<String>>,
+    sessions: BTreeMap<BrokerId, Session>,
+}
+
+/// Records and the reply that rests on them.
+type Decision = (Vec<MetadataRecord>, ControllerReply);
+
+impl Controller {
+    /// A controller that knows nothing yet: replay the log first.
+    pub fn new(settings: ControllerSettings) -> Self {
+        Controller {
+            settings,
+            image: Image::default(),
+            collisions: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+        }
+    }
+
+    /// The state.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// The log holds control records up to `offset`.
+    pub fn advance_to(&mut self, offset: ottla_protocol::Offset) {
+        self.image.advance_to(offset);
+    }
+
+    fn decide(&mut self, now: Timestamp, request: ControllerRequest) -> Decision {
+        match request {
+            ControllerRequest::CreateTopics { request, seed } => self.create_topics(request, seed),
+            ControllerRequest::DeleteTopics(request) => self.delete_topics(&request),
+            ControllerRequest::CreatePartitions { request, seed } => {
+                self.create_partitions(request, seed)
+            }
+            ControllerRequest::RegisterBroker(request) => self.register_broker(now, request),
+            ControllerRequest::RegisterController(request) => self.register_controller(&request),
+            ControllerRequest::BrokerHeartbeat(request) => self.broker_heartbeat(now, &request),
+            ControllerRequest::UnregisterBroker(request) => self.unregister_broker(&request),
+            ControllerRequest::AllocateProducerIds(request) => self.allocate_producer_ids(&request),
+            ControllerRequest::NoOp => {
+                (vec![MetadataRecord::NoOp(NoOpRecord {})], ControllerReply::NoOp)
+            }
+        }
+    }
+
+    /// The index of colliding names follows the topics.
+    fn replay_collisions(&mut self, record: &MetadataRecord) {
+        match record {
+            MetadataRecord::Topic(topic) if topics::has_collision_chars(&topic.name) => {
+                let names = self.collisions.entry(topics::unify(&topic.name)).or_default();
+                names.push(topic.name.clone());
+            }
+            MetadataRecord::RemoveTopic(topic) => {
+                let Some(name) = self.image.topics.name_of(&topic.topic_id) else { return };
+                let unified = topics::unify(name);
+                if let Some(names) = self.collisions.get_mut(&unified) {
+                    names.retain(|other| **other != **name);
+                    if names.is_empty() {
+                        self.collisions.remove(&unified);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Machine for Controller {
+    type Request = ControllerRequest;
+    type Record = MetadataRecord;
+    type Effect = ControllerEffect;
+
+    fn handle(
+        &mut self,
+        now: Timestamp,
+        id: RequestId,
+        request: ControllerRequest,
+    ) -> Output<Self> {
+        let (records, reply) = self.decide(now, request);
+        Output { records, effects: vec![ControllerEffect::Reply(id, reply)] }
+    }
+
+    fn tick(&mut self, now: Timestamp) -> Output<Self> {
+        Output { records: self.fence_one_silent_broker(now), effects: Vec::new() }
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        self.next_session_end()
+    }
+
+    fn replay(&mut self, entry: &Entry<MetadataRecord>) {
+        self.replay_collisions(&entry.record);
+        self.image.replay(entry.offset, &entry.record);
+    }
+}

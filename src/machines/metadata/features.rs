@@ -1,0 +1,165 @@
+//! Features, their levels and what the finalized `metadata.version` asks of records.
+//!
+//! Source: KIP-584, KIP-778, KIP-1022 and the tables of Apache Kafka 4.3.1.
+
+use super::image::VersionRange;
+use ottla_protocol::MetadataRecord;
+use ottla_protocol::metadata::{BrokerRegistrationChangeRecord, ConfigRecord, FeatureLevelRecord};
+
+/// `metadata.version`.
+pub const METADATA_VERSION: &str = "metadata.version";
+/// `kraft.version`: kept in control records of the metadata log, not in feature records.
+pub const KRAFT_VERSION: &str = "kraft.version";
+/// `eligible.leader.replicas.version` (KIP-966).
+pub const ELR_VERSION: &str = "eligible.leader.replicas.version";
+/// `group.version`: 1 is the consumer protocol (KIP-848).
+pub const GROUP_VERSION: &str = "group.version";
+/// `transaction.version`: 2 is KIP-890.
+pub const TRANSACTION_VERSION: &str = "transaction.version";
+/// `share.version`: 1 is share groups (KIP-932).
+pub const SHARE_VERSION: &str = "share.version";
+/// `streams.version`: 1 is the streams protocol (KIP-1071).
+pub const STREAMS_VERSION: &str = "streams.version";
+
+/// A feature with the range that this broker supports and the level that a new cluster gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Feature {
+    /// Its name.
+    pub name: &'static str,
+    /// Supported levels; the lowest is 0 for features that may be off.
+    pub range: VersionRange,
+    /// The level after formatting.
+    pub initial: i16,
+}
+
+const fn feature(name: &'static str, min: i16, max: i16, initial: i16) -> Feature {
+    Feature { name, range: VersionRange { min, max }, initial }
+}
+
+/// All features of Kafka 4.3.1, in the order of its bootstrap records, `kraft.version` last.
+pub const FEATURES: [Feature; 7] = [
+    feature(METADATA_VERSION, 7, 30, 30),
+    feature(ELR_VERSION, 0, 1, 1),
+    feature(GROUP_VERSION, 0, 1, 1),
+    feature(SHARE_VERSION, 0, 1, 1),
+    feature(STREAMS_VERSION, 0, 1, 1),
+    feature(TRANSACTION_VERSION, 0, 2, 2),
+    feature(KRAFT_VERSION, 0, 1, 0),
+];
+
+/// A feature by its name.
+pub fn find_feature(name: &str) -> Option<&'static Feature> {
+    FEATURES.iter().find(|feature| feature.name == name)
+}
+
+/// A level of `metadata.version`.
+#[derive(Debug, Clone, Copy)]
+pub struct MetadataVersion {
+    /// The level.
+    pub level: i16,
+    /// Kafka's name of it.
+    pub name: &'static str,
+    /// Whether records changed with it, so that going below it would lose something.
+    pub changed_records: bool,
+}
+
+const fn version(level: i16, name: &'static str, changed_records: bool) -> MetadataVersion {
+    MetadataVersion { level, name, changed_records }
+}
+
+/// Every `metadata.version` that is supported, ascending.
+pub const METADATA_VERSIONS: [MetadataVersion; 24] = [
+    version(7, "3.3-IV3", true),
+    version(8, "3.4-IV0", true),
+    version(9, "3.5-IV0", false),
+    version(10, "3.5-IV1", false),
+    version(11, "3.5-IV2", true),
+    version(12, "3.6-IV0", false),
+    version(13, "3.6-IV1", true),
+    version(14, "3.6-IV2", true),
+    version(15, "3.7-IV0", true),
+    version(16, "3.7-IV1", false),
+    version(17, "3.7-IV2", true),
+    version(18, "3.7-IV3", false),
+    version(19, "3.7-IV4", false),
+    version(20, "3.8-IV0", false),
+    version(21, "3.9-IV0", false),
+    version(22, "4.0-IV0", false),
+    version(23, "4.0-IV1", true),
+    version(24, "4.0-IV2", false),
+    version(25, "4.0-IV3", false),
+    version(26, "4.1-IV0", false),
+    version(27, "4.1-IV1", false),
+    version(28, "4.2-IV0", false),
+    version(29, "4.2-IV1", false),
+    version(30, "4.3-IV0", true),
+];
+
+/// Kafka's name of a level of `metadata.version`.
+pub fn metadata_version_name(level: i16) -> Option<&'static str> {
+    METADATA_VERSIONS.iter().find(|version| version.level == level).map(|version| version.name)
+}
+
+const MIGRATION_SUPPORTED: i16 = 8;
+const DIRECTORY_ASSIGNMENT_SUPPORTED: i16 = 17;
+const ELR_SUPPORTED: i16 = 23;
+const CORDONED_LOG_DIRS_SUPPORTED: i16 = 30;
+
+/// The version in which a record is written while `metadata_version` is finalized.
+pub fn record_version(record: &MetadataRecord, metadata_version: i16) -> i16 {
+    match record {
+        MetadataRecord::Partition(_) | MetadataRecord::PartitionChange(_) => {
+            if metadata_version >= ELR_SUPPORTED {
+                2
+            } else {
+                i16::from(metadata_version >= DIRECTORY_ASSIGNMENT_SUPPORTED)
+            }
+        }
+        MetadataRecord::RegisterBroker(_) => match metadata_version {
+            CORDONED_LOG_DIRS_SUPPORTED.. => 4,
+            DIRECTORY_ASSIGNMENT_SUPPORTED.. => 3,
+            MIGRATION_SUPPORTED.. => 2,
+            _ => 1,
+        },
+        MetadataRecord::BrokerRegistrationChange(change) => change_version(change),
+        _ => 0,
+    }
+}
+
+/// Kafka writes the lowest version that can say what changed.
+fn change_version(change: &BrokerRegistrationChangeRecord) -> i16 {
+    if change.cordoned_log_dirs.is_some() {
+        3
+    } else if !change.log_dirs.is_empty() {
+        2
+    } else {
+        i16::from(change.in_controlled_shutdown != 0)
+    }
+}
+
+/// The first records of a new cluster: what formatting decides, without the transaction around them.
+pub fn bootstrap_records(min_insync_replicas: i32) -> Vec<MetadataRecord> {
+    let mut records: Vec<MetadataRecord> = formatted_features();
+    // With KIP-966 the minimum is a property of the cluster, so it goes where all brokers see it.
+    records.push(MetadataRecord::Config(ConfigRecord {
+        resource_type: 4,
+        resource_name: String::new(),
+        name: "min.insync.replicas".into(),
+        value: Some(min_insync_replicas.to_string()),
+    }));
+    records
+}
+
+/// The records of `bootstrap.checkpoint`: the features alone.
+pub fn formatted_features() -> Vec<MetadataRecord> {
+    FEATURES
+        .iter()
+        .filter(|feature| feature.name != KRAFT_VERSION && feature.initial > 0)
+        .map(|feature| {
+            MetadataRecord::FeatureLevel(FeatureLevelRecord {
+                name: feature.name.to_owned(),
+                feature_level: feature.initial,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,167 @@
+//! Which function answers which API, and what a request's surroundings are.
+//!
+//! One file per API: `pub async fn handle(ctx: &RequestContext, request: XRequest) -> XResponse`. To add one, write
+//! the file and a line in [`route`]. Produce and Fetch have entries of their own: they answer without a task switch where they can,
+//! and Fetch sends file regions.
+
+mod api_versions;
+
+use super::Shared;
+use crate::broker::Broker;
+use crate::env::net::SendQueue;
+use ottla_protocol::apis::{self, ListenerType};
+use ottla_protocol::frame::FrameError;
+use ottla_protocol::request::{self, RequestHeader};
+use ottla_protocol::{ApiKey, Message, Reader, Request, WireError, Writer};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// What a handler may know about the request beside its body.
+#[derive(Debug)]
+pub struct RequestContext {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// The request's version.
+    pub version: i16,
+    /// The request's number on its connection.
+    pub correlation_id: i32,
+    /// What the client calls itself.
+    pub client_id: Option<String>,
+    /// Who asks.
+    pub peer: SocketAddr,
+    /// The address that the client dialled.
+    pub local: SocketAddr,
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// Whom the listener serves.
+    pub listener_type: ListenerType,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Close {
+    /// The peer closed it, or the server stops.
+    #[error("closed by the peer")]
+    ByPeer,
+    /// The socket failed.
+    #[error("connection broken: {0}")]
+    Broken(std::io::Error),
+    /// Nothing came for `connections.max.idle.ms`.
+    #[error("idle for too long")]
+    Idle,
+    /// Bytes that are no frame.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// A frame that is no request.
+    #[error("malformed request: {0}")]
+    Malformed(#[from] WireError),
+    /// An API or version that this listener does not serve.
+    #[error("API key {key} version {version} is not served on this listener")]
+    NotServed {
+        /// The request's API key.
+        key: i16,
+        /// The request's version.
+        version: i16,
+    },
+    /// A produce request that wants no answer failed: closing is how the producer learns (as Kafka does).
+    #[error("error in a produce request with acks=0: {0}")]
+    UnansweredProduce(String),
+}
+
+impl Close {
+    /// Whether an operator should see who it was.
+    pub(crate) fn is_peers_fault(&self) -> bool {
+        match self {
+            Close::ByPeer | Close::Broken(_) | Close::Idle => false,
+            Close::Frame(_)
+            | Close::Malformed(_)
+            | Close::NotServed { .. }
+            | Close::UnansweredProduce(_) => true,
+        }
+    }
+}
+
+/// An answer on its way: what is to be sent, or why the connection ends.
+pub(crate) type Pending<'a> = Pin<Box<dyn Future<Output = Result<SendQueue, Close>> + Send + 'a>>;
+
+/// A request that was looked at.
+pub(crate) enum Begun<'a> {
+    /// The answer, where there is one, is in the queue.
+    Done,
+    /// The answer needs to be waited for.
+    Pending(Pending<'a>),
+}
+
+/// Looks at one request. Nothing is written to `out` unless the answer is complete.
+///
+/// # Errors
+/// [`Close`] when the connection must end.
+pub(crate) fn begin<'a>(
+    ctx: &'a mut RequestContext,
+    header: RequestHeader,
+    body: Reader,
+    out: &mut SendQueue,
+) -> Result<Begun<'a>, Close> {
+    let (key, version) = (header.api_key, header.api_version);
+    ctx.version = version;
+    ctx.correlation_id = header.correlation_id;
+    ctx.client_id = header.client_id;
+    let not_served = Close::NotServed { key, version };
+    let Some(api) = apis::check(key, version, ctx.listener_type) else { return Err(not_served) };
+    if !api.serves(version) {
+        // Only ApiVersions comes here: the client learns the range and asks again.
+        write_answer(ctx, &apis::unsupported_api_versions(), 0, out);
+        return Ok(Begun::Done);
+    }
+    match route(ctx, api.key, body) {
+        Some(pending) => Ok(Begun::Pending(pending)),
+        None => Err(not_served),
+    }
+}
+
+/// The handler of each API.
+fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>> {
+    Some(match api {
+        ApiKey::ApiVersions => call(ctx, body, api_versions::handle),
+        _ => return None,
+    })
+}
+
+/// Decodes the request, has it handled and encodes the answer.
+fn call<'a, Q, H, F>(ctx: &'a RequestContext, mut body: Reader, handle: H) -> Pending<'a>
+where
+    Q: Request<Response: Send> + Send + 'a,
+    H: FnOnce(&'a RequestContext, Q) -> F + Send + 'a,
+    F: Future<Output = Q::Response> + Send + 'a,
+{
+    Box::pin(async move {
+        let request = Q::decode(&mut body, ctx.version)?;
+        let response = handle(ctx, request).await;
+        let mut answer = SendQueue::default();
+        write_answer(ctx, &response, ctx.version, &mut answer);
+        Ok(answer)
+    })
+}
+
+/// Queues one whole answer: length, response header, body.
+pub(crate) fn write_answer<M: Message>(
+    ctx: &RequestContext,
+    response: &M,
+    version: i16,
+    out: &mut SendQueue,
+) {
+    let bytes = out.bytes_mut();
+    let start = bytes.len();
+    let mut w = Writer::append_to(std::mem::take(bytes));
+    w.i32(0);
+    w.i32(ctx.correlation_id);
+    if ApiKey::from_code(M::KEY).is_some_and(|api| request::has_flexible_header(api, version)) {
+        w.no_tags();
+    }
+    response.encode(&mut w, version);
+    let length = w.len() - start - 4;
+    w.set_i32(start, length as i32);
+    *bytes = w.into_inner();
+}

@@ -1,0 +1,236 @@
+//! Listeners: accepts connections within the limits, owns their tasks, and ends them in order.
+//!
+//! Invariant: every connection's task belongs to its listener's task set, and [`Server::stop`] waits for all of them.
+
+use super::{Limits, RequestContext, Shared, connection};
+use crate::broker::Broker;
+use crate::env::net::{Connection, ListenError, ListenOptions, Listener};
+use ottla_protocol::apis::ListenerType;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, info, warn};
+
+/// One entry of `listeners`.
+#[derive(Debug, Clone)]
+pub struct ListenerParams {
+    /// Its name, as in `listener.security.protocol.map`.
+    pub name: String,
+    /// The host; empty for all addresses.
+    pub host: String,
+    /// The port; 0 lets the system choose.
+    pub port: u16,
+    /// Whether it is one of `controller.listener.names`, which serve the controller's APIs only.
+    pub listener_type: ListenerType,
+    /// Socket settings.
+    pub options: ListenOptions,
+}
+
+/// A listener that holds its port but accepts nothing yet.
+#[derive(Debug)]
+pub struct BoundListener {
+    listener: Listener,
+    name: Arc<str>,
+    listener_type: ListenerType,
+}
+
+impl BoundListener {
+    /// Takes the port.
+    ///
+    /// # Errors
+    /// Every variant of [`ListenError`].
+    pub async fn bind(params: &ListenerParams) -> Result<BoundListener, ListenError> {
+        let listener = Listener::bind(&params.host, params.port, &params.options).await?;
+        Ok(BoundListener {
+            listener,
+            name: params.name.as_str().into(),
+            listener_type: params.listener_type,
+        })
+    }
+
+    /// The listener's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+}
+
+/// The broker's open doors.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    accepting: Vec<JoinHandle<()>>,
+}
+
+/// How long connections get to send their last answers.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Server {
+    /// Starts to accept on every listener.
+    pub fn start(broker: Arc<Broker>, limits: Limits, listeners: Vec<BoundListener>) -> Server {
+        // A semaphore has fewer permits than a usize has values.
+        let slots = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
+        let slots = Arc::new(slots);
+        let shared = Arc::new(Shared::new(limits));
+        let accepting = listeners
+            .into_iter()
+            .map(|bound| {
+                let acceptor = Acceptor {
+                    bound,
+                    broker: broker.clone(),
+                    shared: shared.clone(),
+                    slots: slots.clone(),
+                    doors: Arc::default(),
+                };
+                tokio::spawn(acceptor.run())
+            })
+            .collect();
+        Server { shared, accepting }
+    }
+
+    /// Accepts nothing more, has parked requests answered, and waits until every connection is closed.
+    pub async fn stop(self) {
+        self.shared.stop();
+        for task in self.accepting {
+            // A task that panicked has been reported by the runtime.
+            let _ = task.await;
+        }
+    }
+}
+
+struct Acceptor {
+    bound: BoundListener,
+    broker: Arc<Broker>,
+    shared: Arc<Shared>,
+    slots: Arc<Semaphore>,
+    doors: Arc<Mutex<Doors>>,
+}
+
+/// The open connections of one listener.
+#[derive(Debug, Default)]
+struct Doors {
+    next: u64,
+    open: HashMap<u64, Arc<Connection>>,
+    per_ip: HashMap<IpAddr, usize>,
+}
+
+/// Takes the connection off the books when its task ends, however it ends.
+struct Door {
+    doors: Arc<Mutex<Doors>>,
+    number: u64,
+    ip: IpAddr,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let mut doors = self.doors.lock();
+        doors.open.remove(&self.number);
+        if let Some(count) = doors.per_ip.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                doors.per_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+impl Acceptor {
+    async fn run(self) {
+        let mut tasks = JoinSet::new();
+        let stopped = self.shared.stopped();
+        tokio::pin!(stopped);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stopped => break,
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+                accepted = self.accept() => accepted,
+            };
+            if let Some((connection, door)) = accepted {
+                tasks.spawn(self.serve(connection, door));
+            }
+        }
+        self.close(tasks).await;
+    }
+
+    /// The next connection within the limits; waits while the broker has `max.connections` of them, as Kafka does.
+    async fn accept(&self) -> Option<(Arc<Connection>, Door)> {
+        let slot = self.slots.clone().acquire_owned().await.ok()?;
+        let connection = match self.bound.listener.accept().await {
+            Ok(connection) => Arc::new(connection),
+            Err(error) => {
+                // Out of descriptors, as a rule: wait for some to be given back.
+                warn!(listener = &*self.bound.name, %error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return None;
+            }
+        };
+        let ip = connection.peer().ip();
+        let allowed = self.connections_allowed(ip);
+        let mut doors = self.doors.lock();
+        let count = doors.per_ip.entry(ip).or_default();
+        if *count >= allowed {
+            drop(doors);
+            if let Some(left_out) = self.shared.refusals.admit(tokio::time::Instant::now()) {
+                info!(%ip, allowed, left_out, "too many connections from this address, closed one");
+            }
+            return None;
+        }
+        *count += 1;
+        let number = doors.next;
+        doors.next += 1;
+        doors.open.insert(number, connection.clone());
+        let door = Door { doors: self.doors.clone(), number, ip, _slot: slot };
+        Some((connection, door))
+    }
+
+    fn connections_allowed(&self, ip: IpAddr) -> usize {
+        let limits = &self.shared.limits;
+        let own = limits.connections_per_ip_overrides.iter().find(|(host, _)| *host == ip);
+        own.map_or(limits.connections_per_ip_max, |(_, allowed)| *allowed)
+    }
+
+    fn serve(
+        &self,
+        connection: Arc<Connection>,
+        door: Door,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let context = RequestContext {
+            broker: self.broker.clone(),
+            version: 0,
+            correlation_id: 0,
+            client_id: None,
+            peer: connection.peer(),
+            local: connection.local(),
+            listener: self.bound.name.clone(),
+            listener_type: self.bound.listener_type,
+            shared: self.shared.clone(),
+        };
+        async move {
+            connection::serve(&connection, context).await;
+            drop(door);
+        }
+    }
+
+    /// Wakes up every connection, so that it sends what it owes and goes.
+    async fn close(&self, mut tasks: JoinSet<()>) {
+        for connection in self.doors.lock().open.values() {
+            connection.close_read();
+        }
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
+            warn!(listener = &*self.bound.name, left = tasks.len(), "connections did not end");
+            tasks.shutdown().await;
+        }
+        debug!(listener = &*self.bound.name, "listener closed");
+    }
+}
