@@ -17,11 +17,9 @@ use ottla_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::messages::join_group_response::JoinGroupResponseMember;
 use ottla_protocol::{ErrorCode, Message, Reader, Timestamp};
 
-use super::records::GroupRecord;
 use crate::machines::RequestId;
-
-/// The protocol type of consumers; groups of other types (Connect's) are opaque.
-const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
+use ottla_protocol::records::consumer_protocol::PROTOCOL_TYPE;
+use ottla_protocol::records::group::GroupRecord;
 
 /// Where a classic group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,9 +223,9 @@ impl ClassicGroup {
         self.state != State::PreparingRebalance
     }
 
-    /// True if the group's members are Kafka consumers.
+    /// True if the group's members are Kafka consumers; groups of other types (Connect's) are opaque.
     pub fn uses_consumer_protocol(&self) -> bool {
-        self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE)
+        self.protocol_type.as_deref() == Some(PROTOCOL_TYPE)
     }
 
     /// True if a member subscribes to `topic`, or may.

@@ -79,7 +79,7 @@ impl ClassicGroup {
             return;
         }
         if let Err(error) = self.validate_member(&member_id, instance) {
-            turn.refuse_join(id, &member_id, error);
+            turn.refuse_member(id, &member_id, error);
             return;
         }
         let has_changed =
@@ -193,7 +193,7 @@ impl ClassicGroup {
     fn fence(&self, turn: &mut Turn<'_>, old: &Member) {
         turn.timers.cancel(&self.session_timer(&old.member_id));
         if let Some(id) = old.awaiting_join {
-            turn.refuse_join(id, &old.member_id, ErrorCode::FencedInstanceId);
+            turn.refuse_member(id, &old.member_id, ErrorCode::FencedInstanceId);
         }
         if let Some(id) = old.awaiting_sync {
             turn.refuse_sync(id, ErrorCode::FencedInstanceId);

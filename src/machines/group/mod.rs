@@ -12,7 +12,6 @@
 //! | File | What |
 //! | --- | --- |
 //! | `api.rs` | requests, responses, settings, [`partition_for`] |
-//! | `records.rs` | the log's records |
 //! | `classic.rs` | a classic group and its members |
 //! | `join.rs`, `rebalance.rs`, `member.rs` | its protocol: JoinGroup; the join phase and time-outs; the other requests |
 //! | `offsets.rs` | committed offsets and their expiry |
@@ -22,8 +21,8 @@
 //! **Room for later.** The other group types become files beside `classic.rs`, each with one type that holds a group
 //! and is built by replay alone: `consumer.rs` (`ConsumerGroup`, KIP-848; `assignor.rs` has `trait Assignor`, `Range`
 //! and `Uniform`), `share.rs` (`ShareGroup`, KIP-932) and `streams.rs` (`StreamsGroup`, KIP-1071). `Store::groups` then
-//! holds `enum Group { Classic(..), Consumer(..), Share(..), Streams(..) }`, and the records that [`GroupRecord`] keeps
-//! aside today go to them. Offsets committed in a transaction become `pending: BTreeMap<ProducerId, CommittedOffsets>`
+//! holds `enum Group { Classic(..), Consumer(..), Share(..), Streams(..) }`, and the records that are only noted today
+//! (`Store::foreign`) go to them. Offsets committed in a transaction become `pending: BTreeMap<ProducerId, CommittedOffsets>`
 //! in `store.rs`, which a commit marker merges by record offset; until then they are not seen.
 //!
 //! Source: KIP-62, 134, 211, 345, 389, 394, 559, 800, 814; Kafka documentation, "Consumer configs".
@@ -34,17 +33,19 @@ mod join;
 mod member;
 mod offsets;
 mod rebalance;
-mod records;
 mod store;
 #[cfg(test)]
 mod tests;
 mod timers;
 
+use ottla_protocol::coordinator::{
+    LegacyOffsetCommitKey, LegacyOffsetCommitValue, OffsetCommitKey, OffsetCommitValue,
+};
 use ottla_protocol::messages::{HeartbeatResponse, JoinGroupRequest};
 use ottla_protocol::{ErrorCode, Timestamp};
 
 pub use api::{GroupConfig, GroupEffect, GroupRequest, GroupResponse, Join, partition_for};
-pub use records::GroupRecord;
+pub use ottla_protocol::records::group::GroupRecord;
 
 use super::{Entry, Machine, Output, RequestId};
 use classic::ClassicGroup;
@@ -137,11 +138,12 @@ impl Machine for GroupMachine {
         match &entry.record {
             GroupRecord::OffsetCommit { key, value } => {
                 self.store.offsets.replay(key, value.as_ref(), entry.offset);
-                if value.is_some() && !self.store.groups.contains_key(&key.group) {
-                    // A simple consumer's group is there because its offsets are.
-                    let group = ClassicGroup::new(&key.group, entry.timestamp);
-                    self.store.groups.insert(key.group.clone(), group);
+                if value.is_some() {
+                    self.store.ensure_simple_group(&key.group, entry.timestamp);
                 }
+            }
+            GroupRecord::LegacyOffsetCommit { key, value } => {
+                self.replay(&Entry { record: modern(key, value.as_ref()), ..*entry });
             }
             GroupRecord::GroupMetadata { key, value } => {
                 let removed = self.store.replay_group(key, value.as_ref(), self.is_active);
@@ -153,8 +155,32 @@ impl Machine for GroupMachine {
                     }
                 }
             }
-            GroupRecord::Unknown { key, value } => self.store.keep_aside(key, value.as_ref()),
+            GroupRecord::ConsumerGroupMetadata { key, value } => {
+                self.store.note_foreign(&key.group_id, value.is_some());
+            }
+            GroupRecord::ShareGroupMetadata { key, value } => {
+                self.store.note_foreign(&key.group_id, value.is_some());
+            }
+            GroupRecord::StreamsGroupMetadata { key, value } => {
+                self.store.note_foreign(&key.group_id, value.is_some());
+            }
+            // What else the other group types keep stays in the log.
+            _ => {}
         }
+    }
+}
+
+/// An offset as Kafka before 0.9 recorded it, as it is recorded today.
+fn modern(key: &LegacyOffsetCommitKey, value: Option<&LegacyOffsetCommitValue>) -> GroupRecord {
+    let (group, topic) = (key.group.clone(), key.topic.clone());
+    GroupRecord::OffsetCommit {
+        key: OffsetCommitKey { group, topic, partition: key.partition },
+        value: value.map(|value| OffsetCommitValue {
+            offset: value.offset,
+            metadata: value.metadata.clone(),
+            commit_timestamp: value.commit_timestamp,
+            ..OffsetCommitValue::default()
+        }),
     }
 }
 
@@ -278,6 +304,8 @@ fn handle_join(store: &mut Store, turn: &mut Turn<'_>, id: RequestId, join: Join
         turn.refuse_join(id, &request.member_id, ErrorCode::InvalidGroupId);
     } else if !sessions.contains(&request.session_timeout_ms) {
         turn.refuse_join(id, &request.member_id, ErrorCode::InvalidSessionTimeout);
+    } else if store.foreign.contains(&request.group_id) {
+        turn.refuse_join(id, "", ErrorCode::InconsistentGroupProtocol);
     } else if let Some(group) = store.groups.get_mut(&request.group_id) {
         group.join(turn, id, join);
     } else if request.member_id.is_empty() {

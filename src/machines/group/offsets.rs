@@ -9,7 +9,7 @@ use ottla_protocol::messages::offset_commit_request::OffsetCommitRequestPartitio
 use ottla_protocol::{LeaderEpoch, Offset, Timestamp, TopicId};
 
 use super::classic::{ClassicGroup, State};
-use super::records::GroupRecord;
+use ottla_protocol::records::group::GroupRecord;
 
 /// What a group has committed for one partition.
 #[derive(Debug, Clone, PartialEq)]

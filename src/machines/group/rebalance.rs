@@ -7,9 +7,9 @@ use ottla_protocol::{ErrorCode, Timestamp};
 
 use super::api::{GroupConfig, GroupEffect, GroupResponse};
 use super::classic::{ClassicGroup, Member, State};
-use super::records::GroupRecord;
 use super::timers::{Timer, Timers};
 use crate::machines::RequestId;
+use ottla_protocol::records::group::GroupRecord;
 
 /// How long a new member's JoinGroup is parked at most. Its disconnection cannot be seen while it is parked; a client
 /// that is still there tries again.
@@ -32,6 +32,17 @@ impl Turn<'_> {
 
     /// Answers a JoinGroup with an error.
     pub fn refuse_join(&mut self, id: RequestId, member_id: &str, error: ErrorCode) {
+        let response = JoinGroupResponse {
+            error_code: error.code(),
+            member_id: member_id.to_owned(),
+            ..JoinGroupResponse::default()
+        };
+        self.reply(id, GroupResponse::Join(response));
+    }
+
+    /// Answers a JoinGroup that names a member which the group does not know by this id; Kafka leaves the protocol's
+    /// name out of this one.
+    pub fn refuse_member(&mut self, id: RequestId, member_id: &str, error: ErrorCode) {
         let response = JoinGroupResponse {
             error_code: error.code(),
             member_id: member_id.to_owned(),

@@ -1,12 +1,11 @@
 //! The groups and offsets of one coordinator, and the requests that are about more than one group's membership:
 //! commits, fetches, deletions, descriptions.
 //!
-//! Hard state: the last record of each group, the committed offsets, and the records kept aside. The live groups beside
+//! Hard state: the last record of each group, the committed offsets, and the names of foreign groups. The live groups beside
 //! them are soft.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use ottla_protocol::coordinator::{GroupMetadataKey, GroupMetadataValue};
 use ottla_protocol::messages::delete_groups_response::DeletableGroupResult;
 use ottla_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
@@ -24,12 +23,12 @@ use ottla_protocol::messages::offset_fetch_response::{
 use ottla_protocol::messages::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
 };
-use ottla_protocol::{ErrorCode, Offset};
+use ottla_protocol::{ErrorCode, Offset, Timestamp};
 
 use super::classic::{ClassicGroup, Member, State};
 use super::offsets::{CommittedOffset, CommittedOffsets, tombstone};
 use super::rebalance::Turn;
-use super::records::GroupRecord;
+use ottla_protocol::records::group::GroupRecord;
 
 /// The name of the only group type there is yet.
 const CLASSIC: &str = "classic";
@@ -51,8 +50,9 @@ pub(super) struct Store {
     pub recorded: BTreeMap<String, GroupMetadataValue>,
     /// The committed offsets.
     pub offsets: CommittedOffsets,
-    /// Records of kinds that belong to other group types, by their key.
-    pub aside: BTreeMap<Bytes, Bytes>,
+    /// Groups of types that this coordinator does not serve yet, as Kafka's own directory may hold them. A classic
+    /// group must not be written over them.
+    pub foreign: BTreeSet<String>,
 }
 
 impl Store {
@@ -317,12 +317,21 @@ impl Store {
         }
     }
 
-    /// Keeps a record aside that belongs to another group type.
-    pub fn keep_aside(&mut self, key: &Bytes, value: Option<&Bytes>) {
-        match value {
-            Some(value) => self.aside.insert(key.clone(), value.clone()),
-            None => self.aside.remove(key),
-        };
+    /// A simple consumer's group is there because its offsets are.
+    pub fn ensure_simple_group(&mut self, group_id: &str, now: Timestamp) {
+        if !self.groups.contains_key(group_id) && !self.foreign.contains(group_id) {
+            self.groups.insert(group_id.to_owned(), ClassicGroup::new(group_id, now));
+        }
+    }
+
+    /// A group of another type exists, or does not any more.
+    pub fn note_foreign(&mut self, group_id: &str, exists: bool) {
+        if exists {
+            self.foreign.insert(group_id.to_owned());
+            self.groups.remove(group_id);
+        } else {
+            self.foreign.remove(group_id);
+        }
     }
 }
 

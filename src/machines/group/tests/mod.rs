@@ -1,0 +1,6 @@
+//! Transcripts, cases and properties of the group coordinator.
+
+mod cases;
+mod proptests;
+mod transcripts;
+mod world;
