@@ -5,18 +5,26 @@
 //! Source: Kafka's QuorumController and its control managers; error texts are those of Kafka 4.3.1.
 
 mod brokers;
+mod elections;
+mod feature_updates;
 mod partition_change;
 mod partitions;
+mod quotas;
+mod scram;
 mod topics;
 
 use super::image::Image;
 use crate::machines::{Entry, Machine, Output, RequestId};
 use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, BrokerHeartbeatRequest,
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterClientQuotasRequest,
+    AlterClientQuotasResponse, AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse, AlterPartitionRequest, AlterPartitionResponse,
+    AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse, BrokerHeartbeatRequest,
     BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
     ControllerRegistrationRequest, ControllerRegistrationResponse, CreatePartitionsRequest,
     CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
+    DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse, UnregisterBrokerRequest,
+    UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use ottla_protocol::metadata::NoOpRecord;
 use ottla_protocol::{BrokerId, ErrorCode, MetadataRecord, Timestamp};
@@ -49,6 +57,8 @@ impl From<ErrorCode> for ApiError {
 /// What does not come from the metadata log.
 #[derive(Debug, Clone)]
 pub struct ControllerSettings {
+    /// This controller's `node.id`.
+    pub node_id: BrokerId,
     /// The cluster's id, which registrations must name.
     pub cluster_id: String,
     /// `num.partitions`.
@@ -82,6 +92,18 @@ pub enum ControllerRequest {
     UnregisterBroker(UnregisterBrokerRequest),
     /// A block of producer ids for a broker.
     AllocateProducerIds(AllocateProducerIdsRequest),
+    /// Elects leaders.
+    ElectLeaders(ElectLeadersRequest),
+    /// Moves replicas, or stops moving them.
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest),
+    /// A leader wants another ISR.
+    AlterPartition(AlterPartitionRequest),
+    /// Changes finalized features; `version` is the request's.
+    UpdateFeatures { request: UpdateFeaturesRequest, version: i16 },
+    /// Changes client quotas.
+    AlterClientQuotas(AlterClientQuotasRequest),
+    /// Changes SCRAM credentials.
+    AlterUserScramCredentials(AlterUserScramCredentialsRequest),
     /// Writes a record without meaning, so that the log moves.
     NoOp,
 }
@@ -98,6 +120,12 @@ pub enum ControllerReply {
     BrokerHeartbeat(BrokerHeartbeatResponse),
     UnregisterBroker(UnregisterBrokerResponse),
     AllocateProducerIds(AllocateProducerIdsResponse),
+    ElectLeaders(ElectLeadersResponse),
+    AlterPartitionReassignments(AlterPartitionReassignmentsResponse),
+    AlterPartition(AlterPartitionResponse),
+    UpdateFeatures(UpdateFeaturesResponse),
+    AlterClientQuotas(AlterClientQuotasResponse),
+    AlterUserScramCredentials(AlterUserScramCredentialsResponse),
     NoOp,
 }
 
@@ -162,6 +190,16 @@ impl Controller {
             ControllerRequest::BrokerHeartbeat(request) => self.broker_heartbeat(now, &request),
             ControllerRequest::UnregisterBroker(request) => self.unregister_broker(&request),
             ControllerRequest::AllocateProducerIds(request) => self.allocate_producer_ids(&request),
+            ControllerRequest::ElectLeaders(request) => self.elect_leaders(&request),
+            ControllerRequest::AlterPartitionReassignments(request) => {
+                self.alter_partition_reassignments(&request)
+            }
+            ControllerRequest::AlterPartition(request) => self.alter_partition(&request),
+            ControllerRequest::UpdateFeatures { request, version } => {
+                self.update_features(&request, version)
+            }
+            ControllerRequest::AlterClientQuotas(request) => self.alter_client_quotas(&request),
+            ControllerRequest::AlterUserScramCredentials(request) => self.alter_scram(&request),
             ControllerRequest::NoOp => {
                 (vec![MetadataRecord::NoOp(NoOpRecord {})], ControllerReply::NoOp)
             }

@@ -94,7 +94,7 @@ impl<'a> PartitionChange<'a> {
         (record != unchanged).then_some(MetadataRecord::PartitionChange(record))
     }
 
-    /// A reassignment is complete when all that are to stay or come are in sync.
+    /// A reassignment is complete when all that are to stay are in sync.
     fn complete_reassignment(&mut self) {
         if self.adding.is_empty() && self.removing.is_empty() {
             return;

@@ -78,7 +78,7 @@ impl Controller {
                 elr_enabled: self.elr_enabled(),
             },
         );
-        if self.unclean_election_allowed(&topic.name) {
+        if self.unclean_allowed(&topic.name) {
             change.election = Election::Unclean;
         }
         edit(&mut change);
@@ -132,7 +132,7 @@ impl Controller {
         usize::try_from(value.unwrap_or(self.settings.min_insync_replicas)).unwrap_or(1)
     }
 
-    fn unclean_election_allowed(&self, topic: &str) -> bool {
+    pub(super) fn unclean_allowed(&self, topic: &str) -> bool {
         match self.topic_setting(topic, "unclean.leader.election.enable") {
             Some(value) => value.trim().eq_ignore_ascii_case("true"),
             None => self.settings.unclean_leader_election,
