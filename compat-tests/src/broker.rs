@@ -1,0 +1,234 @@
+//! One broker process under test: the Ottla binary or Apache Kafka, started from the same file.
+//!
+//! Both get Kafka's `server.properties` for one combined KRaft node on loopback, so that every
+//! scenario meets them in the same way. The data directory outlives the process, not this value.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::java;
+use crate::paths::Paths;
+
+/// Whose broker it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Ottla,
+    Kafka,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Ottla => "ottla",
+            Side::Kafka => "kafka",
+        })
+    }
+}
+
+/// How long a broker may take until its port answers.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a broker may take to stop in order.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// A broker and its directory; dropped, the process is killed and the directory removed.
+pub struct Broker {
+    side: Side,
+    paths: Paths,
+    dir: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Broker {
+    /// Formats a fresh directory, starts a broker on it and waits until it listens.
+    ///
+    /// # Errors
+    /// If the process cannot be started or does not listen in time; holds the end of its log.
+    pub fn start(paths: &Paths, side: Side, overrides: &[&str]) -> Result<Broker, String> {
+        let dir = tempfile::tempdir().map_err(|e| format!("temporary directory: {e}"))?;
+        let (port, controller_port) = (free_port()?, free_port()?);
+        let properties = properties(dir.path(), port, controller_port, overrides);
+        let file = dir.path().join("server.properties");
+        std::fs::write(&file, properties).map_err(|e| format!("{file:?}: {e}"))?;
+        let mut broker = Broker { side, paths: paths.clone(), dir, port, child: None };
+        if side == Side::Kafka {
+            let config = file.to_string_lossy().into_owned();
+            let id = "compat-tests-cluster-0";
+            let mut format = broker.kafka("kafka.tools.StorageTool")?;
+            format.args(["format", "-t", id, "-c", &config]).stdin(Stdio::null());
+            java::checked(&mut format, "format")?;
+        }
+        broker.launch()?;
+        Ok(broker)
+    }
+
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The directory that holds the partitions.
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// What the process printed so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("broker.log")).unwrap_or_default()
+    }
+
+    /// Starts the process again on the same directory and port; answers the time until it listened.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub fn launch(&mut self) -> Result<Duration, String> {
+        let file = self.dir.path().join("server.properties");
+        let mut command = match self.side {
+            Side::Ottla => {
+                let mut command = Command::new(&self.paths.ottla);
+                command.arg("start");
+                command
+            }
+            Side::Kafka => self.kafka("kafka.Kafka")?,
+        };
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("broker.log"))
+            .map_err(|e| format!("broker.log: {e}"))?;
+        let log_of_errors = log.try_clone().map_err(|e| format!("broker.log: {e}"))?;
+        command.arg(&file).current_dir(self.dir.path());
+        command.stdin(Stdio::null()).stdout(log).stderr(log_of_errors);
+        let begin = Instant::now();
+        let child = command.spawn().map_err(|e| format!("{command:?} does not start: {e}"))?;
+        self.child = Some(child);
+        self.wait_until_it_listens(begin)?;
+        Ok(begin.elapsed())
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub fn stop(&mut self) -> Result<(), String> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        signal(child.id(), rustix::process::Signal::TERM)?;
+        let begin = Instant::now();
+        while begin.elapsed() < STOP_LIMIT {
+            match child.try_wait() {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                Err(e) => return Err(format!("wait: {e}")),
+            }
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(format!("{} did not stop within {} s of SIGTERM", self.side, STOP_LIMIT.as_secs()))
+    }
+
+    /// Ends the process with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn wait_until_it_listens(&mut self, begin: Instant) -> Result<(), String> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        while begin.elapsed() < START_LIMIT {
+            if TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok() {
+                return Ok(());
+            }
+            let ended = match self.child.as_mut() {
+                Some(child) => child.try_wait().map_err(|e| e.to_string())?,
+                None => return Err("no process".to_owned()),
+            };
+            if let Some(status) = ended {
+                self.child = None;
+                return Err(format!("{} ended ({status}): {}", self.side, tail(&self.log())));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(format!("{} does not listen on port {}: {}", self.side, self.port, tail(&self.log())))
+    }
+
+    fn kafka(&self, main: &str) -> Result<Command, String> {
+        let libs = java::jars(&self.paths, "kafka", java::KAFKA)?;
+        let log = self.paths.sources.join("java/runner/log4j2.properties");
+        let mut command = Command::new("java");
+        command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+        command.arg(format!("-Dlog4j2.configurationFile={}", log.display()));
+        command.args(["-cp", &format!("{}/*", libs.display()), main]);
+        Ok(command)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Sends a signal to a process that this suite started.
+///
+/// # Errors
+/// If there is no such process.
+pub fn signal(pid: u32, signal: rustix::process::Signal) -> Result<(), String> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or("no process id")?;
+    rustix::process::kill_process(pid, signal).map_err(|e| format!("signal: {e}"))
+}
+
+/// A port of the loopback interface that nobody listens on.
+///
+/// # Errors
+/// If there is none.
+pub fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("no free port: {e}"))?;
+    Ok(listener.local_addr().map_err(|e| e.to_string())?.port())
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+fn properties(dir: &Path, port: u16, controller_port: u16, overrides: &[&str]) -> String {
+    let lines = [
+        "process.roles=broker,controller".to_owned(),
+        "node.id=1".to_owned(),
+        format!("controller.quorum.voters=1@127.0.0.1:{controller_port}"),
+        format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}"),
+        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
+        "controller.listener.names=CONTROLLER".to_owned(),
+        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
+        format!("log.dirs={}", dir.join("log").display()),
+        "offsets.topic.num.partitions=5".to_owned(),
+        "offsets.topic.replication.factor=1".to_owned(),
+        "transaction.state.log.replication.factor=1".to_owned(),
+        "transaction.state.log.min.isr=1".to_owned(),
+        "share.coordinator.state.topic.replication.factor=1".to_owned(),
+        "share.coordinator.state.topic.min.isr=1".to_owned(),
+        "group.initial.rebalance.delay.ms=0".to_owned(),
+    ];
+    let mut text = lines.join("\n");
+    for line in overrides {
+        text.push('\n');
+        text.push_str(line);
+    }
+    text.push('\n');
+    text
+}

@@ -1,1 +1,0 @@
-//! Stock clients and tools against the real binary, and the same scenario against Apache Kafka.

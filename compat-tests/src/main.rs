@@ -1,0 +1,89 @@
+//! `compat`: stock clients and tools against the real binary, and the same against Apache Kafka.
+//!
+//! A scenario is written once and meets the Ottla binary and Apache Kafka in the same way: both are
+//! processes started from the same `server.properties`. Deliberately not a `cargo test`: it needs a
+//! JDK and Maven, takes minutes, and prints progress. `scripts/test` runs it.
+
+mod broker;
+mod java;
+mod normalise;
+mod paths;
+mod report;
+mod tools;
+mod transcript;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::broker::Side;
+use crate::paths::Paths;
+use crate::report::Report;
+use crate::tools::Mode;
+
+/// Runs scenarios of stock Kafka clients and tools.
+#[derive(Parser)]
+struct Args {
+    /// Suites to run, each with an optional filter: tools, tools:topics
+    #[arg(default_value = "tools")]
+    suites: Vec<String>,
+    /// The broker that scenarios meet.
+    #[arg(long, value_enum, default_value_t = Sides::Both)]
+    side: Sides,
+    /// Write what Apache Kafka prints into the transcripts (as UPDATE_EXPECT=1).
+    #[arg(long)]
+    update: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sides {
+    Ottla,
+    Kafka,
+    Both,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let is_update = args.update || std::env::var_os("UPDATE_EXPECT").is_some_and(|v| v == "1");
+    let sides: &[Side] = match (is_update, args.side) {
+        (true, _) | (_, Sides::Kafka) => &[Side::Kafka],
+        (_, Sides::Ottla) => &[Side::Ottla],
+        (_, Sides::Both) => &[Side::Ottla, Side::Kafka],
+    };
+    let mode = if is_update { Mode::Update } else { Mode::Check };
+    let report = Report::default();
+    let paths = match Paths::new() {
+        Ok(paths) => paths,
+        Err(e) => {
+            eprintln!("compat: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for suite in &args.suites {
+        run_suite(&paths, suite, sides, mode, &report);
+    }
+    let is_good = report.close() || (is_update && !args.suites.is_empty());
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one suite, its sides next to each other.
+fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Report) {
+    let (name, filter) = suite.split_once(':').unwrap_or((suite, ""));
+    if let Err(e) = java::jars(paths, "kafka", java::KAFKA) {
+        report.failed(suite, &e);
+        return;
+    }
+    std::thread::scope(|scope| {
+        for side in sides.iter().copied() {
+            scope.spawn(move || {
+                let result = match name {
+                    "tools" => tools::run(paths, side, filter, mode, report),
+                    _ => Err(format!("no suite {name}")),
+                };
+                if let Err(e) = result {
+                    report.failed(&format!("{suite} [{side}]"), &e);
+                }
+            });
+        }
+    });
+}
