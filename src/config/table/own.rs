@@ -1,0 +1,55 @@
+//! Ottla's own keys.
+
+use crate::config::key::{Check, Default, Importance, Key, Kind, Scope, Support, Update};
+
+/// In the order of their names.
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        scope: Scope::Broker,
+        name: "ottla.cluster.id",
+        kind: Kind::String,
+        default: Default::Null,
+        check: Check::NonEmpty,
+        importance: Importance::Low,
+        is_internal: false,
+        update: Update::ReadOnly,
+        synonyms: &[],
+        since: "ottla",
+        gone: None,
+        support: Support::Honoured,
+        documentation: "The cluster id that an empty data directory is formatted with; without \
+                        it a random one.",
+    },
+    Key {
+        scope: Scope::Broker,
+        name: "ottla.log.level",
+        kind: Kind::String,
+        default: Default::Text("info"),
+        check: Check::NonEmpty,
+        importance: Importance::Low,
+        is_internal: false,
+        update: Update::ReadOnly,
+        synonyms: &[],
+        since: "ottla",
+        gone: None,
+        support: Support::Honoured,
+        documentation: "What is written to standard error: error, warn, info, debug, trace, or \
+                        directives such as info,ottla::server=debug. RUST_LOG goes before it.",
+    },
+    Key {
+        scope: Scope::Broker,
+        name: "ottla.worker.threads",
+        kind: Kind::Int,
+        default: Default::Text("0"),
+        check: Check::Between(0, 1024),
+        importance: Importance::Medium,
+        is_internal: false,
+        update: Update::ReadOnly,
+        synonyms: &[],
+        since: "ottla",
+        gone: None,
+        support: Support::Honoured,
+        documentation: "Threads that serve connections and partitions; 0 is one for each \
+                        processor.",
+    },
+];
