@@ -2,9 +2,9 @@
 //! partition of `__consumer_offsets`.
 //!
 //! The contract (see `machines/mod.rs`): records are appended as one batch, replayed, and only when the log says
-//! that they are committed do the effects leave. An output without records waits for the last record written before it, so nobody
-//! is ever told what a failover could undo. When an append fails the machine is dropped and every waiting request
-//! learns so; the log is loaded anew when the broker is next elected.
+//! that they are committed do the effects leave. An output without records waits for the last record written before
+//! it, so nobody is ever told what a failover could undo. When an append fails the machine is dropped and every
+//! waiting request learns so; the log is loaded anew when the broker is next elected.
 //!
 //! Invariant: the machine's lock is never held across an `.await`.
 
