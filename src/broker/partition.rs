@@ -5,11 +5,14 @@
 
 use crate::env::Clock;
 use crate::log::{
-    AppendContext, AppendError, AppendInfo, AppendOrigin, Log, LogConfig, LogSlice, MinOne,
-    ReadError,
+    AbortedTransaction, ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin,
+    DeletedFiles, Log, LogConfig, LogSlice, MinOne, ReadError, StorageError, TimestampOffset,
+    TransactionCheck,
 };
 use crate::machines::replica::{Effect, Event, Replica, Role};
+use super::replay::{self, ReplayError};
 use bytes::Bytes;
+use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -185,7 +188,7 @@ impl Partition {
     /// Takes the leadership that the committed metadata gives.
     ///
     /// # Errors
-    /// The epoch could not be noted in the log.
+    /// The partition is closed.
     pub fn lead(
         &self,
         leader_epoch: LeaderEpoch,
@@ -211,12 +214,13 @@ impl Partition {
 
     fn perform(&self, owned: &mut Owned, effects: Vec<Effect>) -> Result<(), AppendError> {
         for effect in effects {
+            let log = owned.log.as_mut().ok_or(AppendError::Offline)?;
             match effect {
                 Effect::StartEpoch { leader_epoch, start_offset } => {
-                    let log = owned.log.as_mut().ok_or(AppendError::Offline)?;
-                    log.start_leader_epoch(leader_epoch, start_offset)?;
+                    log.assign_leader_epoch(leader_epoch, start_offset);
                 }
                 Effect::HighWatermark(offset) => {
+                    log.on_high_watermark(offset);
                     self.high_watermark.store(offset.0, Ordering::Release);
                     self.changed.notify_waiters();
                 }
@@ -245,7 +249,12 @@ impl Partition {
             return Err(self.not_enough(replica, *min_insync_replicas));
         }
         let log = log.as_mut().ok_or(ProduceError::NotLeader)?;
-        let context = AppendContext { leader_epoch: replica.leader_epoch(), now, origin };
+        let context = AppendContext {
+            leader_epoch: replica.leader_epoch(),
+            now,
+            origin,
+            transaction: TransactionCheck::Unverified,
+        };
         let info = log.append_as_leader(records, context)?;
         let end = log.log_end_offset();
         self.log_end_offset.store(end.0, Ordering::Release);
@@ -263,4 +272,318 @@ impl Partition {
             members: members.join(","),
         }
     }
+
+    /// Runs `look` on the open log.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER once the partition is closed.
+    fn with_log<T>(&self, look: impl FnOnce(&mut Log) -> T) -> Result<T, ErrorCode> {
+        let mut owned = self.owned.lock();
+        owned.log.as_mut().map(look).ok_or(ErrorCode::NotLeaderOrFollower)
+    }
+
+    /// Checks the epoch that a client believes in (KIP-320).
+    fn check_epoch(replica: &Replica, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        if epoch != LeaderEpoch::UNKNOWN && epoch < replica.leader_epoch() {
+            return Err(ErrorCode::FencedLeaderEpoch);
+        }
+        if epoch > replica.leader_epoch() {
+            return Err(ErrorCode::UnknownLeaderEpoch);
+        }
+        if replica.role() != Role::Leader {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        Ok(())
+    }
+
+    /// Checks that this broker leads with the epoch that a client believes in; answers the epoch.
+    ///
+    /// # Errors
+    /// FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, NOT_LEADER_OR_FOLLOWER.
+    pub fn check_leader(&self, current: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
+        let owned = self.owned.lock();
+        Self::check_epoch(&owned.replica, current)?;
+        Ok(owned.replica.leader_epoch())
+    }
+
+    /// The newest leader epoch known.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.owned.lock().replica.leader_epoch()
+    }
+
+    /// Whether this broker leads the partition.
+    pub fn is_leader(&self) -> bool {
+        self.owned.lock().replica.role() == Role::Leader
+    }
+
+    /// Finds the batches for a fetch; only headers are read.
+    ///
+    /// # Errors
+    /// OFFSET_OUT_OF_RANGE, KAFKA_STORAGE_ERROR, and those of [`Partition::check_leader`].
+    pub fn read(&self, params: ReadParams) -> Result<PartitionRead, ErrorCode> {
+        let owned = self.owned.lock();
+        Self::check_epoch(&owned.replica, params.current_leader_epoch)?;
+        let log = owned.log.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        let high_watermark = owned.replica.high_watermark();
+        let last_stable_offset = log.last_stable_offset(high_watermark);
+        let bound = match params.isolation {
+            IsolationLevel::ReadUncommitted => high_watermark,
+            IsolationLevel::ReadCommitted => last_stable_offset,
+        };
+        let slice = log
+            .read(params.offset, params.max_bytes, params.min_one, bound)
+            .map_err(|error| self.read_failed(&error))?;
+        let aborted = match (&slice, params.isolation) {
+            (Some(_), IsolationLevel::ReadCommitted) => log
+                .aborted_transactions(params.offset, bound)
+                .map_err(|error| self.read_failed(&ReadError::from(error)))?,
+            _ => Vec::new(),
+        };
+        Ok(PartitionRead {
+            slice,
+            high_watermark,
+            last_stable_offset,
+            log_start_offset: log.log_start_offset(),
+            log_end_offset: log.log_end_offset(),
+            aborted,
+        })
+    }
+
+    fn read_failed(&self, error: &ReadError) -> ErrorCode {
+        let code = error.error_code();
+        if code == ErrorCode::KafkaStorageError {
+            tracing::error!(partition = ?self, %error, "read failed");
+        }
+        code
+    }
+
+    /// Hands every batch of the log to `visit`, up to the end that the log has now.
+    ///
+    /// # Errors
+    /// Every [`ReplayError`].
+    pub fn replay(
+        &self,
+        visit: impl FnMut(&BatchHeader, &Bytes) -> Result<(), ReplayError>,
+    ) -> Result<(), ReplayError> {
+        let (from, end) = (self.log_start_offset(), self.log_end_offset());
+        let region = |offset, max| {
+            let owned = self.owned.lock();
+            match &owned.log {
+                Some(log) => log.read(offset, max, MinOne::Yes, end),
+                None => Ok(None),
+            }
+        };
+        replay::replay(from, end, region, visit)
+    }
+
+    /// First offset that may be read.
+    pub fn log_start_offset(&self) -> Offset {
+        self.with_log(|log| log.log_start_offset()).unwrap_or(Offset(0))
+    }
+
+    /// Below it every transaction is decided.
+    pub fn last_stable_offset(&self) -> Offset {
+        let owned = self.owned.lock();
+        let high_watermark = owned.replica.high_watermark();
+        owned.log.as_ref().map_or(high_watermark, |log| log.last_stable_offset(high_watermark))
+    }
+
+    /// The first record at or after a time; `None` where there is none.
+    ///
+    /// # Errors
+    /// KAFKA_STORAGE_ERROR, NOT_LEADER_OR_FOLLOWER.
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: Timestamp,
+    ) -> Result<Option<TimestampOffset>, ErrorCode> {
+        self.with_log(|log| log.offset_for_timestamp(timestamp))?
+            .map_err(|error| self.read_failed(&error))
+    }
+
+    /// The record with the largest timestamp.
+    ///
+    /// # Errors
+    /// KAFKA_STORAGE_ERROR, NOT_LEADER_OR_FOLLOWER.
+    pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ErrorCode> {
+        self.with_log(|log| log.max_timestamp())?.map_err(|error| self.read_failed(&error))
+    }
+
+    /// The epoch in which the record at `offset` was written; -1 when it is not known.
+    pub fn epoch_for_offset(&self, offset: Offset) -> LeaderEpoch {
+        let found = self.with_log(|log| log.epoch_for_offset(offset));
+        found.ok().flatten().unwrap_or(LeaderEpoch::UNKNOWN)
+    }
+
+    /// The largest epoch not above `epoch` and where it ends (KIP-279).
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER.
+    pub fn end_offset_for_epoch(
+        &self,
+        epoch: LeaderEpoch,
+    ) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
+        self.with_log(|log| log.end_offset_for_epoch(epoch))
+    }
+
+    /// Moves the log start offset (`Offset(-1)` is the high watermark) and answers where it is then (KIP-107).
+    ///
+    /// # Errors
+    /// OFFSET_OUT_OF_RANGE, POLICY_VIOLATION where the topic is not deleted by retention, NOT_LEADER_OR_FOLLOWER.
+    pub fn delete_records(&self, before: Offset) -> Result<Offset, ErrorCode> {
+        let mut owned = self.owned.lock();
+        if owned.replica.role() != Role::Leader {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        let high_watermark = owned.replica.high_watermark();
+        let log = owned.log.as_mut().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        if !log.config().cleanup_policy.delete {
+            return Err(ErrorCode::PolicyViolation);
+        }
+        let target = if before == Offset::UNKNOWN { high_watermark } else { before };
+        if target < Offset(0) {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        log.set_log_start_offset(target, high_watermark)
+            .map_err(|_| ErrorCode::OffsetOutOfRange)?;
+        Ok(log.log_start_offset())
+    }
+
+    /// Producers that the log remembers.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER.
+    pub fn active_producers(&self) -> Result<Vec<ActiveProducer>, ErrorCode> {
+        self.with_log(|log| log.active_producers())
+    }
+
+    /// Bytes of all segments.
+    pub fn size(&self) -> u64 {
+        self.with_log(|log| log.size()).unwrap_or(0)
+    }
+
+    /// Takes new settings.
+    pub fn set_config(&self, config: Arc<LogConfig>, min_insync_replicas: usize) {
+        let mut owned = self.owned.lock();
+        owned.min_insync_replicas = min_insync_replicas;
+        if let Some(log) = owned.log.as_mut() {
+            log.set_config(config);
+        }
+    }
+
+    /// Deletes what retention lets go; the files are to be removed later.
+    ///
+    /// # Errors
+    /// The log is offline.
+    pub fn apply_retention(&self, now: Timestamp) -> Result<Vec<DeletedFiles>, StorageError> {
+        let mut owned = self.owned.lock();
+        let high_watermark = owned.replica.high_watermark();
+        let Some(log) = owned.log.as_mut() else { return Ok(Vec::new()) };
+        log.remove_expired_producers(now);
+        let deleted = log.apply_retention(now, high_watermark)?;
+        if !deleted.is_empty() {
+            let log_start_offset = log.log_start_offset();
+            // The high watermark is at or above it already; no effect can come.
+            owned.replica.step(Event::LogStartMoved { log_start_offset });
+        }
+        Ok(deleted)
+    }
+
+    /// Makes what `which` says durable; the wait for the disk is outside the lock.
+    ///
+    /// # Errors
+    /// A write or sync failed: the log is offline.
+    pub fn flush(&self, which: Flush) -> Result<(), StorageError> {
+        let now = self.clock.now();
+        let job = {
+            let mut owned = self.owned.lock();
+            let Some(log) = owned.log.as_mut() else { return Ok(()) };
+            match which {
+                Flush::All => log.prepare_flush()?,
+                Flush::Inactive => log.prepare_flush_inactive()?,
+                Flush::Due if log.is_flush_due(now) => log.prepare_flush()?,
+                Flush::Due => None,
+            }
+        };
+        let Some(job) = job else { return Ok(()) };
+        let result = job.run();
+        let mut owned = self.owned.lock();
+        if let Some(log) = owned.log.as_mut() {
+            match &result {
+                Ok(()) => log.mark_flushed(&job, now),
+                Err(_) => log.fail_flush(),
+            }
+        }
+        result
+    }
+
+    /// What the checkpoints of the log directory hold: recovery point, log start offset, high watermark.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let owned = self.owned.lock();
+        let log = owned.log.as_ref()?;
+        Some(Checkpoint {
+            directory: log.path().parent()?.to_owned(),
+            recovery_point: log.recovery_point(),
+            log_start_offset: log.log_start_offset(),
+            first_segment: log.segments().next().map_or(Offset(0), |segment| segment.base_offset),
+            high_watermark: owned.replica.high_watermark(),
+        })
+    }
+
+    /// Closes the log in order; waiting requests learn that the partition is gone.
+    ///
+    /// # Errors
+    /// The last bytes could not be made durable.
+    pub fn close(&self) -> Result<(), StorageError> {
+        let now = self.clock.now();
+        self.gone.store(true, Ordering::Release);
+        let result = match self.owned.lock().log.as_mut() {
+            Some(log) => log.close(now),
+            None => Ok(()),
+        };
+        self.changed.notify_waiters();
+        result
+    }
+
+    /// Takes the log out of use for good and moves its directory to `to`, from where it is removed later.
+    ///
+    /// # Errors
+    /// The directory cannot be renamed.
+    pub fn delete(&self, to: impl FnOnce(&Log) -> std::path::PathBuf) -> Result<(), StorageError> {
+        self.gone.store(true, Ordering::Release);
+        let log = self.owned.lock().log.take();
+        self.changed.notify_waiters();
+        match log {
+            Some(mut log) => {
+                let to = to(&log);
+                log.rename_directory(&to)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which part of a log a flush is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Everything.
+    All,
+    /// The segments before the active one, as a roll calls for.
+    Inactive,
+    /// Everything, if `flush.ms` has passed.
+    Due,
+}
+
+/// A partition's line in the checkpoints of its log directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The log directory.
+    pub directory: std::path::PathBuf,
+    /// Everything below is synced.
+    pub recovery_point: Offset,
+    /// First offset that may be read.
+    pub log_start_offset: Offset,
+    /// Base offset of the first segment.
+    pub first_segment: Offset,
+    /// Below it everything is committed.
+    pub high_watermark: Offset,
 }

@@ -1,0 +1,214 @@
+//! The log directories of this broker: locks, `meta.properties`, checkpoints, and what lies in each.
+//!
+//! Invariants: every directory is locked before it is read; nothing is written into a directory that belongs to another
+//! cluster or node. Source: Kafka documentation, "KRaft: Storage"; KIP-858 (directory ids).
+
+use crate::env::{Disk, LockError, LockGuard};
+use crate::log::checkpoint::{
+    self, HIGH_WATERMARKS, LOG_START_OFFSETS, MetaProperties, PartitionKey, RECOVERY_POINTS,
+};
+use crate::log::{RecoveryError, StorageError};
+use ottla_protocol::{BrokerId, Offset, uuid_to_text};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use uuid::Uuid;
+
+const LOCK_FILE: &str = ".lock";
+
+/// Why the log directories cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It cannot be made or written.
+    #[error("cannot use log directory {path}: {source}", path = path.display())]
+    Unusable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another broker runs on it.
+    #[error("log directory {path} is in use by process {holder}: stop it, or give this broker another log.dirs", path = path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+        /// The process id, as far as known.
+        holder: String,
+    },
+    /// It belongs to another node or cluster.
+    #[error("log directory {path} belongs to {what} {found}, but {key} says {expected}", path = path.display())]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// `node.id` or `cluster id`.
+        what: &'static str,
+        /// In the directory.
+        found: String,
+        /// The property that differs.
+        key: &'static str,
+        /// In the configuration, or in another directory.
+        expected: String,
+    },
+    /// Two entries name the same directory.
+    #[error("log.dirs names {path} twice", path = path.display())]
+    Twice {
+        /// Which.
+        path: PathBuf,
+    },
+    /// One of its files is damaged.
+    #[error(transparent)]
+    Read(#[from] RecoveryError),
+    /// One of its files cannot be written.
+    #[error(transparent)]
+    Write(#[from] StorageError),
+}
+
+/// One log directory.
+#[derive(Debug)]
+pub struct LogDirectory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its own id.
+    pub id: Uuid,
+    /// The last stop was in order.
+    pub was_clean: bool,
+    /// Offsets below which everything was synced, at the last checkpoint.
+    pub recovery_points: BTreeMap<PartitionKey, Offset>,
+    /// Log start offsets at the last checkpoint.
+    pub log_start_offsets: BTreeMap<PartitionKey, Offset>,
+    /// High watermarks at the last checkpoint.
+    pub high_watermarks: BTreeMap<PartitionKey, Offset>,
+    _lock: LockGuard,
+}
+
+/// All log directories.
+#[derive(Debug)]
+pub struct Directories {
+    disk: Arc<dyn Disk>,
+    /// In the order of `log.dirs`.
+    pub all: Vec<LogDirectory>,
+    /// The cluster's id.
+    pub cluster_id: String,
+}
+
+impl Directories {
+    /// Locks the directories, formats the new ones and reads their checkpoints.
+    ///
+    /// # Errors
+    /// Every [`DirectoryError`]; nothing was changed in a directory that is not ours.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        paths: &[PathBuf],
+        node_id: BrokerId,
+        cluster_id: Option<&str>,
+    ) -> Result<Directories, DirectoryError> {
+        let mut locked = Vec::new();
+        for (at, path) in paths.iter().enumerate() {
+            if paths[..at].contains(path) {
+                return Err(DirectoryError::Twice { path: path.clone() });
+            }
+            let lock = lock(disk.as_ref(), path)?;
+            let meta = checkpoint::read_meta_properties(disk.as_ref(), path)?;
+            locked.push((path, lock, meta));
+        }
+        let cluster_id = agree(&locked, node_id, cluster_id)?;
+        let mut all = Vec::new();
+        for (path, lock, meta) in locked {
+            all.push(load(disk.as_ref(), path, lock, meta, node_id, &cluster_id)?);
+        }
+        Ok(Directories { disk, all, cluster_id })
+    }
+
+    /// The disk that holds them.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Marks every directory as not cleanly stopped; called once logs may be written.
+    ///
+    /// # Errors
+    /// A file could not be removed.
+    pub fn remove_clean_shutdown(&self) -> Result<(), DirectoryError> {
+        for dir in &self.all {
+            checkpoint::remove_clean_shutdown(self.disk.as_ref(), &dir.path)?;
+        }
+        Ok(())
+    }
+}
+
+fn lock(disk: &dyn Disk, path: &Path) -> Result<LockGuard, DirectoryError> {
+    let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
+    disk.create_dir_all(path).map_err(unusable)?;
+    disk.lock(&path.join(LOCK_FILE)).map_err(|error| match error {
+        LockError::Held(holder) => DirectoryError::InUse { path: path.to_owned(), holder },
+        LockError::Io(source) => DirectoryError::Unusable { path: path.to_owned(), source },
+    })
+}
+
+type Locked<'a> = (&'a PathBuf, LockGuard, Option<MetaProperties>);
+
+/// The cluster id that the directories and the configuration agree on.
+fn agree(
+    locked: &[Locked<'_>],
+    node_id: BrokerId,
+    configured: Option<&str>,
+) -> Result<String, DirectoryError> {
+    let mut agreed = configured.map(str::to_owned);
+    for (path, _, meta) in locked {
+        let Some(meta) = meta else { continue };
+        if let Some(found) = meta.node_id.filter(|found| *found != node_id.0) {
+            return Err(DirectoryError::Foreign {
+                path: (*path).clone(),
+                what: "node.id",
+                found: found.to_string(),
+                key: "node.id (or broker.id)",
+                expected: node_id.to_string(),
+            });
+        }
+        let Some(found) = &meta.cluster_id else { continue };
+        match &agreed {
+            Some(expected) if expected != found => {
+                return Err(DirectoryError::Foreign {
+                    path: (*path).clone(),
+                    what: "cluster id",
+                    found: found.clone(),
+                    key: "cluster.id or another directory of log.dirs",
+                    expected: expected.clone(),
+                });
+            }
+            _ => agreed = Some(found.clone()),
+        }
+    }
+    Ok(agreed.unwrap_or_else(|| uuid_to_text(Uuid::new_v4())))
+}
+
+fn load(
+    disk: &dyn Disk,
+    path: &Path,
+    lock: LockGuard,
+    meta: Option<MetaProperties>,
+    node_id: BrokerId,
+    cluster_id: &str,
+) -> Result<LogDirectory, DirectoryError> {
+    let known = meta.as_ref().and_then(|meta| meta.directory_id);
+    let id = known.unwrap_or_else(Uuid::new_v4);
+    if known.is_none() {
+        let meta = MetaProperties {
+            version: 1,
+            cluster_id: Some(cluster_id.to_owned()),
+            node_id: Some(node_id.0),
+            directory_id: Some(id),
+            other: meta.map(|meta| meta.other).unwrap_or_default(),
+        };
+        checkpoint::write_meta_properties(disk, path, &meta)?;
+    }
+    Ok(LogDirectory {
+        path: path.to_owned(),
+        id,
+        was_clean: checkpoint::read_clean_shutdown(disk, path)?.is_some(),
+        recovery_points: checkpoint::read_offsets(disk, path, RECOVERY_POINTS)?,
+        log_start_offsets: checkpoint::read_offsets(disk, path, LOG_START_OFFSETS)?,
+        high_watermarks: checkpoint::read_offsets(disk, path, HIGH_WATERMARKS)?,
+        _lock: lock,
+    })
+}

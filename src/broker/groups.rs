@@ -1,0 +1,198 @@
+//! The group coordinators of this broker: one group machine for each partition of `__consumer_offsets` that it leads.
+//!
+//! Elected is not ready: a coordinator answers only after it has replayed its whole partition; until then callers get
+//! COORDINATOR_LOAD_IN_PROGRESS, which clients retry.
+
+use super::host::{Host, NotActive, Stage};
+use super::partition::Partition;
+use super::replay::ReplayError;
+use crate::env::Clock;
+use crate::log::AppendOrigin;
+use crate::machines::group::{
+    GroupConfig, GroupEffect, GroupMachine, GroupRecord, GroupRequest, GroupResponse,
+};
+use crate::machines::{Entry, Machine, RequestId};
+use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
+use ottla_protocol::{ErrorCode, Offset, Timestamp};
+use parking_lot::RwLock;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Records of `__consumer_offsets` are ours or Kafka's; a batch never expands beyond this.
+const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// Where a group machine writes.
+pub struct GroupStage {
+    partition: Arc<Partition>,
+}
+
+impl Stage for GroupStage {
+    type Machine = GroupMachine;
+    type Reply = GroupResponse;
+
+    fn append(&self, now: Timestamp, records: &[GroupRecord]) -> Result<Offset, NotActive> {
+        let mut batch = BatchBuilder::new(BatchParams::default());
+        for record in records {
+            let (key, value) = record.encode();
+            batch.push(now, Some(&key), value.as_deref(), &[]);
+        }
+        let bytes = batch.build().freeze();
+        match self.partition.append(bytes, -1, AppendOrigin::Coordinator) {
+            Ok(info) => Ok(info.first_offset),
+            Err(error) => {
+                tracing::error!(partition = ?self.partition, %error, "group records not written");
+                Err(NotActive)
+            }
+        }
+    }
+
+    fn committed(&self) -> Offset {
+        self.partition.high_watermark()
+    }
+
+    async fn commit_moved(&self) {
+        self.partition.changed().await;
+    }
+
+    fn publish(&self, _machine: &mut GroupMachine) {}
+
+    fn perform(&self, effect: GroupEffect) -> Option<(RequestId, GroupResponse)> {
+        let GroupEffect::Reply(id, response) = effect;
+        Some((id, response))
+    }
+}
+
+enum Slot {
+    Loading,
+    Active(Arc<Host<GroupStage>>),
+}
+
+/// All group coordinators of this broker.
+pub struct Groups {
+    clock: Arc<dyn Clock>,
+    config: GroupConfig,
+    slots: RwLock<BTreeMap<i32, Slot>>,
+}
+
+impl Groups {
+    /// No coordinator yet.
+    pub fn new(clock: Arc<dyn Clock>, config: GroupConfig) -> Arc<Self> {
+        Arc::new(Groups { clock, config, slots: RwLock::new(BTreeMap::new()) })
+    }
+
+    /// Loads the coordinator of a partition that this broker has begun to lead.
+    pub fn elect(self: &Arc<Self>, partition: Arc<Partition>) {
+        let index = partition.index();
+        {
+            let mut slots = self.slots.write();
+            if slots.contains_key(&index) {
+                return;
+            }
+            slots.insert(index, Slot::Loading);
+        }
+        if partition.log_end_offset() == partition.log_start_offset() {
+            self.activate(partition, GroupMachine::new(self.config.clone()));
+            return;
+        }
+        let groups = Arc::clone(self);
+        tokio::task::spawn_blocking(move || match load(&partition, groups.config.clone()) {
+            Ok(machine) => groups.activate(partition, machine),
+            Err(error) => {
+                tracing::error!(?partition, %error, "group coordinator not loaded");
+                groups.slots.write().remove(&partition.index());
+            }
+        });
+    }
+
+    fn activate(&self, partition: Arc<Partition>, machine: GroupMachine) {
+        let index = partition.index();
+        let end = partition.log_end_offset();
+        let stage = GroupStage { partition };
+        let host = Host::new(stage, Arc::clone(&self.clock), machine, end);
+        let mut slots = self.slots.write();
+        // Leadership may have gone while the log was read.
+        if let Some(slot) = slots.get_mut(&index) {
+            *slot = Slot::Active(Arc::clone(&host));
+            tokio::spawn(host.run());
+        }
+    }
+
+    /// Drops the coordinator of a partition that this broker no longer leads.
+    pub fn resign(&self, index: i32) {
+        if let Some(Slot::Active(host)) = self.slots.write().remove(&index) {
+            host.resign();
+        }
+    }
+
+    /// Drops all coordinators: the broker stops.
+    pub fn stop(&self) {
+        let indexes: Vec<i32> = self.slots.read().keys().copied().collect();
+        for index in indexes {
+            self.resign(index);
+        }
+    }
+
+    fn host(&self, index: i32) -> Result<Arc<Host<GroupStage>>, ErrorCode> {
+        match self.slots.read().get(&index) {
+            Some(Slot::Active(host)) => Ok(Arc::clone(host)),
+            Some(Slot::Loading) => Err(ErrorCode::CoordinatorLoadInProgress),
+            None => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
+    /// Puts a request to the coordinator of one partition.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS.
+    pub async fn call(
+        &self,
+        index: i32,
+        request: GroupRequest,
+    ) -> Result<GroupResponse, ErrorCode> {
+        let host = self.host(index)?;
+        match host.call(request).await {
+            Ok(response) => Ok(response),
+            Err(NotActive) => {
+                self.reload(index, &host);
+                Err(ErrorCode::NotCoordinator)
+            }
+        }
+    }
+
+    /// A machine whose append failed has been dropped; it is loaded anew while the partition still leads.
+    fn reload(self: &Groups, index: i32, failed: &Arc<Host<GroupStage>>) {
+        let mut slots = self.slots.write();
+        let is_same =
+            matches!(slots.get(&index), Some(Slot::Active(host)) if Arc::ptr_eq(host, failed));
+        if is_same && failed.with(|_| ()).is_err() {
+            slots.remove(&index);
+        }
+    }
+
+    /// The partitions whose coordinator is here, loading ones too.
+    pub fn indexes(&self) -> Vec<i32> {
+        self.slots.read().keys().copied().collect()
+    }
+}
+
+fn load(partition: &Partition, config: GroupConfig) -> Result<GroupMachine, ReplayError> {
+    let mut machine = GroupMachine::new(config);
+    let replay = |header: &BatchHeader, batch: &bytes::Bytes| {
+        if header.is_control() {
+            return Ok(());
+        }
+        let records = decode_records(header, batch, BATCH_BYTES_MAX)
+            .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
+        for record in records {
+            let offset = record.offset(header);
+            let timestamp = record.timestamp(header);
+            let Some(key) = record.key else { continue };
+            let record = GroupRecord::decode(key, record.value);
+            machine.replay(&Entry { offset, timestamp, record });
+        }
+        Ok(())
+    };
+    partition.replay(replay)?;
+    Ok(machine)
+}

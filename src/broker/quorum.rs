@@ -1,0 +1,354 @@
+//! The metadata quorum: the log `__cluster_metadata`, its snapshots and the file `quorum-state`.
+//!
+//! Today the quorum has one voter, this node, so a record is committed once it is durable here; the voters' agreement comes
+//! with the cluster. Files are KRaft's: a LeaderChange control batch opens every epoch, snapshots are
+//! `<end offset>-<epoch>.checkpoint` with header and footer records. Source: KIP-595, KIP-630.
+//!
+//! Invariant: nothing is reported committed before `fdatasync` of the log has returned; after a failed write or sync the
+//! quorum takes no more records.
+
+use super::host::NotActive;
+use super::snapshots::{self, SnapshotId};
+use crate::env::{Clock, Disk};
+use super::replay::{ReplayError, replay_log};
+use crate::log::{
+    AppendContext, AppendError, AppendOrigin, Log, LogConfig, LogParams, RecoveryError,
+    StorageError, TransactionCheck,
+};
+use crate::machines::metadata::Image;
+use bytes::Bytes;
+use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
+use ottla_protocol::records::control::ControlRecord;
+use ottla_protocol::records::metadata::{decode_metadata_record, encode_metadata_record};
+use ottla_protocol::{
+    BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, LeaderEpoch, MetadataRecord,
+    Offset, Timestamp,
+};
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Directory of the metadata log below `metadata.log.dir`.
+pub const METADATA_DIR: &str = "__cluster_metadata-0";
+const QUORUM_STATE: &str = "quorum-state";
+/// A metadata batch is written by us or by Kafka, uncompressed; more than this is not one.
+const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// Why the metadata log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum QuorumError {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// Its files cannot be synced, deleted or closed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A file beside it cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `quorum-state` is no such file.
+    #[error("{path}: {cause}", path = path.display())]
+    State {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+/// What the metadata log needs to be opened.
+#[derive(Debug, Clone)]
+pub struct QuorumParams {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// `metadata.log.dir`.
+    pub dir: PathBuf,
+    /// This node.
+    pub node_id: BrokerId,
+    /// `metadata.log.segment.bytes` and its kin.
+    pub log: LogConfig,
+    /// `metadata.log.max.record.bytes.between.snapshots`.
+    pub snapshot_bytes: u64,
+}
+
+struct Owned {
+    log: Log,
+    epoch: LeaderEpoch,
+    snapshot: Option<SnapshotId>,
+    bytes_since_snapshot: u64,
+    failed: bool,
+}
+
+/// The metadata log of this node.
+pub struct Quorum {
+    params: QuorumParams,
+    dir: PathBuf,
+    owned: Mutex<Owned>,
+    committed: AtomicI64,
+}
+
+/// What `DescribeQuorum` tells of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuorumStatus {
+    /// The leader: this node.
+    pub leader_id: BrokerId,
+    /// Its epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Below it everything is committed.
+    pub high_watermark: Offset,
+    /// The log's end.
+    pub log_end_offset: Offset,
+}
+
+impl Quorum {
+    /// Opens the log and replays newest snapshot and log into an Image.
+    ///
+    /// # Errors
+    /// Every [`QuorumError`].
+    pub fn open(params: QuorumParams) -> Result<(Quorum, Image), QuorumError> {
+        let dir = params.dir.join(METADATA_DIR);
+        let file_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| QuorumError::File { path, source }
+        };
+        params.disk.create_dir_all(&dir).map_err(file_error(&dir))?;
+        let mut image = Image::default();
+        let snapshot = snapshots::load_newest(params.disk.as_ref(), &dir, &mut image)?;
+        let start = snapshot.map_or(Offset(0), |id| id.end_offset);
+        let log = Log::open(LogParams {
+            disk: Arc::clone(&params.disk),
+            dir: dir.clone(),
+            topic: CLUSTER_METADATA_TOPIC.to_owned(),
+            partition: 0,
+            topic_id: CLUSTER_METADATA_TOPIC_ID,
+            config: params.log.clone(),
+            log_start_offset: Offset(0),
+            recovery_point: Offset(0),
+            clean_shutdown: false,
+            now: params.clock.now(),
+        })?;
+        let mut log = log;
+        if log.log_end_offset() < start {
+            log.truncate_fully_and_start_at(start)?;
+        }
+        let logged = log.latest_epoch().unwrap_or(LeaderEpoch(0));
+        let epoch = stored_epoch(params.disk.as_ref(), &dir)?.max(logged);
+        let from = start.max(log.log_start_offset());
+        replay_into(&log, from, &mut image)?;
+        let end = log.log_end_offset();
+        let owned =
+            Owned { log, epoch, snapshot, bytes_since_snapshot: 0, failed: false };
+        let committed = AtomicI64::new(end.0);
+        Ok((Quorum { params, dir, owned: Mutex::new(owned), committed }, image))
+    }
+
+    /// Opens a new epoch with this node as its leader.
+    ///
+    /// # Errors
+    /// The epoch could not be made durable.
+    pub fn elect(&self) -> Result<LeaderEpoch, QuorumError> {
+        let mut owned = self.owned.lock();
+        let epoch = LeaderEpoch(owned.epoch.0 + 1);
+        self.store_epoch(epoch)?;
+        owned.epoch = epoch;
+        let now = self.params.clock.now();
+        let end = owned.log.log_end_offset();
+        owned.log.assign_leader_epoch(epoch, end);
+        let node = self.params.node_id;
+        let (key, value) = ControlRecord::leader_change(node, &[node]).encode();
+        let mut batch = BatchBuilder::new(BatchParams {
+            base_offset: end,
+            leader_epoch: epoch,
+            is_control: true,
+            ..BatchParams::default()
+        });
+        batch.push(now, Some(&key), Some(&value), &[]);
+        self.write(&mut owned, now, batch.build().freeze())?;
+        Ok(epoch)
+    }
+
+    fn store_epoch(&self, epoch: LeaderEpoch) -> Result<(), QuorumError> {
+        // KRaft's QuorumStateData, version 0: the voters are those of the configuration.
+        let node = self.params.node_id.0;
+        let state = serde_json::json!({
+            "clusterId": "",
+            "leaderId": node,
+            "leaderEpoch": epoch.0,
+            "votedId": -1,
+            "appliedOffset": 0,
+            "currentVoters": [{"voterId": node}],
+            "data_version": 0,
+        });
+        let path = self.dir.join(QUORUM_STATE);
+        let bytes = state.to_string().into_bytes();
+        let written = self.params.disk.write_atomic(&path, &bytes);
+        written.map_err(|source| QuorumError::File { path, source })
+    }
+
+    fn write(&self, owned: &mut Owned, now: Timestamp, batch: Bytes) -> Result<(), AppendError> {
+        if owned.failed {
+            return Err(AppendError::Offline);
+        }
+        let bytes = batch.len() as u64;
+        let context = AppendContext {
+            leader_epoch: owned.epoch,
+            now,
+            origin: AppendOrigin::RaftLeader,
+            transaction: TransactionCheck::Verified,
+        };
+        let appended = owned.log.append_as_leader(batch, context);
+        let result = appended.and_then(|_| Ok(owned.log.flush(now)?));
+        if let Err(error) = result {
+            owned.failed = true;
+            return Err(error);
+        }
+        owned.bytes_since_snapshot += bytes;
+        self.committed.store(owned.log.log_end_offset().0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Appends records as one batch and makes them durable; answers the first one's offset.
+    ///
+    /// # Errors
+    /// [`NotActive`]; the reason has been logged.
+    pub fn append(&self, now: Timestamp, records: &[MetadataRecord]) -> Result<Offset, NotActive> {
+        let mut owned = self.owned.lock();
+        let base = owned.log.log_end_offset();
+        let mut batch = BatchBuilder::new(BatchParams {
+            base_offset: base,
+            leader_epoch: owned.epoch,
+            ..BatchParams::default()
+        });
+        for record in records {
+            let value = encode_metadata_record(record);
+            batch.push(now, None, Some(&value), &[]);
+        }
+        match self.write(&mut owned, now, batch.build().freeze()) {
+            Ok(()) => Ok(base),
+            Err(error) => {
+                tracing::error!(dir = %self.dir.display(), %error, "metadata log failed");
+                Err(NotActive)
+            }
+        }
+    }
+
+    /// Below it everything is committed.
+    pub fn committed(&self) -> Offset {
+        Offset(self.committed.load(Ordering::Acquire))
+    }
+
+    /// What `DescribeQuorum` tells.
+    pub fn status(&self) -> QuorumStatus {
+        let owned = self.owned.lock();
+        QuorumStatus {
+            leader_id: self.params.node_id,
+            leader_epoch: owned.epoch,
+            high_watermark: self.committed(),
+            log_end_offset: owned.log.log_end_offset(),
+        }
+    }
+
+    /// Writes a snapshot of `image` when enough was written since the last one, and drops the log before it.
+    ///
+    /// # Errors
+    /// The snapshot could not be written; the log is whole without it.
+    pub fn snapshot_if_due(&self, image: &Image) -> Result<Option<SnapshotId>, QuorumError> {
+        let mut owned = self.owned.lock();
+        if owned.bytes_since_snapshot < self.params.snapshot_bytes || owned.failed {
+            return Ok(None);
+        }
+        let id = SnapshotId { end_offset: image.offset.plus(1), epoch: owned.epoch };
+        if owned.snapshot == Some(id) || id.end_offset > self.committed() {
+            return Ok(None);
+        }
+        let now = self.params.clock.now();
+        snapshots::write(self.params.disk.as_ref(), &self.dir, id, image, now)?;
+        owned.bytes_since_snapshot = 0;
+        owned.snapshot = Some(id);
+        // The snapshot ends below the committed end, so the start can move there.
+        let committed = self.committed();
+        if owned.log.set_log_start_offset(id.end_offset, committed).is_ok() {
+            for files in owned.log.apply_retention(now, committed)? {
+                files.remove()?;
+            }
+        }
+        snapshots::remove_before(self.params.disk.as_ref(), &self.dir, id)?;
+        Ok(Some(id))
+    }
+
+    /// Flushes and closes the log.
+    ///
+    /// # Errors
+    /// The last bytes could not be made durable.
+    pub fn close(&self) -> Result<(), QuorumError> {
+        let mut owned = self.owned.lock();
+        owned.failed = true;
+        Ok(owned.log.close(self.params.clock.now())?)
+    }
+}
+
+fn stored_epoch(disk: &dyn Disk, dir: &Path) -> Result<LeaderEpoch, QuorumError> {
+    let path = dir.join(QUORUM_STATE);
+    if !disk.exists(&path) {
+        return Ok(LeaderEpoch(0));
+    }
+    let bytes =
+        disk.read(&path).map_err(|source| QuorumError::File { path: path.clone(), source })?;
+    let state: serde_json::Value = serde_json::from_slice(&bytes)
+        .map_err(|error| QuorumError::State { path: path.clone(), cause: error.to_string() })?;
+    let epoch = state.get("leaderEpoch").and_then(serde_json::Value::as_i64);
+    match epoch.and_then(|epoch| i32::try_from(epoch).ok()) {
+        Some(epoch) => Ok(LeaderEpoch(epoch)),
+        None => Err(QuorumError::State { path, cause: "leaderEpoch is missing".to_owned() }),
+    }
+}
+
+fn replay_into(log: &Log, from: Offset, image: &mut Image) -> Result<(), QuorumError> {
+    replay_log(log, from, |header, batch| replay_batch(header, batch, from, image))?;
+    let end = log.log_end_offset();
+    if end > Offset(0) {
+        image.advance_to(Offset(end.0 - 1));
+    }
+    Ok(())
+}
+
+/// Replays one batch of the log or of a snapshot; records below `from` are passed over.
+pub(super) fn replay_batch(
+    header: &BatchHeader,
+    batch: &Bytes,
+    from: Offset,
+    image: &mut Image,
+) -> Result<(), ReplayError> {
+    if header.is_control() {
+        image.advance_to(header.last_offset());
+        return Ok(());
+    }
+    let records = decode_records(header, batch, BATCH_BYTES_MAX)
+        .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
+    for record in records {
+        let offset = record.offset(header);
+        if offset < from {
+            continue;
+        }
+        let value = record.value.unwrap_or_default();
+        let record = decode_metadata_record(value)
+            .map_err(|cause| ReplayError::Record { offset, cause: cause.to_string() })?;
+        image.replay(offset, &record);
+    }
+    Ok(())
+}

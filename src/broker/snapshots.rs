@@ -1,0 +1,132 @@
+//! Snapshots of the cluster metadata: `<end offset>-<epoch>.checkpoint` in the metadata log's directory.
+//!
+//! A snapshot is a file of record batches: a control batch with the header record, the Image's records, a control batch with the
+//! footer record. Source: KIP-630. Invariant: a file under its final name is whole and durable.
+
+use super::quorum::{QuorumError, replay_batch};
+use super::replay::ReplayError;
+use crate::env::Disk;
+use crate::machines::metadata::Image;
+use bytes::Bytes;
+use ottla_protocol::batch::batches;
+use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::records::control::ControlRecord;
+use ottla_protocol::records::metadata::encode_metadata_record;
+use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
+use std::path::{Path, PathBuf};
+
+const SUFFIX: &str = ".checkpoint";
+/// Records in one batch of a snapshot.
+const BATCH_RECORDS: usize = 1000;
+
+/// Which state a snapshot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SnapshotId {
+    /// The offset after the last record in it.
+    pub end_offset: Offset,
+    /// The epoch of that record.
+    pub epoch: LeaderEpoch,
+}
+
+impl SnapshotId {
+    fn file_name(self) -> String {
+        format!("{:020}-{:010}{SUFFIX}", self.end_offset.0, self.epoch.0)
+    }
+
+    fn of_name(name: &str) -> Option<SnapshotId> {
+        let (offset, epoch) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+        let end_offset = Offset(offset.parse().ok()?);
+        Some(SnapshotId { end_offset, epoch: LeaderEpoch(epoch.parse().ok()?) })
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> QuorumError {
+    let path: PathBuf = path.to_owned();
+    move |source| QuorumError::File { path, source }
+}
+
+fn all(disk: &dyn Disk, dir: &Path) -> Result<Vec<SnapshotId>, QuorumError> {
+    let entries = disk.list(dir).map_err(failed(dir))?;
+    let mut ids: Vec<SnapshotId> =
+        entries.iter().filter_map(|entry| SnapshotId::of_name(&entry.name)).collect();
+    ids.sort();
+    Ok(ids)
+}
+
+/// Replays the newest snapshot into `image`, where there is one.
+///
+/// # Errors
+/// It cannot be read, or is damaged: the log before it is gone, so there is nothing to fall back on.
+pub fn load_newest(
+    disk: &dyn Disk,
+    dir: &Path,
+    image: &mut Image,
+) -> Result<Option<SnapshotId>, QuorumError> {
+    let Some(id) = all(disk, dir)?.pop() else { return Ok(None) };
+    let path = dir.join(id.file_name());
+    let bytes = Bytes::from(disk.read(&path).map_err(failed(&path))?);
+    for batch in batches(&bytes) {
+        let (header, batch) =
+            batch.map_err(|cause| ReplayError::Batch { offset: id.end_offset, cause })?;
+        ottla_protocol::batch::check_crc(&header, batch)
+            .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
+        replay_batch(&header, &bytes.slice_ref(batch), Offset(0), image)?;
+    }
+    // Offsets inside a snapshot count its own records; the Image stands where the snapshot was taken.
+    image.offset = Offset(id.end_offset.0 - 1);
+    Ok(Some(id))
+}
+
+/// Writes the snapshot `id` of `image`.
+///
+/// # Errors
+/// The file could not be written and made durable.
+pub fn write(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: SnapshotId,
+    image: &Image,
+    now: Timestamp,
+) -> Result<(), QuorumError> {
+    let mut bytes = Vec::new();
+    let mut next = Offset(0);
+    let control = |next: Offset, record: ControlRecord| {
+        let (key, value) = record.encode();
+        let params = BatchParams {
+            base_offset: next,
+            leader_epoch: id.epoch,
+            is_control: true,
+            ..BatchParams::default()
+        };
+        let mut batch = BatchBuilder::new(params);
+        batch.push(now, Some(&key), Some(&value), &[]);
+        batch.build()
+    };
+    bytes.extend_from_slice(&control(next, ControlRecord::snapshot_header(now)));
+    next = next.plus(1);
+    for records in image.to_records().chunks(BATCH_RECORDS) {
+        let params =
+            BatchParams { base_offset: next, leader_epoch: id.epoch, ..BatchParams::default() };
+        let mut batch = BatchBuilder::new(params);
+        for record in records {
+            batch.push(now, None, Some(&encode_metadata_record(record)), &[]);
+        }
+        next = batch.next_offset();
+        bytes.extend_from_slice(&batch.build());
+    }
+    bytes.extend_from_slice(&control(next, ControlRecord::snapshot_footer()));
+    let path = dir.join(id.file_name());
+    disk.write_atomic(&path, &bytes).map_err(failed(&path))
+}
+
+/// Removes every snapshot older than `id`.
+///
+/// # Errors
+/// One could not be removed.
+pub fn remove_before(disk: &dyn Disk, dir: &Path, id: SnapshotId) -> Result<(), QuorumError> {
+    for old in all(disk, dir)?.into_iter().filter(|old| *old < id) {
+        let path = dir.join(old.file_name());
+        disk.remove_file(&path).map_err(failed(&path))?;
+    }
+    Ok(())
+}
