@@ -188,7 +188,8 @@ fn load(partition: &Partition, config: GroupConfig) -> Result<GroupMachine, Repl
             let offset = record.offset(header);
             let timestamp = record.timestamp(header);
             let Some(key) = record.key else { continue };
-            let record = GroupRecord::decode(key, record.value);
+            let record = GroupRecord::decode(&key, record.value.as_ref())
+                .map_err(|cause| ReplayError::Record { offset, cause: cause.to_string() })?;
             machine.replay(&Entry { offset, timestamp, record });
         }
         Ok(())

@@ -15,10 +15,13 @@ use crate::log::{
     AppendContext, AppendError, AppendOrigin, Log, LogConfig, LogParams, RecoveryError,
     StorageError, TransactionCheck,
 };
-use crate::machines::metadata::Image;
+use crate::machines::metadata::{Controller, Image, record_version};
+use crate::machines::{Entry, Machine};
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
+use ottla_protocol::messages::LeaderChangeMessage;
+use ottla_protocol::messages::leader_change_message::Voter;
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::metadata::{decode_metadata_record, encode_metadata_record};
 use ottla_protocol::{
@@ -28,7 +31,7 @@ use ottla_protocol::{
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI16, AtomicI64, Ordering};
 
 /// Directory of the metadata log below `metadata.log.dir`.
 pub const METADATA_DIR: &str = "__cluster_metadata-0";
@@ -100,6 +103,8 @@ pub struct Quorum {
     dir: PathBuf,
     owned: Mutex<Owned>,
     committed: AtomicI64,
+    /// The finalized `metadata.version`: records are written in its versions.
+    metadata_version: AtomicI16,
 }
 
 /// What `DescribeQuorum` tells of the log.
@@ -116,19 +121,21 @@ pub struct QuorumStatus {
 }
 
 impl Quorum {
-    /// Opens the log and replays newest snapshot and log into an Image.
+    /// Opens the log and replays newest snapshot and log into `controller`.
     ///
     /// # Errors
     /// Every [`QuorumError`].
-    pub fn open(params: QuorumParams) -> Result<(Quorum, Image), QuorumError> {
+    pub fn open(
+        params: QuorumParams,
+        controller: &mut Controller,
+    ) -> Result<Quorum, QuorumError> {
         let dir = params.dir.join(METADATA_DIR);
         let file_error = |path: &Path| {
             let path = path.to_owned();
             move |source| QuorumError::File { path, source }
         };
         params.disk.create_dir_all(&dir).map_err(file_error(&dir))?;
-        let mut image = Image::default();
-        let snapshot = snapshots::load_newest(params.disk.as_ref(), &dir, &mut image)?;
+        let snapshot = snapshots::load_newest(params.disk.as_ref(), &dir, controller)?;
         let start = snapshot.map_or(Offset(0), |id| id.end_offset);
         let log = Log::open(LogParams {
             disk: Arc::clone(&params.disk),
@@ -149,12 +156,13 @@ impl Quorum {
         let logged = log.latest_epoch().unwrap_or(LeaderEpoch(0));
         let epoch = stored_epoch(params.disk.as_ref(), &dir)?.max(logged);
         let from = start.max(log.log_start_offset());
-        replay_into(&log, from, &mut image)?;
+        replay_into(&log, from, controller)?;
         let end = log.log_end_offset();
         let owned =
             Owned { log, epoch, snapshot, bytes_since_snapshot: 0, failed: false };
         let committed = AtomicI64::new(end.0);
-        Ok((Quorum { params, dir, owned: Mutex::new(owned), committed }, image))
+        let metadata_version = AtomicI16::new(controller.image().features.metadata_version());
+        Ok(Quorum { params, dir, owned: Mutex::new(owned), committed, metadata_version })
     }
 
     /// Opens a new epoch with this node as its leader.
@@ -170,14 +178,20 @@ impl Quorum {
         let end = owned.log.log_end_offset();
         owned.log.assign_leader_epoch(epoch, end);
         let node = self.params.node_id;
-        let (key, value) = ControlRecord::leader_change(node, &[node]).encode();
+        let voter = Voter { voter_id: node.0, ..Voter::default() };
+        let record = ControlRecord::LeaderChange(LeaderChangeMessage {
+            version: 0,
+            leader_id: node.0,
+            voters: vec![voter.clone()],
+            granting_voters: vec![voter],
+        });
         let mut batch = BatchBuilder::new(BatchParams {
             base_offset: end,
             leader_epoch: epoch,
             is_control: true,
             ..BatchParams::default()
         });
-        batch.push(now, Some(&key), Some(&value), &[]);
+        batch.push(now, Some(&record.key()), Some(&record.value()), &[]);
         self.write(&mut owned, now, batch.build().freeze())?;
         Ok(epoch)
     }
@@ -229,13 +243,15 @@ impl Quorum {
     pub fn append(&self, now: Timestamp, records: &[MetadataRecord]) -> Result<Offset, NotActive> {
         let mut owned = self.owned.lock();
         let base = owned.log.log_end_offset();
+        let metadata_version = self.metadata_version();
         let mut batch = BatchBuilder::new(BatchParams {
             base_offset: base,
             leader_epoch: owned.epoch,
             ..BatchParams::default()
         });
         for record in records {
-            let value = encode_metadata_record(record);
+            let version = record_version(record, metadata_version);
+            let value = encode_metadata_record(record, version);
             batch.push(now, None, Some(&value), &[]);
         }
         match self.write(&mut owned, now, batch.build().freeze()) {
@@ -245,6 +261,16 @@ impl Quorum {
                 Err(NotActive)
             }
         }
+    }
+
+    /// The finalized `metadata.version`, in whose versions records are written.
+    pub fn metadata_version(&self) -> i16 {
+        self.metadata_version.load(Ordering::Acquire)
+    }
+
+    /// Takes the finalized `metadata.version`.
+    pub fn set_metadata_version(&self, version: i16) {
+        self.metadata_version.store(version, Ordering::Release);
     }
 
     /// Below it everything is committed.
@@ -318,11 +344,11 @@ fn stored_epoch(disk: &dyn Disk, dir: &Path) -> Result<LeaderEpoch, QuorumError>
     }
 }
 
-fn replay_into(log: &Log, from: Offset, image: &mut Image) -> Result<(), QuorumError> {
-    replay_log(log, from, |header, batch| replay_batch(header, batch, from, image))?;
+fn replay_into(log: &Log, from: Offset, controller: &mut Controller) -> Result<(), QuorumError> {
+    replay_log(log, from, |header, batch| replay_batch(header, batch, from, controller))?;
     let end = log.log_end_offset();
     if end > Offset(0) {
-        image.advance_to(Offset(end.0 - 1));
+        controller.advance_to(Offset(end.0 - 1));
     }
     Ok(())
 }
@@ -332,10 +358,10 @@ pub(super) fn replay_batch(
     header: &BatchHeader,
     batch: &Bytes,
     from: Offset,
-    image: &mut Image,
+    controller: &mut Controller,
 ) -> Result<(), ReplayError> {
     if header.is_control() {
-        image.advance_to(header.last_offset());
+        controller.advance_to(header.last_offset());
         return Ok(());
     }
     let records = decode_records(header, batch, BATCH_BYTES_MAX)
@@ -346,9 +372,10 @@ pub(super) fn replay_batch(
             continue;
         }
         let value = record.value.unwrap_or_default();
-        let record = decode_metadata_record(value)
+        let (record, _) = decode_metadata_record(value)
             .map_err(|cause| ReplayError::Record { offset, cause: cause.to_string() })?;
-        image.replay(offset, &record);
+        let timestamp = Timestamp(header.base_timestamp.0);
+        controller.replay(&Entry { offset, timestamp, record });
     }
     Ok(())
 }

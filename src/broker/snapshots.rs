@@ -6,10 +6,11 @@
 use super::quorum::{QuorumError, replay_batch};
 use super::replay::ReplayError;
 use crate::env::Disk;
-use crate::machines::metadata::Image;
+use crate::machines::metadata::{Controller, Image, record_version};
 use bytes::Bytes;
 use ottla_protocol::batch::batches;
 use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::messages::{SnapshotFooterRecord, SnapshotHeaderRecord};
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::metadata::encode_metadata_record;
 use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
@@ -53,14 +54,14 @@ fn all(disk: &dyn Disk, dir: &Path) -> Result<Vec<SnapshotId>, QuorumError> {
     Ok(ids)
 }
 
-/// Replays the newest snapshot into `image`, where there is one.
+/// Replays the newest snapshot into `controller`, where there is one.
 ///
 /// # Errors
 /// It cannot be read, or is damaged: the log before it is gone, so there is nothing to fall back on.
 pub fn load_newest(
     disk: &dyn Disk,
     dir: &Path,
-    image: &mut Image,
+    controller: &mut Controller,
 ) -> Result<Option<SnapshotId>, QuorumError> {
     let Some(id) = all(disk, dir)?.pop() else { return Ok(None) };
     let path = dir.join(id.file_name());
@@ -70,10 +71,10 @@ pub fn load_newest(
             batch.map_err(|cause| ReplayError::Batch { offset: id.end_offset, cause })?;
         ottla_protocol::batch::check_crc(&header, batch)
             .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
-        replay_batch(&header, &bytes.slice_ref(batch), Offset(0), image)?;
+        replay_batch(&header, &bytes.slice_ref(batch), Offset(0), controller)?;
     }
-    // Offsets inside a snapshot count its own records; the Image stands where the snapshot was taken.
-    image.offset = Offset(id.end_offset.0 - 1);
+    // Offsets inside a snapshot count its own records, which may be more or fewer than the log had.
+    controller.stand_at(Offset(id.end_offset.0 - 1));
     Ok(Some(id))
 }
 
@@ -90,8 +91,8 @@ pub fn write(
 ) -> Result<(), QuorumError> {
     let mut bytes = Vec::new();
     let mut next = Offset(0);
+    let metadata_version = image.features.metadata_version();
     let control = |next: Offset, record: ControlRecord| {
-        let (key, value) = record.encode();
         let params = BatchParams {
             base_offset: next,
             leader_epoch: id.epoch,
@@ -99,22 +100,26 @@ pub fn write(
             ..BatchParams::default()
         };
         let mut batch = BatchBuilder::new(params);
-        batch.push(now, Some(&key), Some(&value), &[]);
+        batch.push(now, Some(&record.key()), Some(&record.value()), &[]);
         batch.build()
     };
-    bytes.extend_from_slice(&control(next, ControlRecord::snapshot_header(now)));
+    bytes.extend_from_slice(&control(next, ControlRecord::SnapshotHeader(SnapshotHeaderRecord {
+        version: 0,
+        last_contained_log_timestamp: now.0,
+    })));
     next = next.plus(1);
     for records in image.to_records().chunks(BATCH_RECORDS) {
         let params =
             BatchParams { base_offset: next, leader_epoch: id.epoch, ..BatchParams::default() };
         let mut batch = BatchBuilder::new(params);
         for record in records {
-            batch.push(now, None, Some(&encode_metadata_record(record)), &[]);
+            let version = record_version(record, metadata_version);
+            batch.push(now, None, Some(&encode_metadata_record(record, version)), &[]);
         }
         next = batch.next_offset();
         bytes.extend_from_slice(&batch.build());
     }
-    bytes.extend_from_slice(&control(next, ControlRecord::snapshot_footer()));
+    bytes.extend_from_slice(&control(next, ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 })));
     let path = dir.join(id.file_name());
     disk.write_atomic(&path, &bytes).map_err(failed(&path))
 }

@@ -178,6 +178,11 @@ impl Controller {
         self.image.advance_to(offset);
     }
 
+    /// A snapshot has been replayed whole: the state is that of the log up to `offset`.
+    pub fn stand_at(&mut self, offset: ottla_protocol::Offset) {
+        self.image.offset = offset;
+    }
+
     fn decide(&mut self, now: Timestamp, request: ControllerRequest) -> Decision {
         match request {
             ControllerRequest::CreateTopics { request, seed } => self.create_topics(request, seed),

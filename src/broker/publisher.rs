@@ -1,0 +1,380 @@
+//! From Image to partitions: what the committed metadata says is here gets opened, led, reconfigured or deleted. No other
+//! path makes or ends a Partition.
+//!
+//! Invariant: partitions of a topic id that the Image no longer has are closed to readers and writers before their
+//! files are renamed; a recreated topic has another id and never meets the old files.
+
+use super::directories::Directories;
+use super::groups::Groups;
+use super::partition::Partition;
+use super::settings::Settings;
+use crate::env::Clock;
+use crate::log::checkpoint::{parse_partition_dir, partition_dir, read_partition_metadata};
+use crate::log::{Log, LogParams, RecoveryError, Shutdown, StorageError};
+use crate::machines::metadata::Image;
+use crate::machines::metadata::image::{PartitionRegistration, TopicImage};
+use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, TopicId, uuid_to_text};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Suffix of the directory of a deleted partition until it is removed (Kafka's name).
+const DELETE_SUFFIX: &str = "-delete";
+/// Suffix of a directory that the metadata does not know (Kafka's name).
+const STRAY_SUFFIX: &str = "-stray";
+
+type TopicPartitions = BTreeMap<i32, Arc<Partition>>;
+
+/// The partitions of this broker.
+pub struct Publisher {
+    node_id: BrokerId,
+    clock: Arc<dyn Clock>,
+    settings: Arc<Settings>,
+    directories: Arc<Directories>,
+    groups: Arc<Groups>,
+    partitions: RwLock<HashMap<Arc<str>, TopicPartitions>>,
+    /// Where directories lie that were found at start, by topic, partition and topic id.
+    found: Mutex<HashMap<(String, i32), Found>>,
+    /// Directories to remove, with the time.
+    trash: Mutex<Vec<(i64, PathBuf)>>,
+}
+
+#[derive(Debug, Clone)]
+struct Found {
+    directory: usize,
+    topic_id: Option<TopicId>,
+}
+
+impl Publisher {
+    /// A publisher over the locked directories; nothing is open yet.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub fn new(
+        node_id: BrokerId,
+        clock: Arc<dyn Clock>,
+        settings: Arc<Settings>,
+        directories: Arc<Directories>,
+        groups: Arc<Groups>,
+    ) -> Result<Publisher, StorageError> {
+        let publisher = Publisher {
+            node_id,
+            clock,
+            settings,
+            directories,
+            groups,
+            partitions: RwLock::new(HashMap::new()),
+            found: Mutex::new(HashMap::new()),
+            trash: Mutex::new(Vec::new()),
+        };
+        publisher.look_around()?;
+        Ok(publisher)
+    }
+
+    /// Notes which partition lies in which directory, and what a deletion left behind.
+    fn look_around(&self) -> Result<(), StorageError> {
+        let disk = self.directories.disk();
+        let mut found = self.found.lock();
+        for (directory, log_dir) in self.directories.all.iter().enumerate() {
+            let entries = disk.list(&log_dir.path).map_err(|source| StorageError {
+                operation: "list",
+                path: log_dir.path.clone(),
+                position: 0,
+                source,
+            })?;
+            for entry in entries.into_iter().filter(|entry| entry.is_dir) {
+                let path = log_dir.path.join(&entry.name);
+                if entry.name.ends_with(DELETE_SUFFIX) {
+                    self.trash.lock().push((0, path));
+                } else if let Some(key) = parse_partition_dir(&entry.name) {
+                    let topic_id = read_partition_metadata(disk.as_ref(), &path).ok().flatten();
+                    found.insert(key, Found { directory, topic_id });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A partition of this broker.
+    pub fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
+        self.partitions.read().get(topic)?.get(&index).cloned()
+    }
+
+    /// All partitions of this broker.
+    pub fn all(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().values().flat_map(|topic| topic.values().cloned()).collect()
+    }
+
+    /// Makes this broker what `new` says it is.
+    pub fn publish(&self, old: &Image, new: &Image) {
+        self.remove_gone(old, new);
+        let mut jobs = Vec::new();
+        for topic in new.topics.iter() {
+            let before = old.topics.get_by_id(&topic.id);
+            if before.is_some_and(|before| Arc::ptr_eq(before, topic)) {
+                continue;
+            }
+            for (index, registration) in topic.partitions.iter() {
+                let same = before.and_then(|before| before.partition(*index));
+                if same.is_some_and(|same| Arc::ptr_eq(same, registration)) {
+                    continue;
+                }
+                if registration.replicas.contains(&self.node_id) {
+                    jobs.push((Arc::clone(topic), *index, Arc::clone(registration)));
+                }
+            }
+        }
+        self.open_all(new, jobs);
+        self.reconfigure(old, new);
+    }
+
+    /// Opens and leads partitions, on as many threads as there are processors when there are many.
+    fn open_all(&self, image: &Image, jobs: Vec<(Arc<TopicImage>, i32, Arc<PartitionRegistration>)>) {
+        const FEW: usize = 64;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        if jobs.len() <= FEW || threads == 1 {
+            for (topic, index, registration) in &jobs {
+                self.apply(image, topic, *index, registration);
+            }
+            return;
+        }
+        let share = jobs.len().div_ceil(threads);
+        std::thread::scope(|scope| {
+            for jobs in jobs.chunks(share) {
+                scope.spawn(move || {
+                    for (topic, index, registration) in jobs {
+                        self.apply(image, topic, *index, registration);
+                    }
+                });
+            }
+        });
+        // Coordinators need the runtime, which those threads are not part of.
+        for (topic, index, _) in &jobs {
+            self.elect_coordinator(&topic.name, *index);
+        }
+    }
+
+    fn apply(
+        &self,
+        image: &Image,
+        topic: &TopicImage,
+        index: i32,
+        registration: &PartitionRegistration,
+    ) {
+        let partition = match self.partition(&topic.name, index) {
+            Some(partition) => partition,
+            None => match self.open(image, topic, index, registration) {
+                Ok(partition) => partition,
+                Err(error) => {
+                    tracing::error!(topic = %topic.name, index, %error, "cannot open partition");
+                    return;
+                }
+            },
+        };
+        if registration.leader == self.node_id {
+            let led = partition.lead(
+                registration.leader_epoch,
+                registration.partition_epoch,
+                registration.isr.clone(),
+            );
+            if let Err(error) = led {
+                tracing::error!(?partition, %error, "cannot lead partition");
+                return;
+            }
+            if tokio::runtime::Handle::try_current().is_ok() {
+                self.elect_coordinator(&topic.name, index);
+            }
+        } else {
+            partition.resign(registration.leader_epoch);
+            if &*topic.name == GROUP_METADATA_TOPIC {
+                self.groups.resign(index);
+            }
+        }
+    }
+
+    fn elect_coordinator(&self, topic: &str, index: i32) {
+        if topic != GROUP_METADATA_TOPIC {
+            return;
+        }
+        if let Some(partition) = self.partition(topic, index).filter(|it| it.is_leader()) {
+            self.groups.elect(partition);
+        }
+    }
+
+    fn open(
+        &self,
+        image: &Image,
+        topic: &TopicImage,
+        index: i32,
+        registration: &PartitionRegistration,
+    ) -> Result<Arc<Partition>, RecoveryError> {
+        let name = topic.name.to_string();
+        let found = self.found.lock().remove(&(name.clone(), index));
+        let found = found.filter(|found| self.is_of_topic(found, &name, index, topic.id));
+        let directory = match found {
+            Some(found) => found.directory,
+            None => self.choose_directory(registration),
+        };
+        let log_dir = &self.directories.all[directory];
+        let key = (name, index);
+        let offset = |offsets: &BTreeMap<(String, i32), Offset>| {
+            offsets.get(&key).copied().unwrap_or(Offset(0))
+        };
+        let topic_settings = self.settings.topic(image, &topic.name);
+        let log = Log::open(LogParams {
+            disk: Arc::clone(self.directories.disk()),
+            dir: partition_dir(&log_dir.path, &topic.name, index),
+            topic: topic.name.to_string(),
+            partition: index,
+            topic_id: topic.id,
+            config: topic_settings.log,
+            log_start_offset: offset(&log_dir.log_start_offsets),
+            recovery_point: offset(&log_dir.recovery_points),
+            shutdown: if log_dir.was_clean { Shutdown::Clean } else { Shutdown::Unclean },
+            now: self.clock.now(),
+        })?;
+        let high_watermark = offset(&log_dir.high_watermarks);
+        let partition = Partition::new(
+            self.node_id,
+            Arc::clone(&self.clock),
+            (Arc::clone(&topic.name), topic.id, index),
+            log,
+            high_watermark,
+            topic_settings.min_insync_replicas,
+        );
+        let mut partitions = self.partitions.write();
+        let topic_partitions = partitions.entry(Arc::clone(&topic.name)).or_default();
+        topic_partitions.insert(index, Arc::clone(&partition));
+        Ok(partition)
+    }
+
+    /// A directory of another topic of the same name is set aside.
+    fn is_of_topic(&self, found: &Found, name: &str, index: i32, topic_id: TopicId) -> bool {
+        if found.topic_id.is_none_or(|id| id == topic_id) {
+            return true;
+        }
+        let from = partition_dir(&self.directories.all[found.directory].path, name, index);
+        self.set_aside(&from);
+        false
+    }
+
+    fn set_aside(&self, from: &Path) {
+        let mut name = from.as_os_str().to_owned();
+        let unique = uuid_to_text(uuid::Uuid::new_v4());
+        name.push(format!(".{unique}{STRAY_SUFFIX}"));
+        let to = PathBuf::from(name);
+        match self.directories.disk().rename(from, &to) {
+            Ok(()) => {
+                tracing::warn!(from = %from.display(), to = %to.display(), "the metadata does not know this directory");
+            }
+            Err(error) => {
+                tracing::error!(from = %from.display(), %error, "cannot set a stray directory aside");
+            }
+        }
+    }
+
+    /// The directory that the controller assigned, or the one with the fewest partitions.
+    fn choose_directory(&self, registration: &PartitionRegistration) -> usize {
+        let assigned = registration.directory_of(self.node_id);
+        let all = &self.directories.all;
+        if let Some(at) = all.iter().position(|log_dir| log_dir.id == assigned) {
+            return at;
+        }
+        if all.len() == 1 {
+            return 0;
+        }
+        let mut counts = vec![0usize; all.len()];
+        for partition in self.all() {
+            let Some(checkpoint) = partition.checkpoint() else { continue };
+            if let Some(at) = all.iter().position(|log_dir| log_dir.path == checkpoint.directory) {
+                counts[at] += 1;
+            }
+        }
+        let fewest = counts.iter().enumerate().min_by_key(|(_, count)| **count);
+        fewest.map_or(0, |(at, _)| at)
+    }
+
+    fn remove_gone(&self, old: &Image, new: &Image) {
+        if old.topics.is_same(&new.topics) {
+            return;
+        }
+        for topic in old.topics.iter() {
+            if new.topics.get_by_id(&topic.id).is_some() {
+                continue;
+            }
+            let gone = self.partitions.write().remove(&topic.name);
+            for partition in gone.into_iter().flatten().map(|(_, partition)| partition) {
+                if &*topic.name == GROUP_METADATA_TOPIC {
+                    self.groups.resign(partition.index());
+                }
+                self.delete(image_delay(&self.settings, old, &topic.name), &partition);
+            }
+        }
+    }
+
+    fn delete(&self, delay_ms: i64, partition: &Partition) {
+        let mut target = None;
+        let result = partition.delete(|log| {
+            let unique = uuid::Uuid::new_v4().simple();
+            let name = format!("{}-{}.{unique}{DELETE_SUFFIX}", log.topic(), log.partition());
+            let to = log.path().with_file_name(name);
+            target = Some(to.clone());
+            to
+        });
+        match (result, target) {
+            (Ok(()), Some(path)) => {
+                let due = self.clock.now().plus_ms(delay_ms).0;
+                self.trash.lock().push((due, path));
+            }
+            (Ok(()), None) => {}
+            (Err(error), _) => tracing::error!(?partition, %error, "cannot delete partition"),
+        }
+    }
+
+    fn reconfigure(&self, old: &Image, new: &Image) {
+        if old.configs.is_same(&new.configs) {
+            return;
+        }
+        let partitions = self.partitions.read();
+        for (topic, partitions) in partitions.iter() {
+            let settings = self.settings.topic(new, topic);
+            let log = Arc::new(settings.log);
+            for partition in partitions.values() {
+                partition.set_config(Arc::clone(&log), settings.min_insync_replicas);
+            }
+        }
+    }
+
+    /// Sets aside what lies in the log directories and no topic of `image` owns; runs after the first publication.
+    pub fn set_strays_aside(&self) {
+        let strays: Vec<_> = self.found.lock().drain().collect();
+        for ((topic, index), found) in strays {
+            if topic == ottla_protocol::CLUSTER_METADATA_TOPIC {
+                continue;
+            }
+            let log_dir = &self.directories.all[found.directory];
+            self.set_aside(&partition_dir(&log_dir.path, &topic, index));
+        }
+    }
+
+    /// Removes directories of deleted partitions whose time has come.
+    pub fn empty_trash(&self, now: i64) {
+        let due: Vec<PathBuf> = {
+            let mut trash = self.trash.lock();
+            let (due, later) = trash.drain(..).partition(|(time, _)| *time <= now);
+            *trash = later;
+            let due: Vec<(i64, PathBuf)> = due;
+            due.into_iter().map(|(_, path)| path).collect()
+        };
+        for path in due {
+            if let Err(error) = self.directories.disk().remove_dir_all(&path) {
+                tracing::error!(path = %path.display(), %error, "cannot remove a deleted partition");
+            }
+        }
+    }
+}
+
+fn image_delay(settings: &Settings, image: &Image, topic: &str) -> i64 {
+    settings.topic(image, topic).log.file_delete_delay_ms
+}
