@@ -1,0 +1,232 @@
+//! What a broker does beside requests: retention, flushes, checkpoints, removal of deleted files, snapshots of the metadata.
+//!
+//! One task drives it; the disk work runs on a blocking thread. An interval without changes writes nothing.
+
+use super::directories::Directories;
+use super::partition::{Checkpoint, Flush, Partition};
+use super::publisher::Publisher;
+use super::settings::Settings;
+use crate::env::Clock;
+use crate::log::checkpoint::{
+    HIGH_WATERMARKS, LOG_START_OFFSETS, RECOVERY_POINTS, write_clean_shutdown, write_offsets,
+};
+use crate::log::{DeletedFiles, StorageError};
+use ottla_protocol::{BrokerEpoch, Offset};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Shortest pause between two rounds.
+const PAUSE_MS_MIN: u64 = 50;
+
+type Offsets = Vec<(Arc<str>, i32, Offset)>;
+
+/// Does the chores.
+pub struct Housekeeping {
+    clock: Arc<dyn Clock>,
+    settings: Arc<Settings>,
+    directories: Arc<Directories>,
+    publisher: Arc<Publisher>,
+    deleted: Mutex<Vec<(i64, DeletedFiles)>>,
+    written: Mutex<BTreeMap<(PathBuf, &'static str), Offsets>>,
+}
+
+/// When each chore is next due, in milliseconds of the clock.
+struct Due {
+    retention: i64,
+    checkpoints: i64,
+    high_watermarks: i64,
+    flush: i64,
+    trash: i64,
+}
+
+impl Housekeeping {
+    /// Chores for these partitions.
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        settings: Arc<Settings>,
+        directories: Arc<Directories>,
+        publisher: Arc<Publisher>,
+    ) -> Arc<Self> {
+        Arc::new(Housekeeping {
+            clock,
+            settings,
+            directories,
+            publisher,
+            deleted: Mutex::new(Vec::new()),
+            written: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// Runs until `stop` says so.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let now = self.clock.now().0;
+        let settings = &self.settings;
+        let mut due = Due {
+            retention: now.saturating_add(settings.initial_task_delay_ms),
+            checkpoints: now.saturating_add(settings.flush_checkpoint_interval_ms),
+            high_watermarks: now.saturating_add(settings.high_watermark_checkpoint_interval_ms),
+            flush: now.saturating_add(settings.flush_scheduler_interval_ms),
+            trash: now,
+        };
+        loop {
+            let next = due.retention.min(due.checkpoints).min(due.high_watermarks);
+            let next = next.min(due.flush).min(due.trash);
+            let pause = next.saturating_sub(self.clock.now().0).max(0) as u64;
+            let pause = Duration::from_millis(pause.max(PAUSE_MS_MIN));
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stopping| *stopping) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let work = Arc::clone(&self);
+            let round = tokio::task::spawn_blocking(move || {
+                work.round(&mut due);
+                due
+            });
+            match round.await {
+                Ok(returned) => due = returned,
+                Err(error) => {
+                    tracing::error!(%error, "housekeeping stopped");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn round(&self, due: &mut Due) {
+        let now = self.clock.now();
+        if due.retention <= now.0 {
+            self.retain();
+            due.retention = now.0.saturating_add(self.settings.retention_check_interval_ms);
+        }
+        if due.flush <= now.0 {
+            for partition in self.publisher.all() {
+                report(&partition, partition.flush(Flush::Due));
+            }
+            due.flush = now.0.saturating_add(self.settings.flush_scheduler_interval_ms);
+        }
+        if due.checkpoints <= now.0 {
+            self.checkpoint();
+            due.checkpoints = now.0.saturating_add(self.settings.flush_checkpoint_interval_ms);
+        }
+        if due.high_watermarks <= now.0 {
+            self.checkpoint_high_watermarks();
+            let interval = self.settings.high_watermark_checkpoint_interval_ms;
+            due.high_watermarks = now.0.saturating_add(interval);
+        }
+        if due.trash <= now.0 {
+            self.publisher.empty_trash(now.0);
+            self.remove_deleted(now.0);
+            due.trash = now.0.saturating_add(self.settings.trash_interval_ms);
+        }
+    }
+
+    fn retain(&self) {
+        let now = self.clock.now();
+        for partition in self.publisher.all() {
+            match partition.apply_retention(now) {
+                Ok(files) => {
+                    let due = now.plus_ms(partition.file_delete_delay_ms()).0;
+                    self.deleted.lock().extend(files.into_iter().map(|files| (due, files)));
+                }
+                Err(error) => tracing::error!(?partition, %error, "retention failed"),
+            }
+        }
+    }
+
+    fn remove_deleted(&self, now: i64) {
+        let due: Vec<(i64, DeletedFiles)> = {
+            let mut deleted = self.deleted.lock();
+            let (due, later) = deleted.drain(..).partition(|(time, _)| *time <= now);
+            *deleted = later;
+            due
+        };
+        for (_, files) in due {
+            if let Err(error) = files.remove() {
+                tracing::error!(%error, "cannot remove deleted segment");
+            }
+        }
+    }
+
+    /// Flushes what rolled and writes recovery points and log start offsets.
+    pub fn checkpoint(&self) {
+        for partition in self.publisher.all() {
+            report(&partition, partition.flush(Flush::Inactive));
+        }
+        self.write(RECOVERY_POINTS, |checkpoint| Some(checkpoint.recovery_point));
+        self.write(LOG_START_OFFSETS, |checkpoint| {
+            let is_above = checkpoint.log_start_offset > checkpoint.first_segment;
+            is_above.then_some(checkpoint.log_start_offset)
+        });
+    }
+
+    /// Writes the high watermarks.
+    pub fn checkpoint_high_watermarks(&self) {
+        self.write(HIGH_WATERMARKS, |checkpoint| Some(checkpoint.high_watermark));
+    }
+
+    fn write(&self, name: &'static str, pick: impl Fn(&Checkpoint) -> Option<Offset>) {
+        let mut by_directory: BTreeMap<PathBuf, Offsets> = BTreeMap::new();
+        for log_dir in &self.directories.all {
+            by_directory.insert(log_dir.path.clone(), Vec::new());
+        }
+        for partition in self.publisher.all() {
+            let Some(checkpoint) = partition.checkpoint() else { continue };
+            let Some(offset) = pick(&checkpoint) else { continue };
+            let line = (Arc::clone(partition.topic()), partition.index(), offset);
+            by_directory.entry(checkpoint.directory).or_default().push(line);
+        }
+        let mut written = self.written.lock();
+        for (directory, mut offsets) in by_directory {
+            offsets.sort();
+            let key = (directory, name);
+            if written.get(&key) == Some(&offsets) {
+                continue;
+            }
+            let lines = offsets.iter().map(|(topic, index, offset)| (&**topic, *index, *offset));
+            match write_offsets(self.directories.disk().as_ref(), &key.0, name, lines) {
+                Ok(()) => {
+                    written.insert(key, offsets);
+                }
+                Err(error) => tracing::error!(%error, "checkpoint not written"),
+            }
+        }
+    }
+
+    /// The last chores of an orderly stop: closes all logs, checkpoints, and says in each directory that it was clean.
+    pub fn finish(&self, broker_epoch: BrokerEpoch) {
+        let partitions = self.publisher.all();
+        let mut is_clean = true;
+        for partition in &partitions {
+            if let Err(error) = partition.close() {
+                tracing::error!(?partition, %error, "log not closed in order");
+                is_clean = false;
+            }
+        }
+        self.write(RECOVERY_POINTS, |checkpoint| Some(checkpoint.recovery_point));
+        self.write(LOG_START_OFFSETS, |checkpoint| {
+            let is_above = checkpoint.log_start_offset > checkpoint.first_segment;
+            is_above.then_some(checkpoint.log_start_offset)
+        });
+        self.checkpoint_high_watermarks();
+        if !is_clean {
+            return;
+        }
+        for log_dir in &self.directories.all {
+            let disk = self.directories.disk().as_ref();
+            if let Err(error) = write_clean_shutdown(disk, &log_dir.path, broker_epoch.0) {
+                tracing::error!(%error, "clean-shutdown file not written");
+            }
+        }
+    }
+}
+
+fn report(partition: &Partition, result: Result<(), StorageError>) {
+    if let Err(error) = result {
+        tracing::error!(?partition, %error, "flush failed: the log is offline");
+    }
+}
