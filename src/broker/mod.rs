@@ -1,6 +1,308 @@
-//! broker
-pub mod host;
+//! Room 4: the shell that runs machines over logs.
+//!
+//! A [`Broker`] owns the log directories, the partitions, the metadata quorum with its controller, the group coordinators and
+//! the chores. It starts, serves callers and stops without any listener; room 5 brings the network.
+//!
+//! | Who | owns |
+//! | --- | --- |
+//! | `directories.rs` | locks and checkpoints of the log directories |
+//! | `quorum.rs`, `snapshots.rs` | the log `__cluster_metadata` |
+//! | `metadata.rs` | the controller machine over it, and publication of the Image |
+//! | `publisher.rs` | all partitions: it alone opens and deletes them |
+//! | `partition.rs` | one Log and its replica machine |
+//! | `groups.rs` | one group machine for each led partition of `__consumer_offsets` |
+//! | `housekeeping.rs` | retention, flushes, checkpoints |
+
+mod directories;
+mod groups;
+mod host;
+mod housekeeping;
+mod metadata;
+mod partition;
+mod publisher;
+mod quorum;
+mod replay;
+mod settings;
+mod snapshots;
+mod start;
+
+pub use crate::log::{
+    AbortedTransaction, ActiveProducer, AppendError, AppendInfo, AppendOrigin, LogSlice, MinOne,
+    RecordError, TimestampOffset,
+};
+pub use crate::machines::group::{GroupRequest, GroupResponse, Join, partition_for};
+pub use crate::machines::metadata::image::{ConfigResource, ResourceType, TopicImage};
+pub use crate::machines::metadata::{
+    ApiError, ControllerReply, ControllerRequest, Image, features, image,
+};
+pub use partition::{IsolationLevel, Partition, PartitionRead, ProduceError, ReadParams};
+pub use quorum::QuorumStatus;
+pub use settings::{AdvertisedListener, Settings, TopicSettings};
+pub use start::StartError;
+
+use crate::env::Clock;
+use arc_swap::ArcSwap;
+use directories::Directories;
+use groups::Groups;
+use host::Host;
+use housekeeping::Housekeeping;
+use metadata::MetadataStage;
+use ottla_protocol::messages::AllocateProducerIdsRequest;
+use ottla_protocol::{
+    BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, TopicId,
+};
+use parking_lot::Mutex;
+use publisher::Publisher;
+use quorum::Quorum;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Producer ids that this broker may still give out: `next..end`.
+#[derive(Debug, Clone, Copy, Default)]
+struct ProducerIds {
+    next: i64,
+    end: i64,
+}
 
 /// One broker of the cluster.
-#[derive(Debug, Default)]
-pub struct Broker {}
+pub struct Broker {
+    settings: Arc<Settings>,
+    clock: Arc<dyn Clock>,
+    directories: Arc<Directories>,
+    quorum: Arc<Quorum>,
+    controller: Arc<Host<MetadataStage>>,
+    publisher: Arc<Publisher>,
+    groups: Arc<Groups>,
+    housekeeping: Arc<Housekeeping>,
+    image: Arc<ArcSwap<Image>>,
+    broker_epoch: BrokerEpoch,
+    producer_ids: Mutex<ProducerIds>,
+    stopping: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Broker({})", self.settings.node_id)
+    }
+}
+
+/// One log directory, as DescribeLogDirs tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDirStatus {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes of its file system.
+    pub total_bytes: i64,
+    /// Bytes free there.
+    pub usable_bytes: i64,
+    /// Topic, partition, bytes of the log, and the log end offset's distance to the high watermark.
+    pub partitions: Vec<(Arc<str>, i32, u64, i64)>,
+}
+
+impl Broker {
+    /// The broker's own id.
+    pub fn node_id(&self) -> BrokerId {
+        self.settings.node_id
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> &str {
+        &self.directories.cluster_id
+    }
+
+    /// Its epoch: the metadata offset of its registration.
+    pub fn broker_epoch(&self) -> BrokerEpoch {
+        self.broker_epoch
+    }
+
+    /// The broker room's view of the configuration.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The newest committed metadata.
+    pub fn image(&self) -> Arc<Image> {
+        self.image.load_full()
+    }
+
+    /// A partition by its topic's name.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC_OR_PARTITION; NOT_LEADER_OR_FOLLOWER when it is on other brokers; KAFKA_STORAGE_ERROR when it is
+    /// here but could not be opened.
+    pub fn partition(&self, topic: &str, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+        if let Some(partition) = self.publisher.partition(topic, index) {
+            return Ok(partition);
+        }
+        let image = self.image.load();
+        let registration = image.topics.get(topic).and_then(|topic| topic.partition(index));
+        match registration {
+            None => Err(ErrorCode::UnknownTopicOrPartition),
+            Some(it) if it.replicas.contains(&self.node_id()) => Err(ErrorCode::KafkaStorageError),
+            Some(_) => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// A partition by its topic's id.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC_ID, and those of [`Broker::partition`].
+    pub fn partition_by_id(&self, id: &TopicId, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+        let image = self.image.load();
+        let name = image.topics.name_of(id).ok_or(ErrorCode::UnknownTopicId)?;
+        self.partition(name, index)
+    }
+
+    /// All partitions of this broker.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.publisher.all()
+    }
+
+    /// Puts a request to the active controller.
+    ///
+    /// # Errors
+    /// NOT_CONTROLLER when it is gone: its log failed, or the broker stops.
+    pub async fn controller(
+        &self,
+        request: ControllerRequest,
+    ) -> Result<ControllerReply, ErrorCode> {
+        self.controller.call(request).await.map_err(|_| ErrorCode::NotController)
+    }
+
+    /// The partition of `__consumer_offsets` that a group lives in; `None` before the topic exists.
+    pub fn group_partition(&self, group_id: &str) -> Option<i32> {
+        let image = self.image.load();
+        let topic = image.topics.get(GROUP_METADATA_TOPIC)?;
+        Some(partition_for(group_id, topic.partition_count()))
+    }
+
+    /// Puts a request to the coordinator of one group.
+    ///
+    /// # Errors
+    /// COORDINATOR_NOT_AVAILABLE before `__consumer_offsets` exists, NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS.
+    pub async fn group(
+        &self,
+        group_id: &str,
+        request: GroupRequest,
+    ) -> Result<GroupResponse, ErrorCode> {
+        let index = self.group_partition(group_id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        self.groups.call(index, request).await
+    }
+
+    /// Puts a request to the coordinator of one partition of `__consumer_offsets`.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS.
+    pub async fn group_coordinator(
+        &self,
+        index: i32,
+        request: GroupRequest,
+    ) -> Result<GroupResponse, ErrorCode> {
+        self.groups.call(index, request).await
+    }
+
+    /// The partitions of `__consumer_offsets` whose coordinator is here, loading ones too.
+    pub fn group_coordinators(&self) -> Vec<i32> {
+        self.groups.indexes()
+    }
+
+    /// A producer id that nobody has had.
+    ///
+    /// # Errors
+    /// COORDINATOR_NOT_AVAILABLE-like codes of the controller when a new block cannot be had.
+    pub async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
+        loop {
+            {
+                let mut ids = self.producer_ids.lock();
+                if ids.next < ids.end {
+                    ids.next += 1;
+                    return Ok(ProducerId(ids.next - 1));
+                }
+            }
+            let request = ControllerRequest::AllocateProducerIds(AllocateProducerIdsRequest {
+                broker_id: self.node_id().0,
+                broker_epoch: self.broker_epoch.0,
+            });
+            let ControllerReply::AllocateProducerIds(block) = self.controller(request).await?
+            else {
+                return Err(ErrorCode::UnknownServerError);
+            };
+            let error = ErrorCode::from_code(block.error_code);
+            if error.is_err() {
+                return Err(error);
+            }
+            let mut ids = self.producer_ids.lock();
+            // Another caller may have fetched a block meanwhile; ids of ours are then left unused.
+            if ids.next >= ids.end {
+                ids.next = block.producer_id_start;
+                ids.end = block.producer_id_start + i64::from(block.producer_id_len);
+            }
+        }
+    }
+
+    /// What `DescribeQuorum` tells.
+    pub fn quorum_status(&self) -> QuorumStatus {
+        self.quorum.status()
+    }
+
+    /// The log directories and what lies in them.
+    pub fn log_dirs(&self) -> Vec<LogDirStatus> {
+        let mut all: Vec<LogDirStatus> = Vec::new();
+        for log_dir in &self.directories.all {
+            let space = self.directories.disk().space(&log_dir.path);
+            let (total, usable) = space.map_or((-1, -1), |space| {
+                (space.total.min(i64::MAX as u64) as i64, space.available as i64)
+            });
+            all.push(LogDirStatus {
+                path: log_dir.path.clone(),
+                total_bytes: total,
+                usable_bytes: usable,
+                partitions: Vec::new(),
+            });
+        }
+        for partition in self.publisher.all() {
+            let Some(checkpoint) = partition.checkpoint() else { continue };
+            let lag = partition.log_end_offset().0 - partition.high_watermark().0;
+            let line = (Arc::clone(partition.topic()), partition.index(), partition.size(), lag);
+            let status = all.iter_mut().find(|status| status.path == checkpoint.directory);
+            if let Some(status) = status {
+                status.partitions.push(line);
+            }
+        }
+        all
+    }
+
+    /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each directory gets its
+    /// clean-shutdown file.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        self.groups.stop();
+        self.controller.resign();
+        let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the broker failed");
+            }
+        }
+        let housekeeping = Arc::clone(&self.housekeeping);
+        let quorum = Arc::clone(&self.quorum);
+        let epoch = self.broker_epoch;
+        let finished = tokio::task::spawn_blocking(move || {
+            housekeeping.finish(epoch);
+            if let Err(error) = quorum.close() {
+                tracing::error!(%error, "metadata log not closed in order");
+            }
+        });
+        if let Err(error) = finished.await {
+            tracing::error!(%error, "stop failed");
+        }
+    }
+}

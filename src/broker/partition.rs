@@ -461,6 +461,11 @@ impl Partition {
         self.with_log(|log| log.size()).unwrap_or(0)
     }
 
+    /// `file.delete.delay.ms` of the topic.
+    pub fn file_delete_delay_ms(&self) -> i64 {
+        self.with_log(|log| log.config().file_delete_delay_ms).unwrap_or(0)
+    }
+
     /// Takes new settings.
     pub fn set_config(&self, config: Arc<LogConfig>, min_insync_replicas: usize) {
         let mut owned = self.owned.lock();

@@ -10,7 +10,7 @@ use super::partition::Partition;
 use super::settings::Settings;
 use crate::env::Clock;
 use crate::log::checkpoint::{parse_partition_dir, partition_dir, read_partition_metadata};
-use crate::log::{Log, LogParams, RecoveryError, Shutdown, StorageError};
+use crate::log::{Log, LogParams, RecoveryError, StorageError};
 use crate::machines::metadata::Image;
 use crate::machines::metadata::image::{PartitionRegistration, TopicImage};
 use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, TopicId, uuid_to_text};
@@ -225,13 +225,13 @@ impl Publisher {
         let log = Log::open(LogParams {
             disk: Arc::clone(self.directories.disk()),
             dir: partition_dir(&log_dir.path, &topic.name, index),
-            topic: topic.name.to_string(),
+            topic: Arc::clone(&topic.name),
             partition: index,
             topic_id: topic.id,
             config: topic_settings.log,
             log_start_offset: offset(&log_dir.log_start_offsets),
             recovery_point: offset(&log_dir.recovery_points),
-            shutdown: if log_dir.was_clean { Shutdown::Clean } else { Shutdown::Unclean },
+            clean_shutdown: log_dir.was_clean,
             now: self.clock.now(),
         })?;
         let high_watermark = offset(&log_dir.high_watermarks);
@@ -339,9 +339,8 @@ impl Publisher {
         let partitions = self.partitions.read();
         for (topic, partitions) in partitions.iter() {
             let settings = self.settings.topic(new, topic);
-            let log = Arc::new(settings.log);
             for partition in partitions.values() {
-                partition.set_config(Arc::clone(&log), settings.min_insync_replicas);
+                partition.set_config(Arc::clone(&settings.log), settings.min_insync_replicas);
             }
         }
     }

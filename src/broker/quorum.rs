@@ -84,7 +84,7 @@ pub struct QuorumParams {
     /// This node.
     pub node_id: BrokerId,
     /// `metadata.log.segment.bytes` and its kin.
-    pub log: LogConfig,
+    pub log: Arc<LogConfig>,
     /// `metadata.log.max.record.bytes.between.snapshots`.
     pub snapshot_bytes: u64,
 }
@@ -140,10 +140,10 @@ impl Quorum {
         let log = Log::open(LogParams {
             disk: Arc::clone(&params.disk),
             dir: dir.clone(),
-            topic: CLUSTER_METADATA_TOPIC.to_owned(),
+            topic: CLUSTER_METADATA_TOPIC.into(),
             partition: 0,
             topic_id: CLUSTER_METADATA_TOPIC_ID,
-            config: params.log.clone(),
+            config: Arc::clone(&params.log),
             log_start_offset: Offset(0),
             recovery_point: Offset(0),
             clean_shutdown: false,
@@ -151,7 +151,7 @@ impl Quorum {
         })?;
         let mut log = log;
         if log.log_end_offset() < start {
-            log.truncate_fully_and_start_at(start)?;
+            log.truncate_fully_and_start_at(start, params.clock.now()).map_err(ReplayError::from)?;
         }
         let logged = log.latest_epoch().unwrap_or(LeaderEpoch(0));
         let epoch = stored_epoch(params.disk.as_ref(), &dir)?.max(logged);

@@ -1,0 +1,251 @@
+//! How a broker starts: directories, metadata log, election, registration, partitions.
+
+use super::directories::{Directories, DirectoryError};
+use super::groups::Groups;
+use super::host::{Host, NotActive};
+use super::housekeeping::Housekeeping;
+use super::metadata::MetadataStage;
+use super::publisher::Publisher;
+use super::quorum::{Quorum, QuorumError, QuorumParams};
+use super::{Broker, ControllerReply, ControllerRequest, Image, ProducerIds, Settings};
+use crate::env::{Clock, Disk};
+use crate::log::StorageError;
+use crate::log::checkpoint::read_clean_shutdown;
+use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
+use crate::machines::metadata::{Controller, ControllerSettings, bootstrap_records};
+use crate::machines::{Entry, Machine};
+use arc_swap::ArcSwap;
+use ottla_protocol::messages::{
+    BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
+    broker_registration_request, controller_registration_request,
+};
+use ottla_protocol::{BrokerEpoch, ErrorCode, Offset};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// Why a broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A log directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A log directory cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The metadata log cannot be used.
+    #[error(transparent)]
+    Quorum(#[from] QuorumError),
+    /// The metadata log failed while the broker registered.
+    #[error("the metadata log does not take records: see the log above")]
+    NotActive(#[from] NotActive),
+    /// The controller refused the broker.
+    #[error("the controller refused this broker: {0}")]
+    Refused(ErrorCode),
+}
+
+impl Broker {
+    /// Starts a broker: when this returns it leads its partitions and every API can be served.
+    ///
+    /// # Errors
+    /// Every [`StartError`].
+    pub async fn start(
+        settings: Settings,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Broker>, StartError> {
+        let settings = Arc::new(settings);
+        let cluster_id = settings.cluster_id.as_deref();
+        let node_id = settings.node_id;
+        let dirs = Directories::open(disk, &settings.log_dirs, node_id, cluster_id)?;
+        let directories = Arc::new(dirs);
+        let groups = Groups::new(Arc::clone(&clock), settings.group.clone());
+        let publisher = Arc::new(Publisher::new(
+            node_id,
+            Arc::clone(&clock),
+            Arc::clone(&settings),
+            Arc::clone(&directories),
+            Arc::clone(&groups),
+        )?);
+        let (quorum, controller) = open_quorum(&settings, &directories, &clock)?;
+        let previous_epoch = previous_broker_epoch(&directories);
+        directories.remove_clean_shutdown()?;
+        let image = Arc::new(ArcSwap::from_pointee(Image::default()));
+        let stage =
+            MetadataStage::new(Arc::clone(&quorum), Arc::clone(&publisher), Arc::clone(&image));
+        let end = quorum.committed();
+        let controller = Host::new(stage, Arc::clone(&clock), controller, end);
+        let broker_epoch =
+            register(&settings, &directories, &controller, &quorum, previous_epoch).await?;
+        publisher.set_strays_aside();
+        let housekeeping = Housekeeping::new(
+            Arc::clone(&clock),
+            Arc::clone(&settings),
+            Arc::clone(&directories),
+            Arc::clone(&publisher),
+        );
+        let (stopping, stop) = watch::channel(false);
+        let tasks = vec![
+            tokio::spawn(Arc::clone(&housekeeping).run(stop)),
+            tokio::spawn(Arc::clone(&controller).run()),
+        ];
+        Ok(Arc::new(Broker {
+            settings,
+            clock,
+            directories,
+            quorum,
+            controller,
+            publisher,
+            groups,
+            housekeeping,
+            image,
+            broker_epoch,
+            producer_ids: Mutex::new(ProducerIds::default()),
+            stopping,
+            tasks: Mutex::new(tasks),
+        }))
+    }
+}
+
+/// The epoch under which the broker last stopped in order in all directories; -1 after a crash.
+fn previous_broker_epoch(directories: &Directories) -> i64 {
+    let mut epochs = directories.all.iter().map(|log_dir| {
+        let stopped = read_clean_shutdown(directories.disk().as_ref(), &log_dir.path);
+        stopped.ok().flatten().map_or(-1, |clean| clean.broker_epoch)
+    });
+    let first = epochs.next().unwrap_or(-1);
+    if epochs.all(|epoch| epoch == first) { first } else { -1 }
+}
+
+fn open_quorum(
+    settings: &Settings,
+    directories: &Directories,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<Quorum>, Controller), StartError> {
+    let mut controller = Controller::new(ControllerSettings {
+        cluster_id: directories.cluster_id.clone(),
+        ..settings.controller.clone()
+    });
+    let params = QuorumParams {
+        disk: Arc::clone(directories.disk()),
+        clock: Arc::clone(clock),
+        dir: settings.metadata_log_dir.clone(),
+        node_id: settings.node_id,
+        log: Arc::clone(&settings.metadata_log),
+        snapshot_bytes: settings.metadata_snapshot_bytes,
+    };
+    let quorum = Quorum::open(params, &mut controller)?;
+    let is_new = quorum.committed() == Offset(0);
+    quorum.elect()?;
+    controller.advance_to(Offset(quorum.committed().0 - 1));
+    if is_new {
+        let records = bootstrap_records(settings.controller.min_insync_replicas);
+        let mut highest = Controller::new(settings.controller.clone());
+        for record in &records {
+            let entry =
+                Entry { offset: Offset(0), timestamp: clock.now(), record: record.clone() };
+            highest.replay(&entry);
+        }
+        quorum.set_metadata_version(highest.image().features.metadata_version());
+        let now = clock.now();
+        let mut offset = quorum.append(now, &records)?;
+        for record in records {
+            controller.replay(&Entry { offset, timestamp: now, record });
+            offset = offset.plus(1);
+        }
+    }
+    Ok((Arc::new(quorum), controller))
+}
+
+/// Registers controller and broker and unfences the broker; the Image is published on the way.
+async fn register(
+    settings: &Settings,
+    directories: &Directories,
+    controller: &Host<MetadataStage>,
+    quorum: &Quorum,
+    previous_broker_epoch: i64,
+) -> Result<BrokerEpoch, StartError> {
+    let incarnation_id = Uuid::new_v4();
+    let request = ControllerRequest::RegisterController(controller_registration(settings));
+    if let ControllerReply::RegisterController(reply) = controller.call(request).await? {
+        check(reply.error_code)?;
+    }
+    let request = BrokerRegistrationRequest {
+        broker_id: settings.node_id.0,
+        cluster_id: directories.cluster_id.clone(),
+        incarnation_id,
+        listeners: settings
+            .advertised
+            .iter()
+            .map(|listener| broker_registration_request::Listener {
+                name: listener.name.clone(),
+                host: listener.host.clone(),
+                port: listener.port,
+                security_protocol: listener.security_protocol,
+            })
+            .collect(),
+        features: FEATURES
+            .iter()
+            .filter(|feature| feature.name != KRAFT_VERSION)
+            .map(|feature| broker_registration_request::Feature {
+                name: feature.name.to_owned(),
+                min_supported_version: feature.range.min,
+                max_supported_version: feature.range.max,
+            })
+            .collect(),
+        rack: settings.rack.clone(),
+        is_migrating_zk_broker: false,
+        log_dirs: directories.all.iter().map(|log_dir| log_dir.id).collect(),
+        previous_broker_epoch,
+    };
+    let reply = controller.call(ControllerRequest::RegisterBroker(request)).await?;
+    let ControllerReply::RegisterBroker(reply) = reply else {
+        return Err(StartError::Refused(ErrorCode::UnknownServerError));
+    };
+    check(reply.error_code)?;
+    let request = BrokerHeartbeatRequest {
+        broker_id: settings.node_id.0,
+        broker_epoch: reply.broker_epoch,
+        current_metadata_offset: quorum.committed().0 - 1,
+        ..Default::default()
+    };
+    let heartbeat = controller.call(ControllerRequest::BrokerHeartbeat(request)).await?;
+    if let ControllerReply::BrokerHeartbeat(heartbeat) = heartbeat {
+        check(heartbeat.error_code)?;
+    }
+    Ok(BrokerEpoch(reply.broker_epoch))
+}
+
+fn controller_registration(settings: &Settings) -> ControllerRegistrationRequest {
+    ControllerRegistrationRequest {
+        controller_id: settings.node_id.0,
+        incarnation_id: Uuid::new_v4(),
+        zk_migration_ready: false,
+        listeners: settings
+            .controller_listeners
+            .iter()
+            .map(|listener| controller_registration_request::Listener {
+                name: listener.name.clone(),
+                host: listener.host.clone(),
+                port: listener.port,
+                security_protocol: listener.security_protocol,
+            })
+            .collect(),
+        features: FEATURES
+            .iter()
+            .map(|feature| controller_registration_request::Feature {
+                name: feature.name.to_owned(),
+                min_supported_version: feature.range.min,
+                max_supported_version: feature.range.max,
+            })
+            .collect(),
+    }
+}
+
+fn check(code: i16) -> Result<(), StartError> {
+    match ErrorCode::from_code(code) {
+        ErrorCode::None => Ok(()),
+        code => Err(StartError::Refused(code)),
+    }
+}
