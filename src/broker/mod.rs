@@ -48,9 +48,7 @@ use host::Host;
 use housekeeping::Housekeeping;
 use metadata::MetadataStage;
 use ottla_protocol::messages::AllocateProducerIdsRequest;
-use ottla_protocol::{
-    BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, TopicId,
-};
+use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, TopicId};
 use parking_lot::Mutex;
 use publisher::Publisher;
 use quorum::Quorum;

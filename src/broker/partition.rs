@@ -3,6 +3,7 @@
 //! Invariants: a Partition is the only writer of its Log; its lock is held for one append or one look-up and never across an
 //! `.await`; the offsets that other threads read (`high_watermark`, `log_end_offset`) are published while it is held.
 
+use super::replay::{self, ReplayError};
 use crate::env::Clock;
 use crate::log::{
     AbortedTransaction, ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin,
@@ -10,7 +11,6 @@ use crate::log::{
     TransactionCheck,
 };
 use crate::machines::replica::{Effect, Event, Replica, Role};
-use super::replay::{self, ReplayError};
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId};

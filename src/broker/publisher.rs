@@ -130,7 +130,11 @@ impl Publisher {
     }
 
     /// Opens and leads partitions, on as many threads as there are processors when there are many.
-    fn open_all(&self, image: &Image, jobs: Vec<(Arc<TopicImage>, i32, Arc<PartitionRegistration>)>) {
+    fn open_all(
+        &self,
+        image: &Image,
+        jobs: Vec<(Arc<TopicImage>, i32, Arc<PartitionRegistration>)>,
+    ) {
         const FEW: usize = 64;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         if jobs.len() <= FEW || threads == 1 {

@@ -8,9 +8,9 @@
 //! quorum takes no more records.
 
 use super::host::NotActive;
+use super::replay::{ReplayError, replay_log};
 use super::snapshots::{self, SnapshotId};
 use crate::env::{Clock, Disk};
-use super::replay::{ReplayError, replay_log};
 use crate::log::{
     AppendContext, AppendError, AppendOrigin, Log, LogConfig, LogParams, RecoveryError,
     StorageError, TransactionCheck,
@@ -19,9 +19,9 @@ use crate::machines::metadata::{Controller, Image, record_version};
 use crate::machines::{Entry, Machine};
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
-use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
 use ottla_protocol::messages::LeaderChangeMessage;
 use ottla_protocol::messages::leader_change_message::Voter;
+use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::metadata::{decode_metadata_record, encode_metadata_record};
 use ottla_protocol::{
@@ -125,10 +125,7 @@ impl Quorum {
     ///
     /// # Errors
     /// Every [`QuorumError`].
-    pub fn open(
-        params: QuorumParams,
-        controller: &mut Controller,
-    ) -> Result<Quorum, QuorumError> {
+    pub fn open(params: QuorumParams, controller: &mut Controller) -> Result<Quorum, QuorumError> {
         let dir = params.dir.join(METADATA_DIR);
         let file_error = |path: &Path| {
             let path = path.to_owned();
@@ -151,15 +148,15 @@ impl Quorum {
         })?;
         let mut log = log;
         if log.log_end_offset() < start {
-            log.truncate_fully_and_start_at(start, params.clock.now()).map_err(ReplayError::from)?;
+            log.truncate_fully_and_start_at(start, params.clock.now())
+                .map_err(ReplayError::from)?;
         }
         let logged = log.latest_epoch().unwrap_or(LeaderEpoch(0));
         let epoch = stored_epoch(params.disk.as_ref(), &dir)?.max(logged);
         let from = start.max(log.log_start_offset());
         replay_into(&log, from, controller)?;
         let end = log.log_end_offset();
-        let owned =
-            Owned { log, epoch, snapshot, bytes_since_snapshot: 0, failed: false };
+        let owned = Owned { log, epoch, snapshot, bytes_since_snapshot: 0, failed: false };
         let committed = AtomicI64::new(end.0);
         let metadata_version = AtomicI16::new(controller.image().features.metadata_version());
         Ok(Quorum { params, dir, owned: Mutex::new(owned), committed, metadata_version })

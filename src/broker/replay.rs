@@ -53,8 +53,7 @@ pub fn replay(
     let mut next = from;
     while next < end {
         let Some(slice) = region(next, CHUNK)? else { return Ok(()) };
-        let bytes =
-            slice.to_bytes().map_err(|source| ReplayError::Io { offset: next, source })?;
+        let bytes = slice.to_bytes().map_err(|source| ReplayError::Io { offset: next, source })?;
         let before = next;
         for batch in batches(&bytes) {
             let (header, batch) = match batch {

@@ -9,8 +9,8 @@ use crate::env::Disk;
 use crate::machines::metadata::{Controller, Image, record_version};
 use bytes::Bytes;
 use ottla_protocol::batch::batches;
-use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::messages::{SnapshotFooterRecord, SnapshotHeaderRecord};
+use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::metadata::encode_metadata_record;
 use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
@@ -103,10 +103,13 @@ pub fn write(
         batch.push(now, Some(&record.key()), Some(&record.value()), &[]);
         batch.build()
     };
-    bytes.extend_from_slice(&control(next, ControlRecord::SnapshotHeader(SnapshotHeaderRecord {
-        version: 0,
-        last_contained_log_timestamp: now.0,
-    })));
+    bytes.extend_from_slice(&control(
+        next,
+        ControlRecord::SnapshotHeader(SnapshotHeaderRecord {
+            version: 0,
+            last_contained_log_timestamp: now.0,
+        }),
+    ));
     next = next.plus(1);
     for records in image.to_records().chunks(BATCH_RECORDS) {
         let params =
@@ -119,7 +122,10 @@ pub fn write(
         next = batch.next_offset();
         bytes.extend_from_slice(&batch.build());
     }
-    bytes.extend_from_slice(&control(next, ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 })));
+    bytes.extend_from_slice(&control(
+        next,
+        ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 }),
+    ));
     let path = dir.join(id.file_name());
     disk.write_atomic(&path, &bytes).map_err(failed(&path))
 }

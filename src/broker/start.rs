@@ -143,8 +143,7 @@ fn open_quorum(
         let records = bootstrap_records(settings.controller.min_insync_replicas);
         let mut highest = Controller::new(settings.controller.clone());
         for record in &records {
-            let entry =
-                Entry { offset: Offset(0), timestamp: clock.now(), record: record.clone() };
+            let entry = Entry { offset: Offset(0), timestamp: clock.now(), record: record.clone() };
             highest.replay(&entry);
         }
         quorum.set_metadata_version(highest.image().features.metadata_version());
