@@ -145,7 +145,7 @@ impl Log {
     }
 
     fn check_writable(&self) -> Result<(), AppendError> {
-        if self.is_offline { Err(AppendError::Offline) } else { Ok(()) }
+        if self.is_offline || self.is_closed { Err(AppendError::Offline) } else { Ok(()) }
     }
 
     /// The state of the batch's producer after it, or where the batch lies already.
@@ -335,7 +335,7 @@ impl Log {
     }
 
     /// `partition.metadata` comes before any record, so that every record's topic is known.
-    fn write_metadata_file(&mut self) -> Result<(), StorageError> {
+    pub(super) fn write_metadata_file(&mut self) -> Result<(), StorageError> {
         if self.has_metadata_file || self.topic_id.is_nil() {
             return Ok(());
         }

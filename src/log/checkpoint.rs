@@ -271,6 +271,19 @@ pub fn partition_dir(log_dir: &Path, topic: &str, partition: i32) -> PathBuf {
     log_dir.join(format!("{topic}-{partition}"))
 }
 
+/// What a partition's directory is renamed to when its topic is deleted; `unique` is a fresh random id.
+pub fn deleted_partition_dir(
+    log_dir: &Path,
+    topic: &str,
+    partition: i32,
+    unique: uuid::Uuid,
+) -> PathBuf {
+    let suffix = format!("-{partition}.{}-delete", unique.simple());
+    // A file name has at most 255 bytes.
+    let topic = topic.get(..255 - suffix.len()).unwrap_or(topic);
+    log_dir.join(format!("{topic}{suffix}"))
+}
+
 /// Topic and partition of a partition's directory name; `None` for other names, `-delete`, `-future` and `-stray`
 /// among them.
 pub fn parse_partition_dir(name: &str) -> Option<PartitionKey> {

@@ -100,8 +100,8 @@ pub enum AppendError {
     /// A file operation failed: KAFKA_STORAGE_ERROR.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// An earlier failure closed this log: KAFKA_STORAGE_ERROR.
-    #[error("the log is offline after an earlier failure")]
+    /// The log is closed, or an earlier failure stopped its writes: KAFKA_STORAGE_ERROR.
+    #[error("the log is closed or offline after an earlier failure")]
     Offline,
 }
 

@@ -68,12 +68,19 @@ impl Log {
         self.epochs.write_if_changed(&directory)?;
         let first = self.floor_segment(self.recovery_point).unwrap_or(0);
         let mut files = Vec::new();
-        for segment in &mut self.segments[first..] {
+        let count = self.segments.len();
+        for (n, segment) in self.segments.iter_mut().enumerate().skip(first) {
             if segment.base_offset >= up_to {
                 break;
             }
-            segment.write_indexes(&directory)?;
-            files.extend(segment.files_to_sync(&directory)?);
+            // The segment that the recovery point lies in is validated and indexed anew after a crash: of the last
+            // one only the batches need to be durable.
+            if n + 1 == count {
+                files.extend(segment.log_to_sync(&directory)?);
+            } else {
+                segment.write_indexes(&directory)?;
+                files.extend(segment.files_to_sync(&directory)?);
+            }
         }
         Ok(FlushJob { up_to, files, directory })
     }
@@ -112,21 +119,33 @@ impl Log {
     /// # Errors
     /// A write or sync failed: the shutdown is not a clean one.
     pub fn close(&mut self, now: Timestamp) -> Result<(), StorageError> {
-        if self.is_offline {
+        if self.is_offline || self.is_closed {
             return Ok(());
         }
         let directory = self.directory.clone();
         self.complete_files(&directory).map_err(|e| self.fail(e))?;
         self.flush(now)?;
+        self.sync_active_indexes(&directory).map_err(|e| self.fail(e))?;
         directory.sync_if_changed().map_err(|e| self.fail(e))?;
         for segment in &self.segments {
             segment.close_files();
         }
-        self.is_offline = true;
+        self.is_closed = true;
+        Ok(())
+    }
+
+    /// A clean shutdown promises sound indexes of every segment.
+    fn sync_active_indexes(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        for file in self.active().files_to_sync(directory)? {
+            file.sync().map_err(|e| StorageError::new("sync", &directory.path(), e))?;
+        }
         Ok(())
     }
 
     fn complete_files(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        if !self.topic_id.is_nil() {
+            self.write_metadata_file()?;
+        }
         self.active().finish(directory)?;
         self.epochs.write_if_changed(directory)?;
         self.producers.take_snapshot(directory)?;

@@ -73,6 +73,8 @@ pub struct Log {
     last_flush: Timestamp,
     /// A write or a sync failed: nothing more is written.
     is_offline: bool,
+    /// [`Log::close`] has run.
+    is_closed: bool,
     /// `partition.metadata` lies in the directory.
     has_metadata_file: bool,
     recovered: RecoveryReport,
@@ -246,5 +248,7 @@ impl Log {
     }
 }
 
+#[cfg(test)]
+mod proptests;
 #[cfg(test)]
 mod tests;

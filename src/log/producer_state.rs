@@ -364,7 +364,7 @@ impl ProducerState {
     pub(crate) fn on_high_watermark(&mut self, high_watermark: Offset) {
         if !self.unreplicated.is_empty() {
             self.unreplicated
-                .retain(|_, txn| !txn.last_offset.is_some_and(|last| last < high_watermark));
+                .retain(|_, txn| txn.last_offset.is_none_or(|last| last >= high_watermark));
         }
     }
 

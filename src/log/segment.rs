@@ -421,7 +421,15 @@ impl Segment {
         Ok(())
     }
 
-    /// The files to sync so that every batch is durable.
+    /// The `.log` file, where it has batches.
+    pub(crate) fn log_to_sync(
+        &self,
+        directory: &Directory,
+    ) -> Result<Option<Arc<dyn DiskFile>>, StorageError> {
+        if self.size > 0 { self.file(directory).map(Some) } else { Ok(None) }
+    }
+
+    /// The files to sync so that every batch and index entry is durable.
     pub(crate) fn files_to_sync(
         &self,
         directory: &Directory,

@@ -403,3 +403,6 @@ fn timestamp_error(
         "Invalid timestamp type in message. Producer should not set timestamp type to LogAppendTime.".to_owned()
     })
 }
+
+#[cfg(test)]
+mod tests;
