@@ -5,6 +5,16 @@
 //! and Fetch sends file regions.
 
 mod api_versions;
+mod delete_groups;
+mod describe_groups;
+mod heartbeat;
+mod join_group;
+mod leave_group;
+mod list_groups;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
+mod sync_group;
 
 use super::Shared;
 use crate::broker::Broker;
@@ -125,6 +135,16 @@ pub(crate) fn begin<'a>(
 fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>> {
     Some(match api {
         ApiKey::ApiVersions => call(ctx, body, api_versions::handle),
+        ApiKey::OffsetCommit => call(ctx, body, offset_commit::handle),
+        ApiKey::OffsetFetch => call(ctx, body, offset_fetch::handle),
+        ApiKey::JoinGroup => call(ctx, body, join_group::handle),
+        ApiKey::Heartbeat => call(ctx, body, heartbeat::handle),
+        ApiKey::LeaveGroup => call(ctx, body, leave_group::handle),
+        ApiKey::SyncGroup => call(ctx, body, sync_group::handle),
+        ApiKey::DescribeGroups => call(ctx, body, describe_groups::handle),
+        ApiKey::ListGroups => call(ctx, body, list_groups::handle),
+        ApiKey::DeleteGroups => call(ctx, body, delete_groups::handle),
+        ApiKey::OffsetDelete => call(ctx, body, offset_delete::handle),
         _ => return None,
     })
 }
