@@ -1,4 +1,5 @@
-//! DeleteGroups (key 42), versions 0-3: deletes groups without members, with their offsets (KIP-229).
+//! DeleteGroups (api key 42), versions 0-3: deletes groups without members, with their offsets
+//! (KIP-229).
 //!
 //! - v1: as v0. - v2: flexible. - v3: an error message for each group.
 //!

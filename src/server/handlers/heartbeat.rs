@@ -1,4 +1,5 @@
-//! Heartbeat (key 12), versions 0-4: a member of a classic group lives, and learns whether to join again.
+//! Heartbeat (api key 12), versions 0-4: a member of a classic group lives, and learns whether to
+//! join again.
 //!
 //! - v1: throttle time. - v2: as v1. - v3: static members (KIP-345). - v4: flexible.
 //!

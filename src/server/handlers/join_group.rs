@@ -1,11 +1,14 @@
-//! JoinGroup (key 11), versions 0-9: a member joins a classic group and waits for its next generation.
+//! JoinGroup (api key 11), versions 0-9: a member joins a classic group and waits for its next
+//! generation.
 //!
-//! - v0: no rebalance time-out; the session time-out stands for it. - v1: rebalance time-out (KIP-62). - v2: throttle time.
+//! - v0: no rebalance time-out; the session time-out stands for it. - v1: rebalance time-out
+//!   (KIP-62). - v2: throttle time.
 //! - v3: as v2. - v4: MEMBER_ID_REQUIRED (KIP-394). - v5: static members (KIP-345). - v6: flexible.
-//! - v7: protocol type and name in the answer (KIP-559). - v8: reason (KIP-800). - v9: skip assignment (KIP-814).
+//! - v7: protocol type and name in the answer (KIP-559). - v8: reason (KIP-800). - v9: skip
+//!   assignment (KIP-814).
 //!
-//! Known differences from Kafka: a request that waits is answered REBALANCE_IN_PROGRESS when its member asks again on
-//! another connection; Kafka never answers it.
+//! Known differences from Kafka: a request that waits is answered REBALANCE_IN_PROGRESS when its
+//! member asks again on another connection; Kafka never answers it.
 
 use super::RequestContext;
 use crate::broker::{GroupRequest, GroupResponse, Join};
@@ -32,7 +35,8 @@ pub async fn handle(ctx: &RequestContext, mut request: JoinGroupRequest) -> Join
     })
 }
 
-/// An address as Java writes it, which is what tools show as a member's host: `/10.0.0.1`, `/0:0:0:0:0:0:0:1`.
+/// An address as Java writes it, which is what tools show as a member's host: `/10.0.0.1`,
+/// `/0:0:0:0:0:0:0:1`.
 fn host_text(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => format!("/{address}"),

@@ -1,7 +1,7 @@
-//! LeaveGroup (key 13), versions 0-5: members leave a classic group.
+//! LeaveGroup (api key 13), versions 0-5: members leave a classic group.
 //!
-//! - v0-2: one member, whose error is the answer's. - v1: throttle time. - v3: several members, also by group instance
-//!   (KIP-345). - v4: flexible. - v5: reason (KIP-800).
+//! - v0-2: one member, whose error is the answer's. - v1: throttle time. - v3: several members,
+//!   also by group instance (KIP-345). - v4: flexible. - v5: reason (KIP-800).
 //!
 //! Known differences from Kafka: none.
 

@@ -1,6 +1,7 @@
-//! ListGroups (key 16), versions 0-5: the groups that this broker coordinates.
+//! ListGroups (api key 16), versions 0-5: the groups that this broker coordinates.
 //!
-//! - v1: throttle time. - v2: as v1. - v3: flexible. - v4: filter by state, and the state in the answer (KIP-518).
+//! - v1: throttle time. - v2: as v1. - v3: flexible. - v4: filter by state, and the state in the
+//!   answer (KIP-518).
 //! - v5: filter by type, and the type in the answer (KIP-848).
 //!
 //! Known differences from Kafka: none.

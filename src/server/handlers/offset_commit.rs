@@ -1,6 +1,7 @@
-//! OffsetCommit (key 8), versions 2-10: commits a group's offsets.
+//! OffsetCommit (api key 8), versions 2-10: commits a group's offsets.
 //!
-//! - v2-4: a retention of its own. - v3: throttle time. - v4: as v3. - v5: no retention any more (KIP-211).
+//! - v2-4: a retention of its own. - v3: throttle time. - v4: as v3. - v5: no retention any more
+//!   (KIP-211).
 //! - v6: leader epochs (KIP-320). - v7: static members (KIP-345). - v8: flexible.
 //! - v9: GROUP_ID_NOT_FOUND, STALE_MEMBER_EPOCH (KIP-848). - v10: topic ids instead of names.
 //!
@@ -50,7 +51,8 @@ pub async fn handle(
     response
 }
 
-/// Puts the partitions that do not exist into the response; answers the topic with the others, if there are any.
+/// Puts the partitions that do not exist into the response; answers the topic with the others, if
+/// there are any.
 fn check(
     image: &Image,
     version: i16,

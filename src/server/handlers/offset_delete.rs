@@ -1,4 +1,5 @@
-//! OffsetDelete (key 47), version 0: deletes a group's offsets of topics that it does not read any more (KIP-496).
+//! OffsetDelete (api key 47), version 0: deletes a group's offsets of topics that it does not read
+//! any more (KIP-496).
 //!
 //! Known differences from Kafka: none.
 
@@ -44,7 +45,8 @@ pub async fn handle(
     }
 }
 
-/// Puts the partitions that do not exist into the response; answers the topic with the others, if there are any.
+/// Puts the partitions that do not exist into the response; answers the topic with the others, if
+/// there are any.
 fn check(
     image: &Image,
     mut topic: OffsetDeleteRequestTopic,

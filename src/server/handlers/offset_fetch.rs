@@ -1,11 +1,13 @@
-//! OffsetFetch (key 9), versions 1-10: what groups have committed.
+//! OffsetFetch (api key 9), versions 1-10: what groups have committed.
 //!
-//! - v1: errors only with partitions. - v2: all topics (null); a top-level error. - v3: throttle time. - v4: as v3.
-//! - v5: leader epochs (KIP-320). - v6: flexible. - v7: `require_stable` (KIP-447). - v8: several groups (KIP-709).
+//! - v1: errors only with partitions. - v2: all topics (null); a top-level error. - v3: throttle
+//!   time. - v4: as v3.
+//! - v5: leader epochs (KIP-320). - v6: flexible. - v7: `require_stable` (KIP-447). - v8: several
+//!   groups (KIP-709).
 //! - v9: member id and epoch (KIP-848). - v10: topic ids instead of names.
 //!
-//! Offsets are always stable: an answer waits until what it rests on is committed, and transactions do not commit
-//! offsets yet.
+//! Offsets are always stable: an answer waits until what it rests on is committed, and transactions
+//! do not commit offsets yet.
 //!
 //! Known differences from Kafka: none.
 

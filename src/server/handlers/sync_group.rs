@@ -1,10 +1,11 @@
-//! SyncGroup (key 14), versions 0-5: a member of a classic group gets its assignment, which the leader brings.
+//! SyncGroup (api key 14), versions 0-5: a member of a classic group gets its assignment, which the
+//! leader brings.
 //!
 //! - v1: throttle time. - v2: as v1. - v3: static members (KIP-345). - v4: flexible.
 //! - v5: protocol type and name, which must be there (KIP-559).
 //!
-//! Known differences from Kafka: a request that waits is answered when its member leaves or asks again on another
-//! connection; Kafka never answers it.
+//! Known differences from Kafka: a request that waits is answered when its member leaves or asks
+//! again on another connection; Kafka never answers it.
 
 use super::RequestContext;
 use crate::broker::{GroupRequest, GroupResponse};
