@@ -180,6 +180,7 @@ fn controller(config: &Config) -> ControllerSettings {
         min_insync_replicas: integer("min.insync.replicas").unwrap_or(1) as i32,
         unclean_leader_election: unclean == Some(Value::Boolean(true)),
         // The only broker is this process: it needs no heartbeats to itself.
+        values: config.values.clone(),
         session_timeout_ms: None,
     }
 }
