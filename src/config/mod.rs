@@ -8,10 +8,14 @@
 //!
 //! Source: Kafka's documentation, "Broker Configs"; KIP-226 (dynamic broker configuration).
 
+mod check;
+pub mod describe;
 mod error;
 pub mod key;
 pub mod listeners;
+pub mod rules;
 pub mod table;
+pub mod topic;
 pub mod typed;
 pub mod value;
 pub mod values;
@@ -20,6 +24,7 @@ pub use error::ConfigError;
 pub use key::{Key, Kind, Scope, Support, Update};
 pub use listeners::{Listener, Listeners, SecurityProtocol};
 pub use table::{all, find};
+pub use topic::{Dynamic, Overrides, TopicConfig};
 pub use typed::{
     CleanerConfig, GroupDefaults, LogHousekeeping, MetadataLogConfig, OffsetsConfig,
     ReplicationConfig, ShareStateConfig, SocketConfig, TopicDefaults, TransactionConfig,
@@ -145,6 +150,8 @@ impl Config {
             replication: ReplicationConfig::read(&values)?,
             values,
         };
+        topic::check_defaults(&config)?;
+        check::all(&config)?;
         Ok(config)
     }
 }
