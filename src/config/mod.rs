@@ -13,6 +13,8 @@ pub mod describe;
 mod error;
 pub mod key;
 pub mod listeners;
+pub mod properties;
+pub mod read;
 pub mod rules;
 pub mod table;
 pub mod topic;
@@ -23,6 +25,7 @@ pub mod values;
 pub use error::ConfigError;
 pub use key::{Key, Kind, Scope, Support, Update};
 pub use listeners::{Listener, Listeners, SecurityProtocol};
+pub use read::{Loaded, load};
 pub use table::{all, find};
 pub use topic::{Dynamic, Overrides, TopicConfig};
 pub use typed::{
@@ -33,7 +36,7 @@ pub use value::Value;
 pub use values::{Given, Source, Values};
 
 use std::path::PathBuf;
-use values::typed as read;
+use values::typed;
 
 /// A voter of `controller.quorum.voters`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,10 +120,10 @@ impl Config {
     pub fn from_values(mut values: Values) -> Result<Self, ConfigError> {
         limit_replication_of_internal_topics(&mut values);
         let (node_id, is_node_id_given) = node_id(&values)?;
-        let roles: Vec<String> = read(&values, "process.roles")?;
+        let roles: Vec<String> = typed(&values, "process.roles")?;
         let has_role = |role: &str| roles.is_empty() || roles.iter().any(|name| name == role);
         let log_dirs = log_dirs(&values)?;
-        let metadata_log_dir = match read::<Option<String>>(&values, "metadata.log.dir")? {
+        let metadata_log_dir = match typed::<Option<String>>(&values, "metadata.log.dir")? {
             Some(dir) => PathBuf::from(dir),
             None => log_dirs.first().cloned().unwrap_or_default(),
         };
@@ -129,15 +132,15 @@ impl Config {
             is_node_id_given,
             is_broker: has_role("broker"),
             is_controller: has_role("controller"),
-            cluster_id: read(&values, "ottla.cluster.id")?,
-            rack: read(&values, "broker.rack")?,
+            cluster_id: typed(&values, "ottla.cluster.id")?,
+            rack: typed(&values, "broker.rack")?,
             listeners: Listeners::read(&values)?,
             quorum_voters: quorum_voters(&values)?,
-            quorum_bootstrap_servers: read(&values, "controller.quorum.bootstrap.servers")?,
-            zookeeper_connect: read(&values, "zookeeper.connect")?,
+            quorum_bootstrap_servers: typed(&values, "controller.quorum.bootstrap.servers")?,
+            zookeeper_connect: typed(&values, "zookeeper.connect")?,
             log_dirs,
             metadata_log_dir,
-            log_level: read(&values, "ottla.log.level")?,
+            log_level: typed(&values, "ottla.log.level")?,
             socket: SocketConfig::read(&values)?,
             topics: TopicDefaults::read(&values)?,
             logs: LogHousekeeping::read(&values)?,
@@ -186,8 +189,8 @@ fn limit_replication_of_internal_topics(values: &mut Values) {
 }
 
 fn node_id(values: &Values) -> Result<(i32, bool), ConfigError> {
-    let node: Option<i32> = read(values, "node.id")?;
-    let broker: i32 = read(values, "broker.id")?;
+    let node: Option<i32> = typed(values, "node.id")?;
+    let broker: i32 = typed(values, "broker.id")?;
     match (node, broker) {
         (Some(node), -1) => Ok((node, true)),
         (Some(node), broker) if broker == node => Ok((node, true)),
@@ -199,9 +202,9 @@ fn node_id(values: &Values) -> Result<(i32, bool), ConfigError> {
 }
 
 fn log_dirs(values: &Values) -> Result<Vec<PathBuf>, ConfigError> {
-    let many: Vec<String> = read(values, "log.dirs")?;
+    let many: Vec<String> = typed(values, "log.dirs")?;
     let dirs = match many.is_empty() {
-        true => read(values, "log.dir")?,
+        true => typed(values, "log.dir")?,
         false => many,
     };
     if dirs.is_empty() {
@@ -220,7 +223,7 @@ fn quorum_voters(values: &Values) -> Result<Vec<Voter>, ConfigError> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Some(Voter { id: id.parse().ok()?, host: host.to_owned(), port: port.parse().ok()? })
     };
-    let texts: Vec<String> = read(values, NAME)?;
+    let texts: Vec<String> = typed(values, NAME)?;
     texts
         .iter()
         .map(|text| {

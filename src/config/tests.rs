@@ -193,3 +193,77 @@ fn listeners_of_old_files_become_todays() {
     assert_eq!(listeners.broker[0].host, "::1");
     assert_eq!(listeners.controller[0].port, 9093);
 }
+
+/// What the sample files of Kafka's releases and old tutorials set: keys and values only.
+const SAMPLES: &[(&str, &str)] = &[
+    ("tutorial-0.8", include_str!("testdata/tutorial-0.8.properties")),
+    ("tutorial-2014", include_str!("testdata/tutorial-2014.properties")),
+    ("sample-2.8", include_str!("testdata/sample-2.8.properties")),
+    ("sample-3.9-kraft", include_str!("testdata/sample-3.9-kraft.properties")),
+    ("sample-4.3", include_str!("testdata/sample-4.3.properties")),
+];
+
+#[test]
+fn sample_files_of_every_age_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (name, text) in SAMPLES {
+        let path = dir.path().join(format!("{name}.properties"));
+        std::fs::write(&path, text).expect("written");
+        let loaded = load(&crate::env::RealDisk, Some(&path), &[]);
+        let loaded = loaded.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(loaded.warnings, [""; 0], "{name}");
+        let ports: Vec<u16> =
+            loaded.config.listeners.broker.iter().map(|listener| listener.port).collect();
+        assert_eq!(ports, [9092], "{name}");
+        assert_eq!(loaded.config.offsets.topic_replication_factor, 1, "{name}");
+    }
+}
+
+fn load_text(name: &str, text: &str, overrides: &[&str]) -> Result<Loaded, String> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).expect("written");
+    let overrides: Vec<String> = overrides.iter().map(|pair| (*pair).to_owned()).collect();
+    load(&crate::env::RealDisk, Some(&path), &overrides).map_err(|error| error.to_string())
+}
+
+#[test]
+fn an_unknown_key_warns_in_properties_and_is_an_error_in_toml() {
+    let loaded = load_text("a.properties", "num.partitons=3\nlog.dirs=x\n", &[]).expect("loads");
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].contains("is num.partitions meant?"), "{:?}", loaded.warnings);
+    let error = load_text("a.toml", "# x\nnum.partitons = 3\n", &[]).expect_err("refused");
+    assert!(error.contains("a.toml:2") && error.contains("is num.partitions meant?"), "{error}");
+}
+
+#[test]
+fn the_last_value_wins_and_overrides_win_over_files() {
+    let text = "num.partitions=3\nnum.partitions=4\n";
+    let partitions = |overrides: &[&str]| {
+        load_text("a.properties", text, overrides).map(|l| l.config.topics.num_partitions)
+    };
+    assert_eq!(partitions(&[]), Ok(4));
+    assert_eq!(partitions(&["num.partitions=5"]), Ok(5));
+    assert!(partitions(&["num.partitions"]).is_err());
+    let error = partitions(&["num.partitions=0"]).expect_err("refused");
+    assert!(error.starts_with("--override"), "{error}");
+    let error = load_text("a.properties", "\n\nnum.partitions=0", &[]).expect_err("refused");
+    assert!(error.contains("a.properties:3: "), "{error}");
+}
+
+#[test]
+fn toml_is_read_with_dotted_keys_tables_and_lists() {
+    let text = "node.id = 7\nlisteners = [\"PLAINTEXT://:1\"]\n[log]\nretention.hours = 2\n";
+    let config = load_text("a.toml", text, &[]).expect("loads").config;
+    assert_eq!(config.node_id, 7);
+    assert_eq!(config.listeners.broker[0].port, 1);
+    let given = config.values.given("log.retention.hours").expect("given");
+    assert!(matches!(given.source, Source::File { line: 4, .. }), "{given:?}");
+    assert!(load_text("a.toml", "node.id = ", &[]).expect_err("refused").contains("a.toml:1"));
+}
+
+#[test]
+fn looked_up_values_are_refused_with_the_reason() {
+    let error = load_text("a.properties", "log.dirs=${env:DIR}", &[]).expect_err("refused");
+    assert!(error.contains("log.dirs=${env:DIR}: refused"), "{error}");
+}
