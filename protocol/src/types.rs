@@ -105,6 +105,11 @@ pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 /// Its fixed topic id.
 pub const CLUSTER_METADATA_TOPIC_ID: TopicId = uuid::Uuid::from_u128(1);
 
+/// Whether Kafka itself keeps its state in the topic: clients may not write to it.
+pub fn is_internal_topic(name: &str) -> bool {
+    matches!(name, GROUP_METADATA_TOPIC | TRANSACTION_STATE_TOPIC | SHARE_STATE_TOPIC)
+}
+
 /// A UUID as Kafka prints it: 22 characters of unpadded URL-safe base64.
 pub fn uuid_to_text(id: uuid::Uuid) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -298,10 +298,13 @@ impl SendQueue {
         &mut self.bytes
     }
 
-    /// Puts a region of a file after all that is queued.
-    pub fn push_file(&mut self, region: FileRegion) {
+    /// Puts a region of a file before the byte at `at` of [`SendQueue::bytes_mut`], after all earlier regions.
+    pub fn push_file(&mut self, at: usize, region: FileRegion) {
+        debug_assert!(
+            at <= self.bytes.len() && self.regions.last().is_none_or(|last| last.0 <= at)
+        );
         if region.len > 0 {
-            self.regions.push((self.bytes.len(), region));
+            self.regions.push((at, region));
         }
     }
 

@@ -249,8 +249,6 @@ impl Log {
 }
 
 #[cfg(test)]
-mod faults;
-#[cfg(test)]
 mod proptests;
 #[cfg(test)]
 mod tests;

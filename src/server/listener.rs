@@ -2,7 +2,7 @@
 //!
 //! Invariant: every connection's task belongs to its listener's task set, and [`Server::stop`] waits for all of them.
 
-use super::{Limits, RequestContext, Shared, connection};
+use super::{Limits, RequestContext, Settings, Shared, connection};
 use crate::broker::Broker;
 use crate::env::net::{Connection, ListenError, ListenOptions, Listener};
 use ottla_protocol::apis::ListenerType;
@@ -26,8 +26,19 @@ pub struct ListenerParams {
     pub port: u16,
     /// Whether it is one of `controller.listener.names`, which serve the controller's APIs only.
     pub listener_type: ListenerType,
+    /// Whether `advertised.listeners` names it; where not, clients are answered with the address that they dialled.
+    pub advertised: Advertised,
     /// Socket settings.
     pub options: ListenOptions,
+}
+
+/// Where clients are sent that came by a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advertised {
+    /// To the address that this broker is registered with.
+    AsRegistered,
+    /// To the address that they dialled.
+    AsDialled,
 }
 
 /// A listener that holds its port but accepts nothing yet.
@@ -36,6 +47,7 @@ pub struct BoundListener {
     listener: Listener,
     name: Arc<str>,
     listener_type: ListenerType,
+    advertised: Advertised,
 }
 
 impl BoundListener {
@@ -49,6 +61,7 @@ impl BoundListener {
             listener,
             name: params.name.as_str().into(),
             listener_type: params.listener_type,
+            advertised: params.advertised,
         })
     }
 
@@ -75,11 +88,16 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Server {
     /// Starts to accept on every listener.
-    pub fn start(broker: Arc<Broker>, limits: Limits, listeners: Vec<BoundListener>) -> Server {
+    pub fn start(
+        broker: Arc<Broker>,
+        limits: Limits,
+        settings: Settings,
+        listeners: Vec<BoundListener>,
+    ) -> Server {
         // A semaphore has fewer permits than a usize has values.
         let slots = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
         let slots = Arc::new(slots);
-        let shared = Arc::new(Shared::new(limits));
+        let shared = Arc::new(Shared::new(limits, settings));
         let accepting = listeners
             .into_iter()
             .map(|bound| {
@@ -213,6 +231,7 @@ impl Acceptor {
             local: connection.local(),
             listener: self.bound.name.clone(),
             listener_type: self.bound.listener_type,
+            is_dialled_address_advertised: self.bound.advertised == Advertised::AsDialled,
             shared: self.shared.clone(),
         };
         async move {

@@ -7,43 +7,39 @@ mod connection;
 mod fetch_session;
 pub mod handlers;
 mod listener;
+mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use handlers::RequestContext;
-pub use listener::{BoundListener, ListenerParams, Server};
+pub use handlers::{Node, RequestContext};
+pub use listener::{Advertised, BoundListener, ListenerParams, Server};
+pub use settings::{Limits, Settings, listeners};
 
+use fetch_session::FetchSessions;
 use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// What bounds connections and their requests.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// `socket.request.max.bytes`.
-    pub request_bytes_max: usize,
-    /// `connections.max.idle.ms`; `None` never closes.
-    pub idle_max: Option<Duration>,
-    /// `max.connections` of the broker.
-    pub connections_max: usize,
-    /// `max.connections.per.ip`.
-    pub connections_per_ip_max: usize,
-    /// `max.connections.per.ip.overrides`: (host, connections).
-    pub connections_per_ip_overrides: Vec<(std::net::IpAddr, usize)>,
-}
-
 /// What all connections of a server share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) limits: Limits,
+    pub(crate) settings: Settings,
+    pub(crate) fetch_sessions: FetchSessions,
     pub(crate) refusals: RateLimit,
     stopping: watch::Sender<bool>,
 }
 
 impl Shared {
-    fn new(limits: Limits) -> Shared {
-        Shared { limits, refusals: RateLimit::default(), stopping: watch::Sender::new(false) }
+    fn new(limits: Limits, settings: Settings) -> Shared {
+        Shared {
+            limits,
+            fetch_sessions: FetchSessions::new(settings.fetch_session_slots),
+            settings,
+            refusals: RateLimit::default(),
+            stopping: watch::Sender::new(false),
+        }
     }
 
     /// Completes when the server goes down: whatever waits is then answered with what there is.

@@ -2,9 +2,7 @@
 //!
 //! Not here: consensus and the log (`broker/quorum.rs`), publishing to partitions (`broker/publisher.rs`).
 
-pub mod config_rules;
 pub mod controller;
-pub mod effective;
 pub mod features;
 pub mod image;
 pub mod placement;
@@ -13,6 +11,7 @@ pub mod shared_map;
 
 pub use controller::{
     ApiError, Controller, ControllerEffect, ControllerReply, ControllerRequest, ControllerSettings,
+    validate_topic_name,
 };
 pub use features::{bootstrap_records, record_version};
 pub use image::Image;

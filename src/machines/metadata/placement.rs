@@ -74,31 +74,19 @@ pub fn place(
              positive."
         ));
     }
-    let usable: Vec<&BrokerRegistration> =
-        cluster.brokers.values().filter(|broker| !is_cordoned(broker)).collect();
-    let unfenced = usable.iter().filter(|broker| !broker.fenced).count();
+    let unfenced = cluster.unfenced().count();
     if unfenced == 0 {
-        return Err("All brokers are currently fenced, or have all their log directories \
-                    cordoned."
-            .into());
+        return Err("All brokers are currently fenced.".into());
     }
-    let registered = usable.len();
+    let registered = cluster.brokers.len();
     if replication_factor as usize > registered {
         return Err(format!(
             "The target replication factor of {replication_factor} cannot be reached because only \
-             {registered} broker(s) are registered or some brokers have all their log directories \
-             cordoned."
+             {registered} broker(s) are registered."
         ));
     }
-    let mut placer = Placer::new(usable.into_iter(), unfenced, random);
+    let mut placer = Placer::new(cluster.brokers.values(), unfenced, random);
     Ok((0..partitions).map(|_| placer.place(replication_factor as usize)).collect())
-}
-
-/// Nothing new goes to a broker whose log directories are all cordoned.
-fn is_cordoned(broker: &BrokerRegistration) -> bool {
-    broker.cordoned_log_dirs.as_ref().is_some_and(|cordoned| {
-        !cordoned.is_empty() && broker.log_dirs.iter().all(|dir| cordoned.contains(dir))
-    })
 }
 
 impl<'a> Placer<'a> {

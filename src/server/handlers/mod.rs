@@ -5,16 +5,22 @@
 //! and Fetch sends file regions.
 
 mod api_versions;
-mod delete_groups;
-mod describe_groups;
-mod heartbeat;
-mod join_group;
-mod leave_group;
-mod list_groups;
-mod offset_commit;
-mod offset_delete;
-mod offset_fetch;
-mod sync_group;
+pub(crate) mod auto_create;
+mod delete_records;
+mod describe_log_dirs;
+mod describe_producers;
+mod fetch;
+mod fetch_answer;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod nodes;
+mod offset_for_leader_epoch;
+mod produce;
+mod waiting;
+
+pub(crate) use nodes::Leaders;
+pub use nodes::Node;
 
 use super::Shared;
 use crate::broker::Broker;
@@ -46,8 +52,16 @@ pub struct RequestContext {
     pub listener: Arc<str>,
     /// Whom the listener serves.
     pub listener_type: ListenerType,
+    /// Whether this broker is advertised at `local`, because the listener has no advertised address.
+    pub(crate) is_dialled_address_advertised: bool,
     pub(crate) shared: Arc<Shared>,
 }
+
+/// READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS of a topic, as bits: what a broker
+/// without an authorizer lets everybody do.
+pub(crate) const ALL_TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS and IDEMPOTENT_WRITE of the cluster.
+pub(crate) const ALL_CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +139,11 @@ pub(crate) fn begin<'a>(
         write_answer(ctx, &apis::unsupported_api_versions(), 0, out);
         return Ok(Begun::Done);
     }
+    match api.key {
+        ApiKey::Produce => return produce::begin(ctx, body, out),
+        ApiKey::Fetch => return fetch::begin(ctx, body, out),
+        _ => {}
+    }
     match route(ctx, api.key, body) {
         Some(pending) => Ok(Begun::Pending(pending)),
         None => Err(not_served),
@@ -134,17 +153,14 @@ pub(crate) fn begin<'a>(
 /// The handler of each API.
 fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>> {
     Some(match api {
+        ApiKey::ListOffsets => call(ctx, body, list_offsets::handle),
+        ApiKey::Metadata => call(ctx, body, metadata::handle),
         ApiKey::ApiVersions => call(ctx, body, api_versions::handle),
-        ApiKey::OffsetCommit => call(ctx, body, offset_commit::handle),
-        ApiKey::OffsetFetch => call(ctx, body, offset_fetch::handle),
-        ApiKey::JoinGroup => call(ctx, body, join_group::handle),
-        ApiKey::Heartbeat => call(ctx, body, heartbeat::handle),
-        ApiKey::LeaveGroup => call(ctx, body, leave_group::handle),
-        ApiKey::SyncGroup => call(ctx, body, sync_group::handle),
-        ApiKey::DescribeGroups => call(ctx, body, describe_groups::handle),
-        ApiKey::ListGroups => call(ctx, body, list_groups::handle),
-        ApiKey::DeleteGroups => call(ctx, body, delete_groups::handle),
-        ApiKey::OffsetDelete => call(ctx, body, offset_delete::handle),
+        ApiKey::DeleteRecords => call(ctx, body, delete_records::handle),
+        ApiKey::InitProducerId => call(ctx, body, init_producer_id::handle),
+        ApiKey::OffsetForLeaderEpoch => call(ctx, body, offset_for_leader_epoch::handle),
+        ApiKey::DescribeLogDirs => call(ctx, body, describe_log_dirs::handle),
+        ApiKey::DescribeProducers => call(ctx, body, describe_producers::handle),
         _ => return None,
     })
 }

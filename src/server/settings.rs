@@ -1,0 +1,151 @@
+//! What this room takes from the configuration.
+
+use super::listener::{Advertised, ListenerParams};
+use crate::config::{Config, Listener};
+use crate::env::net::ListenOptions;
+use ottla_protocol::apis::ListenerType;
+use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use ottla_protocol::{GROUP_METADATA_TOPIC, SHARE_STATE_TOPIC, TRANSACTION_STATE_TOPIC};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What bounds connections and their requests.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// `socket.request.max.bytes`.
+    pub request_bytes_max: usize,
+    /// `connections.max.idle.ms`; `None` never closes.
+    pub idle_max: Option<Duration>,
+    /// `max.connections` of the broker.
+    pub connections_max: usize,
+    /// `max.connections.per.ip`.
+    pub connections_per_ip_max: usize,
+    /// `max.connections.per.ip.overrides`: (host, connections).
+    pub connections_per_ip_overrides: Vec<(IpAddr, usize)>,
+}
+
+impl Limits {
+    /// As configured.
+    pub fn from_config(config: &Config) -> Limits {
+        let socket = &config.socket;
+        let count = |number: i32| usize::try_from(number).unwrap_or_default();
+        Limits {
+            request_bytes_max: socket.request_max_bytes,
+            idle_max: u64::try_from(socket.connections_max_idle_ms).ok().map(Duration::from_millis),
+            connections_max: count(socket.max_connections),
+            connections_per_ip_max: count(socket.max_connections_per_ip),
+            connections_per_ip_overrides: overrides(&socket.max_connections_per_ip_overrides),
+        }
+    }
+}
+
+/// `host:connections` pairs between commas. An entry whose host is no address is left out: names are not resolved here.
+fn overrides(text: &str) -> Vec<(IpAddr, usize)> {
+    let pairs = text.split(',').filter_map(|pair| pair.trim().rsplit_once(':'));
+    pairs.filter_map(|(host, count)| Some((host.parse().ok()?, count.parse().ok()?))).collect()
+}
+
+/// What handlers take from the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `fetch.max.bytes`.
+    pub fetch_max_bytes: usize,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub fetch_session_slots: usize,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics_enable: bool,
+    /// How internal topics are created: partitions, replication factor, configuration.
+    pub internal_topics: Vec<CreatableTopic>,
+}
+
+impl Settings {
+    /// As configured.
+    pub fn from_config(config: &Config) -> Settings {
+        let topics = &config.topics;
+        Settings {
+            fetch_max_bytes: usize::try_from(topics.fetch_max_bytes).unwrap_or_default(),
+            fetch_session_slots: topics.fetch_session_cache_slots,
+            auto_create_topics_enable: topics.auto_create_topics_enable,
+            internal_topics: internal_topics(config),
+        }
+    }
+}
+
+fn internal_topics(config: &Config) -> Vec<CreatableTopic> {
+    let (offsets, transactions) = (&config.offsets, &config.transactions);
+    let share = &config.share_state;
+    vec![
+        CreatableTopic {
+            name: GROUP_METADATA_TOPIC.to_owned(),
+            num_partitions: offsets.topic_num_partitions,
+            replication_factor: offsets.topic_replication_factor,
+            configs: configs(&[
+                ("cleanup.policy", "compact".to_owned()),
+                ("segment.bytes", offsets.topic_segment_bytes.to_string()),
+                ("compression.type", "producer".to_owned()),
+            ]),
+            ..Default::default()
+        },
+        CreatableTopic {
+            name: TRANSACTION_STATE_TOPIC.to_owned(),
+            num_partitions: transactions.topic_num_partitions,
+            replication_factor: transactions.topic_replication_factor,
+            configs: configs(&[
+                ("unclean.leader.election.enable", "false".to_owned()),
+                ("compression.type", "uncompressed".to_owned()),
+                ("cleanup.policy", "compact".to_owned()),
+                ("min.insync.replicas", transactions.topic_min_isr.to_string()),
+                ("segment.bytes", transactions.topic_segment_bytes.to_string()),
+            ]),
+            ..Default::default()
+        },
+        CreatableTopic {
+            name: SHARE_STATE_TOPIC.to_owned(),
+            num_partitions: share.topic_num_partitions,
+            replication_factor: share.topic_replication_factor,
+            configs: configs(&[
+                ("cleanup.policy", "delete".to_owned()),
+                ("compression.type", "none".to_owned()),
+                ("segment.bytes", share.topic_segment_bytes.to_string()),
+                ("retention.ms", "-1".to_owned()),
+                ("min.insync.replicas", share.topic_min_isr.to_string()),
+            ]),
+            ..Default::default()
+        },
+    ]
+}
+
+fn configs(pairs: &[(&str, String)]) -> Vec<CreatableTopicConfig> {
+    let config = |(name, value): &(&str, String)| CreatableTopicConfig {
+        name: (*name).to_owned(),
+        value: Some(value.clone()),
+    };
+    pairs.iter().map(config).collect()
+}
+
+/// Every listener of the configuration, the broker's before the controller's.
+pub fn listeners(config: &Config) -> Vec<ListenerParams> {
+    let listeners = &config.listeners;
+    let broker = listeners.broker.iter().map(|one| (one, ListenerType::Broker));
+    let controller = listeners.controller.iter().map(|one| (one, ListenerType::Controller));
+    broker.chain(controller).map(|(one, kind)| listener(config, one, kind)).collect()
+}
+
+fn listener(config: &Config, listener: &Listener, listener_type: ListenerType) -> ListenerParams {
+    let socket = &config.socket;
+    // -1 leaves the size to the system.
+    let bytes = |bytes: i32| u32::try_from(bytes).ok().filter(|bytes| *bytes > 0);
+    let is_named = config.listeners.advertised.iter().any(|one| one.name == listener.name);
+    ListenerParams {
+        name: listener.name.clone(),
+        host: listener.host.clone(),
+        port: listener.port,
+        listener_type,
+        advertised: if is_named { Advertised::AsRegistered } else { Advertised::AsDialled },
+        options: ListenOptions {
+            backlog: socket.listen_backlog_size,
+            receive_buffer_bytes: bytes(socket.receive_buffer_bytes),
+            send_buffer_bytes: bytes(socket.send_buffer_bytes),
+        },
+    }
+}
