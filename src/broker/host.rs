@@ -100,11 +100,6 @@ impl<S: Stage> Host<S> {
         })
     }
 
-    /// Where the machine writes to.
-    pub fn stage(&self) -> &S {
-        &self.stage
-    }
-
     /// Puts one request to the machine and waits for its reply.
     ///
     /// # Errors
@@ -147,8 +142,9 @@ impl<S: Stage> Host<S> {
         state.machine.as_mut().map(look).ok_or(NotActive)
     }
 
-    /// Publishes what was loaded, before the first request.
-    pub fn publish_loaded(&self) {
+    /// Lets out what the log has committed since the last operation.
+    #[cfg(test)]
+    fn look_at_commits(&self) {
         let mut state = self.state.lock();
         self.release(&mut state);
     }
@@ -247,3 +243,6 @@ fn drop_machine<S: Stage>(state: &mut State<S>) {
     state.held.clear();
     state.waiting.clear();
 }
+
+#[cfg(test)]
+mod tests;
