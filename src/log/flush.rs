@@ -15,8 +15,6 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct FlushJob {
     up_to: Offset,
-    /// How often the log was truncated when the job was made.
-    truncations: u64,
     files: Vec<Arc<dyn DiskFile>>,
     directory: Arc<Directory>,
 }
@@ -84,15 +82,12 @@ impl Log {
                 files.extend(segment.files_to_sync(&directory)?);
             }
         }
-        Ok(FlushJob { up_to, truncations: self.truncations, files, directory })
+        Ok(FlushJob { up_to, files, directory })
     }
 
-    /// Moves the recovery point: `job` has run. A job from before a truncation moves nothing: other records may lie
-    /// at its offsets by now.
+    /// Moves the recovery point: `job` has run.
     pub fn mark_flushed(&mut self, job: &FlushJob, now: Timestamp) {
-        if job.truncations == self.truncations {
-            self.recovery_point = self.recovery_point.max(job.up_to);
-        }
+        self.recovery_point = self.recovery_point.max(job.up_to.min(self.log_end_offset));
         self.last_flush = now;
     }
 

@@ -71,8 +71,6 @@ pub struct Log {
     epochs: LeaderEpochs,
     producers: ProducerState,
     last_flush: Timestamp,
-    /// Counts truncations, so that a flush that began before one is known.
-    truncations: u64,
     /// A write or a sync failed: nothing more is written.
     is_offline: bool,
     /// [`Log::close`] has run.
@@ -250,8 +248,6 @@ impl Log {
     }
 }
 
-#[cfg(test)]
-mod faults;
 #[cfg(test)]
 mod proptests;
 #[cfg(test)]

@@ -26,17 +26,6 @@ use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
 /// Errors of single records that a response names, so that a batch of bad records makes no huge response.
 const RECORD_ERRORS_MAX: usize = 1000;
 
-/// What the rules depend on beside the batch.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Rules<'a> {
-    pub(crate) config: &'a LogConfig,
-    pub(crate) origin: AppendOrigin,
-    pub(crate) now: Timestamp,
-    /// For error messages.
-    pub(crate) topic: &'a str,
-    pub(crate) partition: i32,
-}
-
 /// A batch that may be appended.
 #[derive(Debug)]
 pub(crate) struct Validated {
@@ -139,8 +128,12 @@ fn check_client_header(header: &BatchHeader) -> Result<(), AppendError> {
 ///
 /// # Errors
 /// Every kind of [`AppendError`] that speaks of batches and records.
-pub(crate) fn validate(records: &Bytes, rules: &Rules<'_>) -> Result<Validated, AppendError> {
-    let Rules { config, origin, .. } = *rules;
+pub(crate) fn validate(
+    records: &Bytes,
+    config: &LogConfig,
+    origin: AppendOrigin,
+    now: Timestamp,
+) -> Result<Validated, AppendError> {
     let (header, batch) = first_batch(records)?;
     if origin == AppendOrigin::Client && header.base_offset.0 != 0 {
         return Err(AppendError::invalid_record(format!(
@@ -172,11 +165,11 @@ pub(crate) fn validate(records: &Bytes, rules: &Rules<'_>) -> Result<Validated, 
         }
         _ => None,
     };
-    if target.is_none() && !needs_records(&header, rules) {
+    if target.is_none() && !needs_records(&header, config, origin, now) {
         if codec == Compression::None && origin == AppendOrigin::Client {
             check_lengths(&batch[BATCH_OVERHEAD..], header.records_count)?;
         }
-        return Ok(with_times(header, batch, rules, header.max_timestamp));
+        return Ok(with_times(header, batch, config, now, header.max_timestamp));
     }
     let mut scratch = Vec::new();
     let limit = config.max_decompressed_message_bytes.max(0) as usize;
@@ -187,7 +180,7 @@ pub(crate) fn validate(records: &Bytes, rules: &Rules<'_>) -> Result<Validated, 
     payload
         .visit(|index, record| {
             if origin == AppendOrigin::Client {
-                errors.check(&header, rules, index, &record);
+                errors.check(&header, config, now, index, &record);
             }
             is_consecutive &= record.offset_delta as i64 == index as i64;
             max_timestamp = max_timestamp.max(record.timestamp(&header));
@@ -197,10 +190,10 @@ pub(crate) fn validate(records: &Bytes, rules: &Rules<'_>) -> Result<Validated, 
     errors.into_result()?;
     match target {
         None if is_consecutive || origin != AppendOrigin::Client => {
-            Ok(with_times(header, batch, rules, max_timestamp))
+            Ok(with_times(header, batch, config, now, max_timestamp))
         }
-        None => rebuild(&header, &payload, codec, None, rules),
-        Some((target, level)) => rebuild(&header, &payload, target, level, rules),
+        None => rebuild(&header, &payload, codec, None, config, now),
+        Some((target, level)) => rebuild(&header, &payload, target, level, config, now),
     }
 }
 
@@ -215,8 +208,12 @@ fn records_error(error: BatchError) -> AppendError {
 }
 
 /// The list at the head of this file, but for the codec.
-fn needs_records(header: &BatchHeader, rules: &Rules<'_>) -> bool {
-    let Rules { config, origin, now, .. } = *rules;
+fn needs_records(
+    header: &BatchHeader,
+    config: &LogConfig,
+    origin: AppendOrigin,
+    now: Timestamp,
+) -> bool {
     if origin != AppendOrigin::Client {
         return false;
     }
@@ -261,10 +258,10 @@ fn check_lengths(mut records: &[u8], count: i32) -> Result<(), AppendError> {
 fn with_times(
     mut header: BatchHeader,
     batch: Bytes,
-    rules: &Rules<'_>,
+    config: &LogConfig,
+    now: Timestamp,
     max_timestamp: Timestamp,
 ) -> Validated {
-    let Rules { config, now, .. } = *rules;
     let kind = config.message_timestamp_type;
     let time = if kind == TimestampType::LogAppendTime { now } else { max_timestamp };
     if kind == header.timestamp_type() && time == header.max_timestamp {
@@ -291,9 +288,9 @@ fn rebuild(
     payload: &Payload<'_>,
     compression: Compression,
     level: Option<i32>,
-    rules: &Rules<'_>,
+    config: &LogConfig,
+    now: Timestamp,
 ) -> Result<Validated, AppendError> {
-    let Rules { config, now, .. } = *rules;
     let log_append_time =
         (config.message_timestamp_type == TimestampType::LogAppendTime).then_some(now);
     let mut builder = BatchBuilder::new(BatchParams {
@@ -337,17 +334,15 @@ impl RecordErrors {
     fn check(
         &mut self,
         header: &BatchHeader,
-        rules: &Rules<'_>,
+        config: &LogConfig,
+        now: Timestamp,
         index: usize,
         record: &RecordView<'_>,
     ) {
-        let message = if rules.config.cleanup_policy.compact && record.key.is_none() {
-            Some(format!(
-                "Compacted topic cannot accept message without key in topic partition {}-{}",
-                rules.topic, rules.partition
-            ))
+        let message = if config.cleanup_policy.compact && record.key.is_none() {
+            Some("Compacted topic cannot accept message without key".to_owned())
         } else {
-            let message = timestamp_error(header, rules, record);
+            let message = timestamp_error(header, config, now, record);
             self.has_timestamp |= message.is_some();
             message
         };
@@ -385,10 +380,10 @@ fn describe(error: &RecordError) -> String {
 
 fn timestamp_error(
     header: &BatchHeader,
-    rules: &Rules<'_>,
+    config: &LogConfig,
+    now: Timestamp,
     record: &RecordView<'_>,
 ) -> Option<String> {
-    let Rules { config, now, .. } = *rules;
     let timestamp = record.timestamp(header);
     if config.message_timestamp_type == TimestampType::CreateTime && timestamp != Timestamp::NONE {
         let behind = now.0.wrapping_sub(timestamp.0);

@@ -1,1 +1,503 @@
+//! A whole broker behind a loopback listener, spoken to in raw frames.
 
+use super::*;
+use crate::broker::{self, Broker};
+use crate::config::Config;
+use crate::env::net::ListenOptions;
+use crate::env::{RealDisk, SystemClock};
+use bytes::{Bytes, BytesMut};
+use ottla_protocol::apis::ListenerType;
+use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::*;
+use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::{ApiKey, ErrorCode, Message, Request, Timestamp, request};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+/// A broker on a port of its own, with a directory that goes with it.
+struct World {
+    _dir: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    broker: Arc<Broker>,
+    server: Option<Server>,
+    address: SocketAddr,
+}
+
+impl World {
+    fn new() -> World {
+        World::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Limits)) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let config = Config::without_file().unwrap();
+        let mut limits = Limits::from_config(&config);
+        change(&mut limits);
+        let settings = Settings::from_config(&config);
+        let (broker, server, address) = runtime.block_on(async {
+            let params = ListenerParams {
+                name: "PLAINTEXT".to_owned(),
+                host: "127.0.0.1".to_owned(),
+                port: 0,
+                listener_type: ListenerType::Broker,
+                advertised: Advertised::AsDialled,
+                options: ListenOptions {
+                    backlog: 16,
+                    receive_buffer_bytes: None,
+                    send_buffer_bytes: None,
+                },
+            };
+            let bound = BoundListener::bind(&params).await.unwrap();
+            let address = bound.address();
+            let disk = Arc::new(RealDisk);
+            let clock = Arc::new(SystemClock);
+            let of_broker = broker_settings(dir.path(), address);
+            let broker = Broker::start(of_broker, disk, clock).await.unwrap();
+            let server = Server::start(broker.clone(), limits, settings, vec![bound]);
+            (broker, server, address)
+        });
+        World { _dir: dir, runtime, broker, server: Some(server), address }
+    }
+
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        Client { stream, correlation_id: 0 }
+    }
+
+    fn create_topic(&self, name: &str, partitions: i32) {
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: partitions,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+        let seed = uuid::Uuid::new_v4();
+        let request = broker::ControllerRequest::CreateTopics { request, seed };
+        let reply = self.runtime.block_on(self.broker.controller(request)).unwrap();
+        let broker::ControllerReply::CreateTopics(reply) = reply else { panic!("{reply:?}") };
+        assert_eq!(reply.topics[0].error_code, 0, "{reply:?}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let server = self.server.take();
+        self.runtime.block_on(async {
+            if let Some(server) = server {
+                server.stop().await;
+            }
+            self.broker.stop().await;
+        });
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    correlation_id: i32,
+}
+
+impl Client {
+    fn send<Q: Request>(&mut self, version: i16, body: &Q) -> i32 {
+        self.correlation_id += 1;
+        let frame = request::write_request(self.correlation_id, Some("test"), version, body);
+        self.stream.write_all(&frame).unwrap();
+        self.correlation_id
+    }
+
+    fn receive<M: Message>(&mut self, version: i16) -> (i32, M) {
+        request::parse_response(self.frame().expect("an answer"), version).unwrap()
+    }
+
+    fn call<Q: Request>(&mut self, version: i16, body: &Q) -> Q::Response {
+        let sent = self.send(version, body);
+        let (correlation_id, response) = self.receive(version);
+        assert_eq!(correlation_id, sent);
+        response
+    }
+
+    /// The next frame; `None` when the broker has closed the connection.
+    fn frame(&mut self) -> Option<Bytes> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).ok()?;
+        let mut frame = BytesMut::zeroed(i32::from_be_bytes(length) as usize);
+        self.stream.read_exact(&mut frame).ok()?;
+        Some(frame.freeze())
+    }
+}
+
+fn batch(values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new(BatchParams::default());
+    for value in values {
+        builder.push(Timestamp(1_700_000_000_000), None, Some(value.as_bytes()), &[]);
+    }
+    builder.build().freeze()
+}
+
+fn broker_settings(dir: &std::path::Path, address: SocketAddr) -> broker::Settings {
+    let node_id = ottla_protocol::BrokerId(1);
+    broker::Settings {
+        node_id,
+        cluster_id: None,
+        log_dirs: vec![dir.to_owned()],
+        metadata_log_dir: dir.to_owned(),
+        advertised: vec![broker::AdvertisedListener {
+            name: "PLAINTEXT".to_owned(),
+            host: "registered.example".to_owned(),
+            port: address.port(),
+            security_protocol: 0,
+        }],
+        controller_listeners: vec![],
+        rack: None,
+        metadata_log: Arc::default(),
+        metadata_snapshot_bytes: 20 << 20,
+        controller: broker::ControllerSettings {
+            node_id,
+            cluster_id: String::new(),
+            default_partitions: 1,
+            default_replication_factor: 1,
+            min_insync_replicas: 1,
+            unclean_leader_election: false,
+            session_timeout_ms: None,
+        },
+        group: Default::default(),
+        initial_task_delay_ms: 30_000,
+        retention_check_interval_ms: 300_000,
+        flush_checkpoint_interval_ms: 60_000,
+        high_watermark_checkpoint_interval_ms: 5_000,
+        flush_scheduler_interval_ms: i64::MAX,
+        trash_interval_ms: 60_000,
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let world = World::new();
+    let mut client = world.connect();
+    let request = ApiVersionsRequest {
+        client_software_name: "test".to_owned(),
+        client_software_version: "1".to_owned(),
+        ..Default::default()
+    };
+    let sent: Vec<i32> = (0..20).map(|_| client.send(3, &request)).collect();
+    let metadata = client.send(12, &MetadataRequest::default());
+    for id in sent {
+        let (correlation_id, response) = client.receive::<ApiVersionsResponse>(3);
+        assert_eq!((correlation_id, response.error_code), (id, 0));
+    }
+    assert_eq!(client.receive::<MetadataResponse>(12).0, metadata);
+}
+
+#[test]
+fn frame_that_comes_in_pieces_is_answered() {
+    let world = World::new();
+    let mut client = world.connect();
+    let frame = request::write_request(7, None, 1, &MetadataRequest::default());
+    for byte in frame.iter() {
+        client.stream.write_all(&[*byte]).unwrap();
+    }
+    assert_eq!(client.receive::<MetadataResponse>(1).0, 7);
+}
+
+/// The broker closes the connection without an answer, and goes on serving others.
+fn is_closed_by(bytes: &[u8]) {
+    let world = World::with(|limits| limits.request_bytes_max = 1 << 20);
+    let mut client = world.connect();
+    client.stream.write_all(bytes).unwrap();
+    assert_eq!(client.frame(), None);
+    let answer = world.connect().call(1, &MetadataRequest::default());
+    assert_eq!(answer.brokers.len(), 1);
+}
+
+#[test]
+fn bad_bytes_close_the_connection() {
+    is_closed_by(&(-1i32).to_be_bytes());
+    is_closed_by(&((1i32 << 20) + 1).to_be_bytes());
+    is_closed_by(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    is_closed_by(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]);
+}
+
+fn header(key: i16, version: i16) -> Vec<u8> {
+    let mut frame = vec![0, 0, 0, 10];
+    frame.extend(key.to_be_bytes());
+    frame.extend(version.to_be_bytes());
+    frame.extend(5i32.to_be_bytes());
+    frame.extend((-1i16).to_be_bytes());
+    frame
+}
+
+#[test]
+fn what_is_not_served_closes_the_connection() {
+    is_closed_by(&header(4, 0));
+    is_closed_by(&header(999, 0));
+    is_closed_by(&header(ApiKey::Metadata as i16, 99));
+    is_closed_by(&header(ApiKey::Produce as i16, 2));
+    // The controller's own.
+    is_closed_by(&header(ApiKey::Vote as i16, 0));
+    // A body that ends too early.
+    is_closed_by(&header(ApiKey::ListOffsets as i16, 1));
+}
+
+#[test]
+fn api_versions_of_the_future_are_answered_in_version_0() {
+    let world = World::new();
+    let mut client = world.connect();
+    client.stream.write_all(&header(ApiKey::ApiVersions as i16, 99)[..]).unwrap();
+    let mut frame = header(ApiKey::ApiVersions as i16, 99);
+    frame[3] = 11;
+    frame.push(0);
+    let mut client = world.connect();
+    client.stream.write_all(&frame).unwrap();
+    let (correlation_id, response) = client.receive::<ApiVersionsResponse>(0);
+    assert_eq!(correlation_id, 5);
+    assert_eq!(response.error_code, ErrorCode::UnsupportedVersion.code());
+    assert_eq!(response.api_keys[0].api_key, ApiKey::ApiVersions as i16);
+}
+
+#[test]
+fn api_versions_checks_who_is_meant() {
+    let world = World::new();
+    let request = |cluster_id: Option<&str>, node_id, name: &str| ApiVersionsRequest {
+        client_software_name: name.to_owned(),
+        client_software_version: "1.0".to_owned(),
+        cluster_id: cluster_id.map(str::to_owned),
+        node_id,
+    };
+    let own = world.broker.cluster_id();
+    let cases = [
+        (request(None, -1, "java"), ErrorCode::None),
+        (request(Some(own), 1, "java"), ErrorCode::None),
+        (request(Some(own), 2, "java"), ErrorCode::RebootstrapRequired),
+        (request(Some("other"), 1, "java"), ErrorCode::RebootstrapRequired),
+        (request(None, -1, "-java"), ErrorCode::InvalidRequest),
+    ];
+    for (request, error) in cases {
+        let response = world.connect().call(5, &request);
+        assert_eq!(response.error_code, error.code(), "{request:?}");
+    }
+}
+
+#[test]
+fn connections_above_the_limit_of_an_address_are_closed() {
+    let world = World::with(|limits| limits.connections_per_ip_max = 1);
+    let mut first = world.connect();
+    first.call(1, &MetadataRequest::default());
+    let mut second = world.connect();
+    assert_eq!(second.frame(), None);
+    first.call(1, &MetadataRequest::default());
+}
+
+#[test]
+fn idle_connection_is_closed() {
+    let idle = std::time::Duration::from_millis(50);
+    let world = World::with(|limits| limits.idle_max = Some(idle));
+    let mut client = world.connect();
+    assert_eq!(client.frame(), None);
+}
+
+#[test]
+fn metadata_names_the_address_that_was_dialled() {
+    let world = World::new();
+    let response = world.connect().call(12, &MetadataRequest::default());
+    let [node] = response.brokers.as_slice() else { panic!("{response:?}") };
+    assert_eq!((node.host.as_str(), node.port), ("127.0.0.1", i32::from(world.address.port())));
+}
+
+fn produce(topic: &str, acks: i16, records: Bytes) -> ProduceRequest {
+    let data = produce_request::PartitionProduceData { index: 0, records: Some(records) };
+    let topic = produce_request::TopicProduceData {
+        name: topic.to_owned(),
+        partition_data: vec![data],
+        ..Default::default()
+    };
+    ProduceRequest { acks, timeout_ms: 1_000, topic_data: vec![topic], ..Default::default() }
+}
+
+fn fetch(topic: &str, offset: i64, max_wait_ms: i32) -> FetchRequest {
+    let partition = fetch_request::FetchPartition {
+        fetch_offset: offset,
+        partition_max_bytes: 1 << 20,
+        ..Default::default()
+    };
+    let topic = fetch_request::FetchTopic {
+        topic: topic.to_owned(),
+        partitions: vec![partition],
+        ..Default::default()
+    };
+    FetchRequest { max_wait_ms, min_bytes: 1, topics: vec![topic], ..Default::default() }
+}
+
+fn only(response: FetchResponse) -> fetch_response::PartitionData {
+    response.responses.into_iter().next().unwrap().partitions.into_iter().next().unwrap()
+}
+
+#[test]
+fn what_is_produced_is_fetched_in_every_version() {
+    let world = World::new();
+    world.create_topic("t", 1);
+    let topic_id = world.broker.image().topics.get("t").unwrap().id;
+    let mut client = world.connect();
+    for (n, version) in (3..=13).enumerate() {
+        let mut request = produce("t", -1, batch(&["a", "b"]));
+        request.topic_data[0].topic_id = topic_id;
+        let response = client.call(version, &request);
+        let answer = &response.responses[0].partition_responses[0];
+        assert_eq!((answer.error_code, answer.base_offset), (0, 2 * n as i64), "{version}");
+    }
+    for version in 4..=18 {
+        let mut request = fetch("t", 3, 0);
+        request.topics[0].topic_id = topic_id;
+        let answer = only(client.call(version, &request));
+        assert_eq!((answer.error_code, answer.high_watermark), (0, 22), "{version}");
+        // From the batch that holds the offset.
+        let records = answer.records.unwrap();
+        assert_eq!(records.len() % batch(&["a", "b"]).len(), 0);
+        assert_eq!(records[..8], 2i64.to_be_bytes(), "{version}");
+    }
+}
+
+#[test]
+fn waiting_fetch_is_answered_when_records_come() {
+    let world = World::new();
+    world.create_topic("t", 1);
+    let mut consumer = world.connect();
+    consumer.send(12, &fetch("t", 0, 15_000));
+    let mut producer = world.connect();
+    let response = producer.call(9, &produce("t", 1, batch(&["a"])));
+    assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+    let answer = only(consumer.receive::<FetchResponse>(12).1);
+    assert_eq!(answer.high_watermark, 1);
+}
+
+#[test]
+fn waiting_fetch_is_answered_when_the_server_stops() {
+    let mut world = World::new();
+    world.create_topic("t", 1);
+    let mut consumer = world.connect();
+    consumer.call(12, &MetadataRequest::default());
+    consumer.send(12, &fetch("t", 0, 60_000));
+    let server = world.server.take().unwrap();
+    world.runtime.block_on(server.stop());
+    assert_eq!(only(consumer.receive::<FetchResponse>(12).1).error_code, 0);
+}
+
+#[test]
+fn produce_errors_are_kafkas() {
+    let world = World::new();
+    world.create_topic("t", 1);
+    let mut client = world.connect();
+    let mut error = |request: ProduceRequest| {
+        client.call(9, &request).responses[0].partition_responses[0].error_code
+    };
+    assert_eq!(error(produce("t", 2, batch(&["a"]))), ErrorCode::InvalidRequiredAcks.code());
+    assert_eq!(error(produce("u", 1, batch(&["a"]))), ErrorCode::UnknownTopicOrPartition.code());
+    assert_eq!(error(produce("t", 1, Bytes::new())), ErrorCode::InvalidRecord.code());
+    let two = [batch(&["a"]), batch(&["b"])].concat();
+    assert_eq!(error(produce("t", 1, two.into())), ErrorCode::InvalidRecord.code());
+    let mut damaged = batch(&["a"]).to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    assert_eq!(error(produce("t", 1, damaged.into())), ErrorCode::CorruptMessage.code());
+}
+
+#[test]
+fn failed_produce_without_acks_closes_the_connection() {
+    let world = World::new();
+    let mut client = world.connect();
+    client.send(9, &produce("u", 0, batch(&["a"])));
+    assert_eq!(client.frame(), None);
+}
+
+#[test]
+fn fetch_errors_are_kafkas() {
+    let world = World::new();
+    world.create_topic("t", 1);
+    let mut client = world.connect();
+    let mut error = |request: FetchRequest| only(client.call(12, &request)).error_code;
+    assert_eq!(error(fetch("t", 1, 10_000)), ErrorCode::OffsetOutOfRange.code());
+    assert_eq!(error(fetch("u", 0, 10_000)), ErrorCode::UnknownTopicOrPartition.code());
+    let mut request = fetch("t", 0, 10_000);
+    request.topics[0].partitions[0].current_leader_epoch = 9;
+    assert_eq!(error(request), ErrorCode::UnknownLeaderEpoch.code());
+}
+
+#[test]
+fn list_offsets_finds_ends_and_times() {
+    let world = World::new();
+    world.create_topic("t", 1);
+    let mut client = world.connect();
+    client.call(9, &produce("t", -1, batch(&["a", "b"])));
+    let mut offset = |timestamp, version| {
+        let partition =
+            list_offsets_request::ListOffsetsPartition { timestamp, ..Default::default() };
+        let topic = list_offsets_request::ListOffsetsTopic {
+            name: "t".to_owned(),
+            partitions: vec![partition],
+        };
+        let request =
+            ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
+        let response = client.call(version, &request);
+        let answer = &response.topics[0].partitions[0];
+        (answer.error_code, answer.offset)
+    };
+    assert_eq!(offset(-1, 11), (0, 2));
+    assert_eq!(offset(-2, 1), (0, 0));
+    assert_eq!(offset(-3, 7), (0, 0));
+    assert_eq!(offset(-4, 8), (0, 0));
+    assert_eq!(offset(-5, 9), (0, -1));
+    assert_eq!(offset(-6, 11), (0, -1));
+    assert_eq!(offset(-3, 6), (ErrorCode::UnsupportedVersion.code(), -1));
+    assert_eq!(offset(1_700_000_000_000, 6), (0, 0));
+    assert_eq!(offset(1_700_000_000_001, 6), (0, -1));
+}
+
+#[test]
+fn metadata_creates_topics_that_are_asked_for() {
+    let world = World::new();
+    let mut client = world.connect();
+    let topic = |name: &str| metadata_request::MetadataRequestTopic {
+        name: Some(name.to_owned()),
+        ..Default::default()
+    };
+    let request = |allow_auto_topic_creation| MetadataRequest {
+        topics: Some(vec![topic("new"), topic("not a name")]),
+        allow_auto_topic_creation,
+        ..Default::default()
+    };
+    let mut errors = |allow| {
+        let response = client.call(12, &request(allow));
+        let mut errors: Vec<_> = response
+            .topics
+            .into_iter()
+            .map(|topic| (topic.name.unwrap(), ErrorCode::from_code(topic.error_code)))
+            .collect();
+        errors.sort();
+        errors
+    };
+    let answers = |new| {
+        let invalid = ErrorCode::InvalidTopicException;
+        vec![("new".to_owned(), new), ("not a name".to_owned(), invalid)]
+    };
+    assert_eq!(errors(false), answers(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(errors(true), answers(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(errors(true), answers(ErrorCode::None));
+}
+
+#[test]
+fn producer_ids_are_given_out_once() {
+    let world = World::new();
+    let mut client = world.connect();
+    let request = InitProducerIdRequest { transactional_id: None, ..Default::default() };
+    let mut id = || {
+        let response = client.call(4, &request);
+        assert_eq!((response.error_code, response.producer_epoch), (0, 0));
+        response.producer_id
+    };
+    assert!(id() < id());
+}

@@ -26,9 +26,7 @@ fn edited(edit: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 fn run(bytes: Vec<u8>, config: &LogConfig) -> Result<Validated, AppendError> {
-    let origin = AppendOrigin::Client;
-    let rules = Rules { config, origin, now: NOW, topic: "events", partition: 0 };
-    validate(&Bytes::from(bytes), &rules)
+    validate(&Bytes::from(bytes), config, AppendOrigin::Client, NOW)
 }
 
 fn check(bytes: Vec<u8>, config: &LogConfig, expected: Option<ErrorCode>) {

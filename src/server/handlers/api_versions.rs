@@ -9,17 +9,59 @@
 //! can come again. Known differences from Kafka: none.
 
 use super::RequestContext;
+use crate::broker::Image;
+use crate::broker::features::FEATURES;
+use ottla_protocol::messages::api_versions_response::{FinalizedFeatureKey, SupportedFeatureKey};
 use ottla_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use ottla_protocol::{ErrorCode, apis};
 
 /// Answers the request.
 pub async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
-    let named = is_software_name(&request.client_software_name)
+    let is_named = is_software_name(&request.client_software_name)
         && is_software_name(&request.client_software_version);
-    if ctx.version >= 3 && !named {
+    if ctx.version >= 3 && !is_named {
         return failure(ErrorCode::InvalidRequest);
     }
-    ApiVersionsResponse { api_keys: apis::advertised(ctx.listener_type), ..Default::default() }
+    if ctx.version >= 5 && is_meant_for_another(ctx, &request) {
+        return failure(ErrorCode::RebootstrapRequired);
+    }
+    let image = ctx.broker.image();
+    ApiVersionsResponse {
+        api_keys: apis::advertised(ctx.listener_type),
+        supported_features: supported_features(ctx.version),
+        finalized_features_epoch: image.offset.0,
+        finalized_features: finalized_features(&image),
+        ..Default::default()
+    }
+}
+
+/// Whether the client has got to another cluster or broker than it means; without a cluster id it means anyone.
+fn is_meant_for_another(ctx: &RequestContext, request: &ApiVersionsRequest) -> bool {
+    request.cluster_id.as_deref().is_some_and(|cluster_id| {
+        cluster_id != ctx.broker.cluster_id() || request.node_id != ctx.broker.node_id().0
+    })
+}
+
+fn supported_features(version: i16) -> Vec<SupportedFeatureKey> {
+    // Clients of earlier versions cannot read a lowest level of 0.
+    let readable = FEATURES.iter().filter(|feature| version >= 4 || feature.range.min > 0);
+    readable
+        .map(|feature| SupportedFeatureKey {
+            name: feature.name.to_owned(),
+            min_version: feature.range.min,
+            max_version: feature.range.max,
+        })
+        .collect()
+}
+
+fn finalized_features(image: &Image) -> Vec<FinalizedFeatureKey> {
+    let on = image.features.levels.iter().filter(|(_, level)| **level > 0);
+    on.map(|(name, level)| FinalizedFeatureKey {
+        name: name.clone(),
+        max_version_level: *level,
+        min_version_level: *level,
+    })
+    .collect()
 }
 
 fn failure(error: ErrorCode) -> ApiVersionsResponse {

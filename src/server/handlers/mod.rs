@@ -9,6 +9,7 @@ pub(crate) mod auto_create;
 mod delete_records;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod fetch;
 mod fetch_answer;
 mod init_producer_id;
@@ -161,6 +162,7 @@ fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>>
         ApiKey::OffsetForLeaderEpoch => call(ctx, body, offset_for_leader_epoch::handle),
         ApiKey::DescribeLogDirs => call(ctx, body, describe_log_dirs::handle),
         ApiKey::DescribeProducers => call(ctx, body, describe_producers::handle),
+        ApiKey::DescribeQuorum => call(ctx, body, describe_quorum::handle),
         _ => return None,
     })
 }

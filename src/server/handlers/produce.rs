@@ -113,7 +113,7 @@ fn refuse_all(request: &ProduceRequest) -> Option<ErrorCode> {
 fn has_transactional_batch(request: &ProduceRequest) -> bool {
     let mut batches = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
     batches.any(|data| {
-        let first = data.records.as_ref().map(|records| FirstBatch::of(records));
+        let first = data.records.as_ref().map(FirstBatch::of);
         matches!(first, Some(Ok(Some(batch))) if batch.is_transactional())
     })
 }
