@@ -345,17 +345,25 @@ fn lz4_block(
     /// No byte of an lz4 block stands for more than 255 bytes of output.
     const LARGEST_RATIO: usize = 255;
     let at = out.len();
-    let room = largest_block.min(block.len() * LARGEST_RATIO).min(limit - at);
-    extend(out, room, limit)?;
-    match lz4_flex::block::decompress_into(block, &mut out[at..]) {
-        Ok(size) => {
-            out.truncate(at + size);
-            Ok(())
+    let most = largest_block.min(block.len() * LARGEST_RATIO).min(limit - at);
+    // Some writers (Go's) announce blocks of 4 MiB whatever they hold: do not zero as much for each.
+    let mut room = most.min((block.len() * GUESSED_RATIO).max(OUTPUT_START));
+    loop {
+        extend(out, room, limit)?;
+        match lz4_flex::block::decompress_into(block, &mut out[at..]) {
+            Ok(size) => {
+                out.truncate(at + size);
+                return Ok(());
+            }
+            Err(lz4_flex::block::DecompressError::OutputTooSmall { .. }) if room < most => {
+                out.truncate(at);
+                room = most;
+            }
+            Err(lz4_flex::block::DecompressError::OutputTooSmall { .. }) if at + room == limit => {
+                return Err(BatchError::TooLarge { limit });
+            }
+            Err(error) => return Err(broken(Compression::Lz4, error)),
         }
-        Err(lz4_flex::block::DecompressError::OutputTooSmall { .. }) if at + room == limit => {
-            Err(BatchError::TooLarge { limit })
-        }
-        Err(error) => Err(broken(Compression::Lz4, error)),
     }
 }
 

@@ -147,3 +147,20 @@ fn lz4_frames_of_other_writers_are_read() {
     frame[at] ^= 1;
     assert!(decompress(Compression::Lz4, &frame, 5000).is_err());
 }
+
+#[test]
+fn an_lz4_block_larger_than_guessed_is_read() {
+    let records = vec![7; 3 << 20];
+    let block = lz4_flex::block::compress(&records);
+    let descriptor = [LZ4_FLAGS, 7 << 4];
+    let mut frame = LZ4_MAGIC.to_vec();
+    frame.extend_from_slice(&descriptor);
+    frame.push((xxhash32(&descriptor) >> 8) as u8);
+    frame.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    frame.extend_from_slice(&block);
+    frame.extend_from_slice(&[0; 4]);
+    assert_eq!(decompress(Compression::Lz4, &frame, 4 << 20).expect("sound data"), records);
+    let limit = (3 << 20) - 1;
+    let error = decompress(Compression::Lz4, &frame, limit).expect_err("over the limit");
+    assert_eq!(error, BatchError::TooLarge { limit });
+}
