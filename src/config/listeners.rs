@@ -100,6 +100,9 @@ impl Listeners {
         check_advertised(values, &advertised)?;
         let is_controller = |listener: &Listener| controller_names.contains(&listener.name);
         let (controller, broker): (Vec<_>, Vec<_>) = all.into_iter().partition(is_controller);
+        // Clients of the controller learn its addresses from the quorum.
+        let advertised =
+            advertised.into_iter().filter(|listener| !is_controller(listener)).collect();
         let inter_broker = inter_broker_name(values, &broker, &map)?;
         Ok(Self { broker, controller, advertised, inter_broker, controller_names })
     }

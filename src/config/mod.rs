@@ -16,6 +16,7 @@ pub mod listeners;
 pub mod properties;
 pub mod read;
 pub mod rules;
+pub mod shown;
 pub mod table;
 pub mod topic;
 pub mod typed;

@@ -267,3 +267,73 @@ fn looked_up_values_are_refused_with_the_reason() {
     let error = load_text("a.properties", "log.dirs=${env:DIR}", &[]).expect_err("refused");
     assert!(error.contains("log.dirs=${env:DIR}: refused"), "{error}");
 }
+
+/// The file must be what is generated now; UPDATE_EXPECT=1 writes it.
+fn check_generated(path: &str, expected: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        std::fs::write(&path, expected).expect("written");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "{} is stale: run with UPDATE_EXPECT=1", path.display());
+}
+
+#[test]
+fn example_files_are_generated_from_the_table_and_load() {
+    check_generated("config/ottla.toml", &shown::example_toml());
+    check_generated("config/server.properties", &shown::example_properties());
+    load_text("a.properties", &shown::example_properties(), &[]).expect("loads");
+    load_text("a.toml", &shown::example_toml(), &[]).expect("loads");
+    // With every comment sign before a key taken away, the defaults are still values that it takes.
+    let example = shown::example_toml();
+    let is_key = |line: &&str| !line.starts_with("# ") && !line.is_empty();
+    let set: Vec<&str> =
+        example.lines().filter(is_key).map(|l| l.trim_start_matches('#')).collect();
+    let set: Vec<&str> = set
+        .into_iter()
+        .filter(|line| !line.starts_with("\"broker.id") && !line.ends_with("\"\""))
+        .collect();
+    let loaded = load_text("a.toml", &set.join("\n"), &[]).expect("loads");
+    assert_eq!(loaded.config.node_id, 1);
+}
+
+#[test]
+fn every_key_is_documented_and_its_reasons_are_given() {
+    for key in table::everything() {
+        assert!(key.documentation.ends_with('.'), "{}", key.name);
+        if let Support::Ignored(reason) | Support::Refused(reason) = key.support {
+            assert!(!reason.is_empty() && reason != "not used yet", "{}", key.name);
+        }
+    }
+}
+
+#[test]
+fn compatibility_is_generated_from_the_tables() {
+    const MARK: &str = "<!-- Generated from here on; UPDATE_EXPECT=1 cargo test writes it. -->\n";
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/COMPATIBILITY.md");
+    let text = std::fs::read_to_string(path).expect("docs/COMPATIBILITY.md");
+    let (head, _) = text.split_once(MARK).expect("the mark before the generated part");
+    let mut expected = format!("{head}{MARK}\n## APIs\n\n");
+    expected.push_str(
+        "| Key | API | Versions | Listeners | Notes |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for api in ottla_protocol::apis::APIS {
+        let notes = api.notes.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+        let listeners = format!("{:?}", api.listeners).to_lowercase();
+        expected.push_str(&format!(
+            "| {} | {:?} | {}-{} | {listeners} | {notes} |\n",
+            api.key as i16, api.key, api.min, api.max
+        ));
+    }
+    let scopes = [
+        ("Broker keys", Scope::Broker),
+        ("Topic keys", Scope::Topic),
+        ("Group keys", Scope::Group),
+        ("Client metrics keys", Scope::ClientMetrics),
+    ];
+    for (title, scope) in scopes {
+        expected.push_str(&format!("\n## {title}\n\n{}", shown::compatibility(scope)));
+    }
+    check_generated("docs/COMPATIBILITY.md", &expected);
+}

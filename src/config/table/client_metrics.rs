@@ -16,8 +16,8 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("not used yet"),
-        documentation: "",
+        support: Support::Ignored("kept and described; clients push no metrics yet"),
+        documentation: "How often clients push the metrics of this subscription.",
     },
     Key {
         scope: Scope::ClientMetrics,
@@ -31,8 +31,8 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("not used yet"),
-        documentation: "",
+        support: Support::Ignored("kept and described; clients push no metrics yet"),
+        documentation: "Which clients this subscription is for, as selector=pattern.",
     },
     Key {
         scope: Scope::ClientMetrics,
@@ -46,7 +46,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("not used yet"),
-        documentation: "",
+        support: Support::Ignored("kept and described; clients push no metrics yet"),
+        documentation: "Which metrics this subscription asks for, by the beginnings of their names.",
     },
 ];
