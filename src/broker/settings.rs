@@ -1,9 +1,12 @@
 //! What the broker room takes from the configuration, and how a topic's settings follow from it and the Image.
 
-use crate::log::LogConfig;
+use crate::config::{self, Config, Key, Scope, Value};
+use crate::log::{CleanupPolicy, CompressionTarget, LogConfig};
 use crate::machines::group::GroupConfig;
+use crate::machines::metadata::image::{ConfigResource, ResourceType};
 use crate::machines::metadata::{ControllerSettings, Image};
 use ottla_protocol::BrokerId;
+use ottla_protocol::batch::{Compression, TimestampType};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +35,8 @@ pub struct AdvertisedListener {
 /// The broker room's view of the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Everything, as read at the start.
+    pub config: Arc<Config>,
     /// `node.id`.
     pub node_id: BrokerId,
     /// `cluster.id`, where the configuration names one.
@@ -68,9 +73,195 @@ pub struct Settings {
     pub trash_interval_ms: i64,
 }
 
+/// How often deleted files are looked at, in milliseconds.
+const TRASH_INTERVAL_MS: i64 = 1000;
+
 impl Settings {
-    /// The effective settings of a topic: its own, else the cluster's, else the file's, else the default.
-    pub fn topic(&self, _image: &Image, _topic: &str) -> TopicSettings {
-        TopicSettings { log: Arc::default(), min_insync_replicas: 1 }
+    /// The broker room's part of `config`. `bound` are the listeners with the ports that they have.
+    pub fn new(config: Arc<Config>, bound: &[AdvertisedListener]) -> Settings {
+        let controller_names = &config.listeners.controller_names;
+        let (controller_listeners, bound): (Vec<_>, Vec<_>) =
+            bound.iter().cloned().partition(|listener| controller_names.contains(&listener.name));
+        let advertised = config.listeners.advertised.iter().map(advertise).collect::<Vec<_>>();
+        let advertised = if advertised.is_empty() { bound } else { advertised };
+        Settings {
+            node_id: BrokerId(config.node_id),
+            cluster_id: config.cluster_id.clone(),
+            log_dirs: config.log_dirs.clone(),
+            metadata_log_dir: config.metadata_log_dir.clone(),
+            advertised,
+            controller_listeners,
+            rack: config.rack.clone(),
+            metadata_log: Arc::new(metadata_log(&config)),
+            metadata_snapshot_bytes: config
+                .metadata_log
+                .max_record_bytes_between_snapshots
+                .max(1)
+                .unsigned_abs(),
+            controller: controller(&config),
+            group: group(&config),
+            initial_task_delay_ms: config.logs.initial_task_delay_ms,
+            retention_check_interval_ms: config.logs.retention_check_interval_ms,
+            flush_checkpoint_interval_ms: config.logs.flush_offset_checkpoint_interval_ms,
+            high_watermark_checkpoint_interval_ms: config
+                .logs
+                .high_watermark_checkpoint_interval_ms,
+            flush_scheduler_interval_ms: config.logs.flush_scheduler_interval_ms,
+            trash_interval_ms: TRASH_INTERVAL_MS,
+            config,
+        }
     }
+
+    /// The effective settings of a topic: its own, else the broker's, else the cluster's, else the file's, else the default
+    /// (KIP-226).
+    pub fn topic(&self, image: &Image, topic: &str) -> TopicSettings {
+        let view = View { settings: self, image, topic };
+        let cleanup = view.value("cleanup.policy");
+        let policies = cleanup.as_ref().and_then(Value::list).unwrap_or_default();
+        let has = |policy: &str| policies.iter().any(|name| name == policy);
+        let log = LogConfig {
+            segment_bytes: view.i32("segment.bytes"),
+            segment_ms: view.i64("segment.ms"),
+            segment_jitter_ms: view.i64("segment.jitter.ms"),
+            segment_index_bytes: view.i32("segment.index.bytes"),
+            index_interval_bytes: view.i32("index.interval.bytes"),
+            retention_ms: view.i64("retention.ms"),
+            retention_bytes: view.i64("retention.bytes"),
+            cleanup_policy: CleanupPolicy { delete: has("delete"), compact: has("compact") },
+            max_compaction_lag_ms: view.i64("max.compaction.lag.ms"),
+            max_message_bytes: view.i32("max.message.bytes"),
+            max_decompressed_message_bytes: view.i32("max.decompressed.message.bytes"),
+            compression: view.compression(),
+            message_timestamp_type: match view.text("message.timestamp.type").as_str() {
+                "LogAppendTime" => TimestampType::LogAppendTime,
+                _ => TimestampType::CreateTime,
+            },
+            message_timestamp_before_max_ms: view.i64("message.timestamp.before.max.ms"),
+            message_timestamp_after_max_ms: view.i64("message.timestamp.after.max.ms"),
+            flush_messages: view.i64("flush.messages"),
+            flush_ms: view.i64("flush.ms"),
+            file_delete_delay_ms: view.i64("file.delete.delay.ms"),
+            producer_id_expiration_ms: i64::from(self.config.logs.producer_id_expiration_ms),
+        };
+        let min_insync_replicas = view.i64("min.insync.replicas").max(1) as usize;
+        TopicSettings { log: Arc::new(log), min_insync_replicas }
+    }
+}
+
+fn advertise(listener: &config::Listener) -> AdvertisedListener {
+    AdvertisedListener {
+        name: listener.name.clone(),
+        host: listener.host.clone(),
+        port: listener.port,
+        security_protocol: listener.protocol.id(),
+    }
+}
+
+fn metadata_log(config: &Config) -> LogConfig {
+    LogConfig {
+        segment_bytes: config.metadata_log.segment_bytes,
+        segment_ms: config.metadata_log.segment_ms,
+        // A snapshot alone lets the log go.
+        retention_ms: -1,
+        retention_bytes: -1,
+        max_message_bytes: i32::MAX,
+        ..LogConfig::default()
+    }
+}
+
+fn controller(config: &Config) -> ControllerSettings {
+    let integer = |name: &str| config.values.get(name).ok().flatten().and_then(|v| v.integer());
+    let unclean = config.values.get("unclean.leader.election.enable").ok().flatten();
+    ControllerSettings {
+        node_id: BrokerId(config.node_id),
+        cluster_id: String::new(),
+        default_partitions: config.topics.num_partitions,
+        default_replication_factor: config.topics.default_replication_factor,
+        min_insync_replicas: integer("min.insync.replicas").unwrap_or(1) as i32,
+        unclean_leader_election: unclean == Some(Value::Boolean(true)),
+        // The only broker is this process: it needs no heartbeats to itself.
+        values: config.values.clone(),
+        session_timeout_ms: None,
+    }
+}
+
+fn group(config: &Config) -> GroupConfig {
+    GroupConfig {
+        session_timeout_ms_min: config.groups.min_session_timeout_ms,
+        session_timeout_ms_max: config.groups.max_session_timeout_ms,
+        group_size_max: config.groups.max_size,
+        initial_rebalance_delay_ms: config.groups.initial_rebalance_delay_ms,
+        offset_metadata_max: config.offsets.metadata_max_bytes,
+        offsets_retention_ms: i64::from(config.offsets.retention_minutes) * 60_000,
+        offsets_retention_check_interval_ms: config.offsets.retention_check_interval_ms,
+    }
+}
+
+/// One topic's configuration, looked up key by key.
+struct View<'a> {
+    settings: &'a Settings,
+    image: &'a Image,
+    topic: &'a str,
+}
+
+impl View<'_> {
+    fn value(&self, name: &str) -> Option<Value> {
+        let key = config::find(Scope::Topic, name)?;
+        if let Some(text) = self.image.topic_config(self.topic, name) {
+            return config::value::parse(key, text).ok();
+        }
+        let broker = self.settings.node_id.to_string();
+        for resource in [broker.as_str(), ""] {
+            let configs = self.image.config(&ConfigResource::new(ResourceType::Broker, resource));
+            for synonym in key.synonyms {
+                if let Some(text) = configs.get(*synonym) {
+                    return in_units_of(key, synonym, text);
+                }
+            }
+        }
+        for synonym in key.synonyms {
+            if let Some(given) = self.settings.config.values.given(synonym) {
+                return in_units_of(key, synonym, &given.value);
+            }
+        }
+        config::value::parse_type(name, key.kind, key.default.text()?).ok()
+    }
+
+    /// A valid configuration has a number for every key of a number; -1 is Kafka's "none" for all of them.
+    fn i64(&self, name: &str) -> i64 {
+        self.value(name).and_then(|value| value.integer()).unwrap_or(-1)
+    }
+
+    fn i32(&self, name: &str) -> i32 {
+        i32::try_from(self.i64(name)).unwrap_or(i32::MAX)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.value(name).map(|value| value.to_string()).unwrap_or_default()
+    }
+
+    fn compression(&self) -> CompressionTarget {
+        let (codec, level) = match self.text("compression.type").as_str() {
+            "gzip" => (Compression::Gzip, Some(self.i32("compression.gzip.level"))),
+            "snappy" => (Compression::Snappy, None),
+            "lz4" => (Compression::Lz4, Some(self.i32("compression.lz4.level"))),
+            "zstd" => (Compression::Zstd, Some(self.i32("compression.zstd.level"))),
+            "uncompressed" => (Compression::None, None),
+            _ => return CompressionTarget::Producer,
+        };
+        CompressionTarget::Codec { codec, level }
+    }
+}
+
+/// The value of a broker key that stands for a topic key, which may count in larger units.
+fn in_units_of(key: &Key, synonym: &str, text: &str) -> Option<Value> {
+    let value = config::value::parse_type(synonym, key.kind, text).ok()?;
+    let factor = match synonym {
+        name if key.name.ends_with(".ms") && name.ends_with(".hours") => 3_600_000,
+        name if key.name.ends_with(".ms") && name.ends_with(".minutes") => 60_000,
+        _ => return Some(value),
+    };
+    let number = value.integer()?;
+    // -1 means "no bound" in every unit.
+    Some(Value::Integer(if number < 0 { -1 } else { number.saturating_mul(factor) }))
 }

@@ -249,6 +249,8 @@ impl Log {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod proptests;
 #[cfg(test)]
 mod tests;

@@ -136,7 +136,7 @@ impl World {
         };
         let file = RealDisk.open(&self.fixture.path().join(name), OpenMode::ReadWrite).unwrap();
         file.set_len(keep).unwrap();
-        if garbage % 3 > 0 {
+        if !garbage.is_multiple_of(3) {
             let tail = vec![if garbage % 3 == 1 { 0 } else { garbage }; usize::from(garbage)];
             file.write_all_at(&[std::io::IoSlice::new(&tail)], keep).unwrap();
         }

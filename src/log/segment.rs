@@ -53,6 +53,8 @@ pub(crate) struct Segment {
     file: LazyFile,
     created: Timestamp,
     bytes_since_index_entry: u32,
+    /// A write failed: the file may have bytes past `size`.
+    has_torn_end: bool,
     /// Largest timestamp and the last offset of the batch that has it; read from the time index when first needed.
     max_timestamp: Mutex<Option<TimestampOffset>>,
     /// Largest timestamp of the first batch.
@@ -83,6 +85,7 @@ impl Segment {
             file: LazyFile::new(base_offset.0, LOG_SUFFIX),
             created,
             bytes_since_index_entry: 0,
+            has_torn_end: false,
             max_timestamp: Mutex::new(
                 is_empty
                     .then_some(TimestampOffset { timestamp: Timestamp::NONE, offset: base_offset }),
@@ -133,7 +136,9 @@ impl Segment {
         let position = u64::from(self.size);
         let file = self.create_file(directory)?;
         if let Err(e) = file.write_all_at(slices, position) {
-            // What was written of it lies past the segment's size, which is what counts.
+            // What was written of it lies past the segment's size, which is what counts; the next append
+            // overwrites it, and what is left goes when the segment is finished.
+            self.has_torn_end = true;
             return Err(self.file_error(directory, "write", position, e));
         }
         for batch in batches {
@@ -366,6 +371,7 @@ impl Segment {
     pub(crate) fn cut_at(&mut self, directory: &Directory, size: u32) -> Result<(), StorageError> {
         self.tail.clear();
         self.size = size;
+        self.has_torn_end = false;
         self.file(directory)?
             .set_len(u64::from(size))
             .map_err(|e| self.file_error(directory, "truncate", u64::from(size), e))
@@ -411,6 +417,9 @@ impl Segment {
     pub(crate) fn finish(&mut self, directory: &Directory) -> Result<(), StorageError> {
         if self.size == 0 && directory_is_without(directory, &self.file) {
             return Ok(());
+        }
+        if self.has_torn_end {
+            self.cut_at(directory, self.size)?;
         }
         let largest = self.max_timestamp(directory)?;
         self.time_index.maybe_append(directory, largest)?;

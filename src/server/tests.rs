@@ -142,39 +142,17 @@ fn batch(values: &[&str]) -> Bytes {
 }
 
 fn broker_settings(dir: &std::path::Path, address: SocketAddr) -> broker::Settings {
-    let node_id = ottla_protocol::BrokerId(1);
-    broker::Settings {
-        node_id,
-        cluster_id: None,
-        log_dirs: vec![dir.to_owned()],
-        metadata_log_dir: dir.to_owned(),
-        advertised: vec![broker::AdvertisedListener {
-            name: "PLAINTEXT".to_owned(),
-            host: "registered.example".to_owned(),
-            port: address.port(),
-            security_protocol: 0,
-        }],
-        controller_listeners: vec![],
-        rack: None,
-        metadata_log: Arc::default(),
-        metadata_snapshot_bytes: 20 << 20,
-        controller: broker::ControllerSettings {
-            node_id,
-            cluster_id: String::new(),
-            default_partitions: 1,
-            default_replication_factor: 1,
-            min_insync_replicas: 1,
-            unclean_leader_election: false,
-            session_timeout_ms: None,
-        },
-        group: Default::default(),
-        initial_task_delay_ms: 30_000,
-        retention_check_interval_ms: 300_000,
-        flush_checkpoint_interval_ms: 60_000,
-        high_watermark_checkpoint_interval_ms: 5_000,
-        flush_scheduler_interval_ms: i64::MAX,
-        trash_interval_ms: 60_000,
-    }
+    let mut values = crate::config::Values::default();
+    let dir = dir.to_str().expect("a temporary directory's path is text");
+    values.set("log.dirs", dir, crate::config::Source::Override);
+    let config = crate::config::Config::from_values(values).expect("valid settings");
+    let listener = broker::AdvertisedListener {
+        name: "PLAINTEXT".to_owned(),
+        host: "registered.example".to_owned(),
+        port: address.port(),
+        security_protocol: 0,
+    };
+    broker::Settings::new(std::sync::Arc::new(config), &[listener])
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What a group coordinator is asked and what it answers.
 //!
-//! Requests carry Kafka's own messages; what a machine may not know by itself (the API version that shapes an answer,
-//! the client's name and address, a random id) stands beside them. Topic names and ids have been resolved before.
+//! Requests carry Kafka's own messages; what a machine may not know by itself (the API version that
+//! shapes an answer, the client's name and address, a random id) stands beside them. Topic names
+//! and ids have been resolved before.
 
 use ottla_protocol::messages::delete_groups_response::DeletableGroupResult;
 use ottla_protocol::messages::describe_groups_response::DescribedGroup;
@@ -189,7 +190,8 @@ impl Default for GroupConfig {
 
 /// The partition of `__consumer_offsets` (or of another coordinator's topic) that holds `key`.
 ///
-/// Kafka's `Utils.abs(key.hashCode()) % partitions`, where the absolute value of the smallest number is 0.
+/// Kafka's `Utils.abs(key.hashCode()) % partitions`, where the absolute value of the smallest
+/// number is 0.
 pub fn partition_for(key: &str, partitions: i32) -> i32 {
     let hash = key
         .encode_utf16()

@@ -1,10 +1,12 @@
-//! A group of the classic protocol: its members, its state, and the rules that need no time (KIP-62, 345, 389, 394).
+//! A group of the classic protocol: its members, its state, and the rules that need no time
+//! (KIP-62, 345, 389, 394).
 //!
-//! All of it is soft: it is made from the group's record at load, and what must survive goes into the next record.
-//! The steps that take time or answer requests are in `join.rs`, `rebalance.rs` and `member.rs`.
+//! All of it is soft: it is made from the group's record at load, and what must survive goes into
+//! the next record. The steps that take time or answer requests are in `join.rs`, `rebalance.rs`
+//! and `member.rs`.
 //!
-//! Invariants: the leader is a member or absent in a group without members; every static member is a member; the
-//! counts of supported protocols are those of the members.
+//! Invariants: the leader is a member or absent in a group without members; every static member is
+//! a member; the counts of supported protocols are those of the members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -58,10 +60,11 @@ pub(super) struct Member {
     pub protocols: Vec<JoinGroupRequestProtocol>,
     pub assignment: Bytes,
     /// The parked JoinGroup.
-    pub awaiting_join: Option<RequestId>,
+    pub parked_join: Option<RequestId>,
     /// The parked SyncGroup.
-    pub awaiting_sync: Option<RequestId>,
-    /// Has joined, but no join phase has ended since: it does not know its id yet and cannot send heartbeats.
+    pub parked_sync: Option<RequestId>,
+    /// Has joined, but no join phase has ended since: it does not know its id yet and cannot send
+    /// heartbeats.
     pub is_new: bool,
 }
 
@@ -74,7 +77,7 @@ impl Member {
 
     /// True while a parked request shows that the member lives.
     pub fn has_satisfied_heartbeat(&self) -> bool {
-        !self.is_new && (self.awaiting_join.is_some() || self.awaiting_sync.is_some())
+        !self.is_new && (self.parked_join.is_some() || self.parked_sync.is_some())
     }
 
     /// The protocol of `candidates` that the member likes best.
@@ -223,7 +226,8 @@ impl ClassicGroup {
         self.state != State::PreparingRebalance
     }
 
-    /// True if the group's members are Kafka consumers; groups of other types (Connect's) are opaque.
+    /// True if the group's members are Kafka consumers; groups of other types (Connect's) are
+    /// opaque.
     pub fn uses_consumer_protocol(&self) -> bool {
         self.protocol_type.as_deref() == Some(PROTOCOL_TYPE)
     }
@@ -241,7 +245,8 @@ impl ClassicGroup {
         self.leader.as_deref() == Some(member_id)
     }
 
-    /// Adds a member that is not in the group yet; the first one gives the group its type and leads it.
+    /// Adds a member that is not in the group yet; the first one gives the group its type and leads
+    /// it.
     pub fn add(&mut self, member: Member) {
         if let Some(instance) = &member.group_instance_id {
             self.static_members.insert(instance.clone(), member.member_id.clone());
@@ -254,7 +259,8 @@ impl ClassicGroup {
         self.members.insert(member.member_id.clone(), member);
     }
 
-    /// Takes a member, or an id that waits to be used, out of the group; another member leads if it led.
+    /// Takes a member, or an id that waits to be used, out of the group; another member leads if it
+    /// led.
     pub fn take(&mut self, member_id: &str) -> Option<Member> {
         let removed = self.members.remove(member_id);
         if let Some(member) = &removed {
@@ -281,8 +287,8 @@ impl ClassicGroup {
         let removed = self.members.remove(old)?;
         let member = Member {
             member_id: new.to_owned(),
-            awaiting_join: None,
-            awaiting_sync: None,
+            parked_join: None,
+            parked_sync: None,
             is_new: false,
             ..removed.clone()
         };
@@ -375,24 +381,24 @@ impl ClassicGroup {
     /// Keeps the leader if it has joined, else lets the first member that has joined lead.
     pub fn elect_joined_leader(&mut self) -> bool {
         let Some(leader) = &self.leader else { return false };
-        if self.members.get(leader).is_some_and(|member| member.awaiting_join.is_some()) {
+        if self.members.get(leader).is_some_and(|member| member.parked_join.is_some()) {
             return true;
         }
-        let joined = self.members.values().find(|member| member.awaiting_join.is_some());
+        let joined = self.members.values().find(|member| member.parked_join.is_some());
         let Some(joined) = joined.map(|member| member.member_id.clone()) else { return false };
         self.leader = Some(joined);
         true
     }
 
     /// Members whose JoinGroup is parked.
-    pub fn awaiting_join_count(&self) -> usize {
-        self.members.values().filter(|member| member.awaiting_join.is_some()).count()
+    pub fn parked_join_count(&self) -> usize {
+        self.members.values().filter(|member| member.parked_join.is_some()).count()
     }
 
     /// True when nobody is awaited any more.
     pub fn has_all_members_joined(&self) -> bool {
         self.pending_join.is_empty()
-            && self.members.values().all(|member| member.awaiting_join.is_some())
+            && self.members.values().all(|member| member.parked_join.is_some())
     }
 
     /// How long a join phase takes at most: the longest that a member asks for.

@@ -1,7 +1,7 @@
 //! JoinGroup of the classic protocol.
 //!
-//! Source: KIP-62, KIP-345 (static members), KIP-389 (group size), KIP-394 (member id required), KIP-814 (a static
-//! leader that comes back skips the assignment).
+//! Source: KIP-62, KIP-345 (static members), KIP-389 (group size), KIP-394 (member id required),
+//! KIP-814 (a static leader that comes back skips the assignment).
 
 use ottla_protocol::ErrorCode;
 use ottla_protocol::messages::JoinGroupResponse;
@@ -32,16 +32,16 @@ impl ClassicGroup {
         }
     }
 
-    /// Whether the group's size allows the member in. While it joins, those who wait count, not those who were there:
-    /// after the limit was lowered the last to come back are left out.
+    /// Whether the group's size allows the member in. While it joins, those who wait count, not
+    /// those who were there: after the limit was lowered the last to come back are left out.
     fn accepts_joining(&self, turn: &Turn<'_>, member_id: &str) -> bool {
         let member = self.members.get(member_id);
         let size_max = usize::try_from(turn.config.group_size_max).unwrap_or(0);
         match self.state {
             State::Empty => true,
             State::PreparingRebalance => {
-                member.is_some_and(|member| member.awaiting_join.is_some())
-                    || self.awaiting_join_count() < size_max
+                member.is_some_and(|member| member.parked_join.is_some())
+                    || self.parked_join_count() < size_max
             }
             State::CompletingRebalance | State::Stable => {
                 member.is_some() || self.members.len() < size_max
@@ -133,7 +133,7 @@ impl ClassicGroup {
             rebalance_timeout_ms: join.request.rebalance_timeout_ms,
             session_timeout_ms: join.request.session_timeout_ms,
             protocols: join.request.protocols,
-            awaiting_join: Some(id),
+            parked_join: Some(id),
             is_new: true,
             ..Member::default()
         });
@@ -141,8 +141,8 @@ impl ClassicGroup {
         self.prepare_rebalance_or_complete_join(turn);
     }
 
-    /// A static member comes back without its id: it gets a new one, the old one is fenced, and as long as the
-    /// protocol stays the same a stable group does not rebalance.
+    /// A static member comes back without its id: it gets a new one, the old one is fenced, and as
+    /// long as the protocol stays the same a stable group does not rebalance.
     fn replace_and_join(
         &mut self,
         turn: &mut Turn<'_>,
@@ -172,8 +172,8 @@ impl ClassicGroup {
                         skip_assignment: self.is_leader(new_id),
                         ..self.join_response(new_id)
                     },
-                    // An old client that is told of its leadership would assign from its own, perhaps stale, view:
-                    // it is told the old leader's id.
+                    // An old client that is told of its leadership would assign from its own,
+                    // perhaps stale, view: it is told the old leader's id.
                     false => JoinGroupResponse {
                         leader: old_leader,
                         members: Vec::new(),
@@ -192,10 +192,10 @@ impl ClassicGroup {
     /// Tells the holder of a replaced member id, if it waits, that another took its place.
     fn fence(&self, turn: &mut Turn<'_>, old: &Member) {
         turn.timers.cancel(&self.session_timer(&old.member_id));
-        if let Some(id) = old.awaiting_join {
+        if let Some(id) = old.parked_join {
             turn.refuse_member(id, &old.member_id, ErrorCode::FencedInstanceId);
         }
-        if let Some(id) = old.awaiting_sync {
+        if let Some(id) = old.parked_sync {
             turn.refuse_sync(id, ErrorCode::FencedInstanceId);
         }
     }

@@ -60,7 +60,7 @@ impl ClassicGroup {
 
     fn park_sync(&mut self, turn: &mut Turn<'_>, id: RequestId, member_id: &str) {
         let Some(member) = self.members.get_mut(member_id) else { return };
-        if let Some(replaced) = member.awaiting_sync.replace(id) {
+        if let Some(replaced) = member.parked_sync.replace(id) {
             // It was parked by a connection that the client has given up.
             turn.refuse_sync(replaced, ErrorCode::RebalanceInProgress);
         }
@@ -85,7 +85,7 @@ impl ClassicGroup {
         for member_id in self.members.keys().cloned().collect::<Vec<_>>() {
             let Some(member) = self.members.get_mut(&member_id) else { continue };
             let assignment = member.assignment.clone();
-            if let Some(id) = member.awaiting_sync.take() {
+            if let Some(id) = member.parked_sync.take() {
                 let response = self.sync_response(assignment);
                 turn.reply(id, GroupResponse::Sync(response));
                 self.restart_session(turn, &member_id);

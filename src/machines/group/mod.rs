@@ -1,29 +1,34 @@
-//! The group coordinator of one partition of `__consumer_offsets`: the classic group protocol and committed offsets,
-//! as Kafka 4's GroupCoordinatorShard.
+//! The group coordinator of one partition of `__consumer_offsets`: the classic group protocol and
+//! committed offsets, as Kafka 4's GroupCoordinatorShard.
 //!
-//! **Hard state** is what the partition's records say: each group's last generation, the committed offsets. **Soft
-//! state** is what a new coordinator learns again from the members: who waits to join, whose session runs, in which
-//! phase a rebalance is. A parked JoinGroup or SyncGroup is a [`RequestId`] in its member.
+//! **Hard state** is what the partition's records say: each group's last generation, the committed
+//! offsets. **Soft state** is what a new coordinator learns again from the members: who waits to
+//! join, whose session runs, in which phase a rebalance is. A parked JoinGroup or SyncGroup is a
+//! [`RequestId`] in its member.
 //!
-//! Before the first operation, records build the live groups. From then on the machine's own records only follow what
-//! the live groups already are; they and the answers leave together, and a failed write drops the machine, so nobody
-//! sees a live group that the log does not back.
+//! Before the first operation, records build the live groups. From then on the machine's own
+//! records only follow what the live groups already are; they and the answers leave together, and a
+//! failed write drops the machine, so nobody sees a live group that the log does not back.
 //!
 //! | File | What |
 //! | --- | --- |
 //! | `api.rs` | requests, responses, settings, [`partition_for`] |
 //! | `classic.rs` | a classic group and its members |
-//! | `join.rs`, `rebalance.rs`, `member.rs` | its protocol: JoinGroup; the join phase and time-outs; the other requests |
+//! | `join.rs` | JoinGroup |
+//! | `rebalance.rs` | the join phase and time-outs |
+//! | `member.rs` | SyncGroup, Heartbeat, LeaveGroup |
 //! | `offsets.rs` | committed offsets and their expiry |
 //! | `store.rs` | all groups and offsets; requests about them |
 //! | `timers.rs` | time-outs |
 //!
-//! **Room for later.** The other group types become files beside `classic.rs`, each with one type that holds a group
-//! and is built by replay alone: `consumer.rs` (`ConsumerGroup`, KIP-848; `assignor.rs` has `trait Assignor`, `Range`
-//! and `Uniform`), `share.rs` (`ShareGroup`, KIP-932) and `streams.rs` (`StreamsGroup`, KIP-1071). `Store::groups` then
-//! holds `enum Group { Classic(..), Consumer(..), Share(..), Streams(..) }`, and the records that are only noted today
-//! (`Store::foreign`) go to them. Offsets committed in a transaction become `pending: BTreeMap<ProducerId, CommittedOffsets>`
-//! in `store.rs`, which a commit marker merges by record offset; until then they are not seen.
+//! **Room for later.** The other group types become files beside `classic.rs`, each with one type
+//! that holds a group and is built by replay alone: `consumer.rs` (`ConsumerGroup`, KIP-848;
+//! `assignor.rs` has `trait Assignor`, `Range` and `Uniform`), `share.rs` (`ShareGroup`, KIP-932)
+//! and `streams.rs` (`StreamsGroup`, KIP-1071). `Store::groups` then holds `enum Group {
+//! Classic(..), Consumer(..), Share(..), Streams(..) }`, and the records that are only noted today
+//! (`Store::foreign`) go to them. Offsets committed in a transaction become `pending:
+//! BTreeMap<ProducerId, CommittedOffsets>` in `store.rs`, which a commit marker merges by record
+//! offset; until then they are not seen.
 //!
 //! Source: KIP-62, 134, 211, 345, 389, 394, 559, 800, 814; Kafka documentation, "Consumer configs".
 

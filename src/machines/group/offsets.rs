@@ -1,4 +1,5 @@
-//! Committed offsets of all groups in one partition of `__consumer_offsets`: hard state, changed only by replay.
+//! Committed offsets of all groups in one partition of `__consumer_offsets`: hard state, changed
+//! only by replay.
 //!
 //! Source: KIP-211 (expiry), KIP-320 (leader epochs), KIP-848 (topic ids in fetches and commits).
 
@@ -133,8 +134,8 @@ impl CommittedOffsets {
             .collect()
     }
 
-    /// The records that delete what was committed for topics that are gone. A topic of the same name that was made
-    /// anew keeps its offsets.
+    /// The records that delete what was committed for topics that are gone. A topic of the same
+    /// name that was made anew keeps its offsets.
     pub fn delete_topics(&self, deleted: &[(String, TopicId)]) -> Vec<GroupRecord> {
         let mut records = Vec::new();
         for (group, topics) in &self.groups {
@@ -147,7 +148,8 @@ impl CommittedOffsets {
         records
     }
 
-    /// The records, at most `limit`, that delete a group's expired offsets; and whether they delete all that it has.
+    /// The records, at most `limit`, that delete a group's expired offsets; and whether they delete
+    /// all that it has.
     pub fn expire(
         &self,
         group: &ClassicGroup,

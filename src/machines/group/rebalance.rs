@@ -1,4 +1,5 @@
-//! The join phase of a classic group: when it starts, how long it waits, how it ends; and members that time out.
+//! The join phase of a classic group: when it starts, how long it waits, how it ends; and members
+//! that time out.
 //!
 //! Source: KIP-62 (time-outs), KIP-134 (initial delay), KIP-394 (pending members).
 
@@ -11,8 +12,8 @@ use super::timers::{Timer, Timers};
 use crate::machines::RequestId;
 use ottla_protocol::records::group::GroupRecord;
 
-/// How long a new member's JoinGroup is parked at most. Its disconnection cannot be seen while it is parked; a client
-/// that is still there tries again.
+/// How long a new member's JoinGroup is parked at most. Its disconnection cannot be seen while it
+/// is parked; a client that is still there tries again.
 pub(super) const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1000;
 
 /// What one operation may use and what it brings about.
@@ -40,8 +41,8 @@ impl Turn<'_> {
         self.reply(id, GroupResponse::Join(response));
     }
 
-    /// Answers a JoinGroup that names a member which the group does not know by this id; Kafka leaves the protocol's
-    /// name out of this one.
+    /// Answers a JoinGroup that names a member which the group does not know by this id; Kafka
+    /// leaves the protocol's name out of this one.
     pub fn refuse_member(&mut self, id: RequestId, member_id: &str, error: ErrorCode) {
         let response = JoinGroupResponse {
             error_code: error.code(),
@@ -87,22 +88,24 @@ impl ClassicGroup {
         Timer::Sync { group: self.group_id.clone() }
     }
 
-    /// Parks a JoinGroup. One that was parked before belongs to a connection that the client has given up.
+    /// Parks a JoinGroup. One that was parked before belongs to a connection that the client has
+    /// given up.
     pub fn park_join(&mut self, turn: &mut Turn<'_>, member_id: &str, id: RequestId) {
         let Some(member) = self.members.get_mut(member_id) else { return };
-        if let Some(replaced) = member.awaiting_join.replace(id) {
+        if let Some(replaced) = member.parked_join.replace(id) {
             turn.refuse_join(replaced, member_id, ErrorCode::RebalanceInProgress);
         }
     }
 
-    /// Removes a member and answers what it has parked, so that a client that still lives joins again.
+    /// Removes a member and answers what it has parked, so that a client that still lives joins
+    /// again.
     pub fn remove(&mut self, turn: &mut Turn<'_>, member_id: &str) {
         turn.timers.cancel(&self.session_timer(member_id));
         let Some(member) = self.take(member_id) else { return };
-        if let Some(id) = member.awaiting_join {
+        if let Some(id) = member.parked_join {
             turn.refuse_join(id, "", ErrorCode::UnknownMemberId);
         }
-        if let Some(id) = member.awaiting_sync {
+        if let Some(id) = member.parked_sync {
             turn.refuse_sync(id, ErrorCode::UnknownMemberId);
         }
     }
@@ -148,7 +151,8 @@ impl ClassicGroup {
         }
     }
 
-    /// The join timer has ended: extend the initial delay if members still come, else end the join phase.
+    /// The join timer has ended: extend the initial delay if members still come, else end the join
+    /// phase.
     pub fn expire_join(&mut self, turn: &mut Turn<'_>) {
         if self.state != State::PreparingRebalance {
             return;
@@ -164,11 +168,12 @@ impl ClassicGroup {
         }
     }
 
-    /// Ends the join phase: dynamic members that have not joined are out, and the next generation starts.
+    /// Ends the join phase: dynamic members that have not joined are out, and the next generation
+    /// starts.
     fn complete_join(&mut self, turn: &mut Turn<'_>) {
         turn.timers.cancel(&self.join_timer());
         self.initial_delay = None;
-        let absent = |m: &&Member| m.awaiting_join.is_none() && m.group_instance_id.is_none();
+        let absent = |m: &&Member| m.parked_join.is_none() && m.group_instance_id.is_none();
         let absent: Vec<String> =
             self.members.values().filter(absent).map(|m| m.member_id.clone()).collect();
         for member_id in absent {
@@ -176,8 +181,9 @@ impl ClassicGroup {
         }
 
         if !self.elect_joined_leader() && !self.members.is_empty() {
-            // Only static members, and none has joined: wait until their sessions end or one comes. At least a
-            // millisecond, so that a member without a time-out does not make this a busy loop.
+            // Only static members, and none has joined: wait until their sessions end or one comes.
+            // At least a millisecond, so that a member without a time-out does not make this a busy
+            // loop.
             turn.set_timer(self.join_timer(), self.rebalance_timeout_ms().max(1));
             return;
         }
@@ -222,7 +228,7 @@ impl ClassicGroup {
         response: JoinGroupResponse,
     ) {
         let member = self.members.get_mut(member_id);
-        if let Some(id) = member.and_then(|member| member.awaiting_join.take()) {
+        if let Some(id) = member.and_then(|member| member.parked_join.take()) {
             turn.reply(id, GroupResponse::Join(response));
         }
     }
@@ -232,7 +238,7 @@ impl ClassicGroup {
         for member_id in self.members.keys().cloned().collect::<Vec<_>>() {
             let Some(member) = self.members.get_mut(&member_id) else { continue };
             member.assignment = Default::default();
-            if let Some(id) = member.awaiting_sync.take() {
+            if let Some(id) = member.parked_sync.take() {
                 turn.refuse_sync(id, error);
                 self.restart_session(turn, &member_id);
             }
@@ -263,7 +269,8 @@ impl ClassicGroup {
         }
     }
 
-    /// Members have not asked for their assignment in time: they are out, and the others join again.
+    /// Members have not asked for their assignment in time: they are out, and the others join
+    /// again.
     pub fn expire_sync(&mut self, turn: &mut Turn<'_>) {
         let is_late = matches!(self.state, State::CompletingRebalance | State::Stable);
         if is_late && !self.pending_sync.is_empty() {

@@ -1,8 +1,8 @@
-//! The groups and offsets of one coordinator, and the requests that are about more than one group's membership:
-//! commits, fetches, deletions, descriptions.
+//! The groups and offsets of one coordinator, and the requests that are about more than one group's
+//! membership: commits, fetches, deletions, descriptions.
 //!
-//! Hard state: the last record of each group, the committed offsets, and the names of foreign groups. The live groups beside
-//! them are soft.
+//! Hard state: the last record of each group, the committed offsets, and the names of foreign
+//! groups. The live groups beside them are soft.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +38,8 @@ const DEAD: &str = "Dead";
 const COMMIT_GROUP_NOT_FOUND_SINCE: i16 = 9;
 /// From this version on a description of a group that does not exist is told so.
 const DESCRIBE_GROUP_NOT_FOUND_SINCE: i16 = 6;
-/// Tombstones that one look for expired offsets writes at most, so that its batch stays small; it goes on at once.
+/// Tombstones that one look for expired offsets writes at most, so that its batch stays small; it
+/// goes on at once.
 const EXPIRED_RECORDS_MAX: usize = 1_000;
 
 /// Groups and offsets.
@@ -50,8 +51,8 @@ pub(super) struct Store {
     pub recorded: BTreeMap<String, GroupMetadataValue>,
     /// The committed offsets.
     pub offsets: CommittedOffsets,
-    /// Groups of types that this coordinator does not serve yet, as Kafka's own directory may hold them. A classic
-    /// group must not be written over them.
+    /// Groups of types that this coordinator does not serve yet, as Kafka's own directory may hold
+    /// them. A classic group must not be written over them.
     pub foreign: BTreeSet<String>,
 }
 
@@ -255,7 +256,8 @@ impl Store {
         described
     }
 
-    /// Lists the groups in one of the states and of one of the types; an empty filter lets all through.
+    /// Lists the groups in one of the states and of one of the types; an empty filter lets all
+    /// through.
     pub fn list(&self, states: &[String], types: &[String]) -> Vec<ListedGroup> {
         let states: Vec<String> = states.iter().map(|state| state.trim().to_lowercase()).collect();
         if !types.is_empty() && !types.iter().any(|name| name.to_lowercase() == CLASSIC) {
@@ -273,8 +275,8 @@ impl Store {
         self.groups.values().filter(is_asked).map(list).collect()
     }
 
-    /// Looks from group `from` on for expired offsets, and for groups without members and offsets. Answers where to
-    /// go on if that is not all.
+    /// Looks from group `from` on for expired offsets, and for groups without members and offsets.
+    /// Answers where to go on if that is not all.
     pub fn expire(&self, turn: &mut Turn<'_>, from: &str) -> Option<String> {
         for (group_id, group) in self.groups.range(from.to_owned()..) {
             let left = EXPIRED_RECORDS_MAX.saturating_sub(turn.records.len());
@@ -293,8 +295,8 @@ impl Store {
         None
     }
 
-    /// Applies a group's record. `is_live` says that the record is this coordinator's own, whose group is already as
-    /// the record says.
+    /// Applies a group's record. `is_live` says that the record is this coordinator's own, whose
+    /// group is already as the record says.
     pub fn replay_group(
         &mut self,
         key: &GroupMetadataKey,

@@ -5,6 +5,7 @@
 //! Source: Kafka's QuorumController and its control managers; error texts are those of Kafka 4.3.1.
 
 mod brokers;
+pub(crate) mod configs;
 mod elections;
 mod feature_updates;
 mod partition_change;
@@ -16,16 +17,18 @@ mod topics;
 pub use topics::validate_topic_name;
 
 use super::image::Image;
+use crate::config::Values;
 use crate::machines::{Entry, Machine, Output, RequestId};
 use ottla_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterClientQuotasRequest,
-    AlterClientQuotasResponse, AlterPartitionReassignmentsRequest,
-    AlterPartitionReassignmentsResponse, AlterPartitionRequest, AlterPartitionResponse,
-    AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse, BrokerHeartbeatRequest,
-    BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
-    ControllerRegistrationRequest, ControllerRegistrationResponse, CreatePartitionsRequest,
-    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse, UnregisterBrokerRequest,
+    AlterClientQuotasResponse, AlterConfigsRequest, AlterConfigsResponse,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, AlterPartitionRequest,
+    AlterPartitionResponse, AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
+    BrokerRegistrationResponse, ControllerRegistrationRequest, ControllerRegistrationResponse,
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteTopicsRequest, DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, UnregisterBrokerRequest,
     UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use ottla_protocol::metadata::NoOpRecord;
@@ -71,6 +74,8 @@ pub struct ControllerSettings {
     pub min_insync_replicas: i32,
     /// `unclean.leader.election.enable` of the properties file.
     pub unclean_leader_election: bool,
+    /// The properties file, for the values that topics and groups inherit.
+    pub values: Values,
     /// `broker.session.timeout.ms`; `None` never fences a silent broker.
     pub session_timeout_ms: Option<i64>,
 }
@@ -94,6 +99,10 @@ pub enum ControllerRequest {
     UnregisterBroker(UnregisterBrokerRequest),
     /// A block of producer ids for a broker.
     AllocateProducerIds(AllocateProducerIdsRequest),
+    /// Changes configurations one by one; changes of brokers have been checked against the broker's rules.
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    /// Replaces configurations; the same.
+    AlterConfigs(AlterConfigsRequest),
     /// Elects leaders.
     ElectLeaders(ElectLeadersRequest),
     /// Moves replicas, or stops moving them.
@@ -122,6 +131,8 @@ pub enum ControllerReply {
     BrokerHeartbeat(BrokerHeartbeatResponse),
     UnregisterBroker(UnregisterBrokerResponse),
     AllocateProducerIds(AllocateProducerIdsResponse),
+    IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
+    AlterConfigs(AlterConfigsResponse),
     ElectLeaders(ElectLeadersResponse),
     AlterPartitionReassignments(AlterPartitionReassignmentsResponse),
     AlterPartition(AlterPartitionResponse),
@@ -197,6 +208,10 @@ impl Controller {
             ControllerRequest::BrokerHeartbeat(request) => self.broker_heartbeat(now, &request),
             ControllerRequest::UnregisterBroker(request) => self.unregister_broker(&request),
             ControllerRequest::AllocateProducerIds(request) => self.allocate_producer_ids(&request),
+            ControllerRequest::IncrementalAlterConfigs(request) => {
+                self.incremental_alter_configs(&request)
+            }
+            ControllerRequest::AlterConfigs(request) => self.alter_configs(&request),
             ControllerRequest::ElectLeaders(request) => self.elect_leaders(&request),
             ControllerRequest::AlterPartitionReassignments(request) => {
                 self.alter_partition_reassignments(&request)

@@ -2,7 +2,9 @@
 //!
 //! Not here: consensus and the log (`broker/quorum.rs`), publishing to partitions (`broker/publisher.rs`).
 
+pub mod config_rules;
 pub mod controller;
+pub mod effective;
 pub mod features;
 pub mod image;
 pub mod placement;

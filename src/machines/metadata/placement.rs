@@ -74,19 +74,31 @@ pub fn place(
              positive."
         ));
     }
-    let unfenced = cluster.unfenced().count();
+    let usable: Vec<&BrokerRegistration> =
+        cluster.brokers.values().filter(|broker| !is_cordoned(broker)).collect();
+    let unfenced = usable.iter().filter(|broker| !broker.fenced).count();
     if unfenced == 0 {
-        return Err("All brokers are currently fenced.".into());
+        return Err("All brokers are currently fenced, or have all their log directories \
+                    cordoned."
+            .into());
     }
-    let registered = cluster.brokers.len();
+    let registered = usable.len();
     if replication_factor as usize > registered {
         return Err(format!(
             "The target replication factor of {replication_factor} cannot be reached because only \
-             {registered} broker(s) are registered."
+             {registered} broker(s) are registered or some brokers have all their log directories \
+             cordoned."
         ));
     }
-    let mut placer = Placer::new(cluster.brokers.values(), unfenced, random);
+    let mut placer = Placer::new(usable.into_iter(), unfenced, random);
     Ok((0..partitions).map(|_| placer.place(replication_factor as usize)).collect())
+}
+
+/// Nothing new goes to a broker whose log directories are all cordoned.
+fn is_cordoned(broker: &BrokerRegistration) -> bool {
+    broker.cordoned_log_dirs.as_ref().is_some_and(|cordoned| {
+        !cordoned.is_empty() && broker.log_dirs.iter().all(|dir| cordoned.contains(dir))
+    })
 }
 
 impl<'a> Placer<'a> {

@@ -6,18 +6,29 @@
 
 mod api_versions;
 pub(crate) mod auto_create;
+mod delete_groups;
 mod delete_records;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
 mod fetch;
 mod fetch_answer;
+mod find_coordinator;
+mod heartbeat;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
 mod nodes;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
 mod waiting;
 
 pub(crate) use nodes::Leaders;
@@ -157,6 +168,17 @@ fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>>
         ApiKey::ListOffsets => call(ctx, body, list_offsets::handle),
         ApiKey::Metadata => call(ctx, body, metadata::handle),
         ApiKey::ApiVersions => call(ctx, body, api_versions::handle),
+        ApiKey::FindCoordinator => call(ctx, body, find_coordinator::handle),
+        ApiKey::OffsetCommit => call(ctx, body, offset_commit::handle),
+        ApiKey::OffsetFetch => call(ctx, body, offset_fetch::handle),
+        ApiKey::JoinGroup => call(ctx, body, join_group::handle),
+        ApiKey::Heartbeat => call(ctx, body, heartbeat::handle),
+        ApiKey::LeaveGroup => call(ctx, body, leave_group::handle),
+        ApiKey::SyncGroup => call(ctx, body, sync_group::handle),
+        ApiKey::DescribeGroups => call(ctx, body, describe_groups::handle),
+        ApiKey::ListGroups => call(ctx, body, list_groups::handle),
+        ApiKey::DeleteGroups => call(ctx, body, delete_groups::handle),
+        ApiKey::OffsetDelete => call(ctx, body, offset_delete::handle),
         ApiKey::DeleteRecords => call(ctx, body, delete_records::handle),
         ApiKey::InitProducerId => call(ctx, body, init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => call(ctx, body, offset_for_leader_epoch::handle),

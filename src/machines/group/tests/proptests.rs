@@ -165,8 +165,8 @@ fn check(world: &World) {
     let mut parked = 0;
     for group in lived.groups.values() {
         check_group(group);
-        parked += group.members.values().filter(|m| m.awaiting_join.is_some()).count();
-        parked += group.members.values().filter(|m| m.awaiting_sync.is_some()).count();
+        parked += group.members.values().filter(|m| m.parked_join.is_some()).count();
+        parked += group.members.values().filter(|m| m.parked_sync.is_some()).count();
         assert!(loaded.groups.contains_key(&group.group_id), "a group without a record");
         if group.state == State::Stable {
             let other = &loaded.groups[&group.group_id];
@@ -195,11 +195,11 @@ fn check_group(group: &ClassicGroup) {
     match group.state {
         State::Empty => assert!(group.members.is_empty()),
         State::Stable | State::CompletingRebalance => {
-            assert!(group.members.values().all(|m| m.awaiting_join.is_none()));
+            assert!(group.members.values().all(|m| m.parked_join.is_none()));
             assert!(!group.members.is_empty());
         }
         State::PreparingRebalance => {
-            assert!(group.members.values().all(|m| m.awaiting_sync.is_none()));
+            assert!(group.members.values().all(|m| m.parked_sync.is_none()));
         }
     }
 }

@@ -118,6 +118,7 @@ impl Controller {
     ) -> Result<NewTopic, ApiError> {
         self.check_new_name(&topic.name)?;
         let configs = creation_configs(topic)?;
+        self.check_new_topic_configs(&topic.name, &configs)?;
         let partitions = if topic.assignments.is_empty() {
             self.placed_partitions(topic, random)?
         } else {
@@ -140,6 +141,7 @@ impl Controller {
             topic_id,
             num_partitions: partitions.len() as i32,
             replication_factor: replication_factor as i16,
+            configs: Some(self.new_topic_configs(&configs)),
             ..Default::default()
         };
         records.extend(partition_records(topic_id, 0, &partitions));
