@@ -10,12 +10,13 @@ use super::producer_state::{
 };
 use super::segment::BatchMeta;
 use super::transaction_index::AbortedTransaction;
-use super::validate::{self, BatchBytes, Validated};
-use super::{Log, checkpoint};
+use super::validate::{self, BatchBytes, Rules, Validated};
+use super::{Log, LogConfig, checkpoint};
 use bytes::Bytes;
 use ottla_protocol::batch::{self, BatchHeader, TimestampType};
 use ottla_protocol::record::Payload;
-use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
+use ottla_protocol::{LeaderEpoch, Offset, ProducerId, Timestamp};
+use std::collections::BTreeMap;
 use std::io::IoSlice;
 
 /// Largest expanded control record: a marker is a few bytes.
@@ -83,7 +84,7 @@ impl Log {
         }
         let config = self.config.clone();
         let Validated { header, bytes } =
-            validate::validate(&records, &config, context.origin, context.now)?;
+            validate::validate(&records, &self.rules(&config, &context))?;
         let base_offset = self.log_end_offset;
         self.epochs.assign(context.leader_epoch, base_offset);
         let update = match self.check_producer(&header, base_offset, &bytes, &context)? {
@@ -142,6 +143,11 @@ impl Log {
             transaction: TransactionCheck::Verified,
         };
         self.append_given(&records, context)
+    }
+
+    fn rules<'a>(&'a self, config: &'a LogConfig, context: &AppendContext) -> Rules<'a> {
+        let AppendContext { origin, now, .. } = *context;
+        Rules { config, origin, now, topic: &self.topic, partition: self.partition }
     }
 
     fn check_writable(&self) -> Result<(), AppendError> {
@@ -288,17 +294,18 @@ impl Log {
         origin: AppendOrigin,
     ) -> Result<Vec<ProducerUpdate>, AppendError> {
         let mut updates: Vec<ProducerUpdate> = Vec::new();
+        let mut latest: BTreeMap<ProducerId, usize> = BTreeMap::new();
         for (header, batch) in batches {
             if header.producer_id.0 < 0 {
                 continue;
             }
-            let earlier =
-                updates.iter().rev().find(|update| update.producer_id == header.producer_id);
+            let earlier = latest.get(&header.producer_id).map(|n| &updates[*n]);
             let entry = match earlier {
                 Some(update) => &update.entry,
                 None => self.producers.get(header.producer_id).unwrap_or(&ProducerEntry::EMPTY),
             };
             let marker = if header.is_control() { end_marker(header, batch) } else { None };
+            latest.insert(header.producer_id, updates.len());
             updates.push(ProducerState::prepare(
                 entry,
                 header,

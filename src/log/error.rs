@@ -138,6 +138,11 @@ impl AppendError {
         }
     }
 
+    /// The text for the response's `error_message`, which Kafka fills only beside record errors.
+    pub fn client_message(&self) -> Option<String> {
+        (!self.record_errors().is_empty()).then(|| self.to_string())
+    }
+
     pub(crate) fn invalid_record(message: impl Into<String>) -> Self {
         AppendError::InvalidRecord { message: message.into(), records: Vec::new() }
     }

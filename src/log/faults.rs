@@ -180,7 +180,7 @@ fn cut_at_every_byte_leaves_the_whole_batches_before() {
     fixture.config.segment_bytes = 1 << 20;
     let mut log = fixture.open();
     let mut ends = vec![0u64];
-    for n in 0..6 {
+    for n in 0..3 {
         log.append_as_leader(idempotent(1, 0, n * 2, 2), client()).unwrap();
         ends.push(log.size());
     }
@@ -190,7 +190,9 @@ fn cut_at_every_byte_leaves_the_whole_batches_before() {
     for cut in 0..=whole.len() {
         for tail in [&[][..], &[0; 100][..], &[0xff; 7][..]] {
             let bytes = [&whole[..cut], tail].concat();
-            RealDisk.write_atomic(&path, &bytes).unwrap();
+            let file = RealDisk.open(&path, OpenMode::ReadWrite).unwrap();
+            file.set_len(0).unwrap();
+            file.write_all_at(&[IoSlice::new(&bytes)], 0).unwrap();
             let log = fixture.open();
             // The tail may happen to be what was cut: batches end with a zero.
             let same = bytes.iter().zip(&whole).take_while(|(a, b)| a == b).count();

@@ -15,6 +15,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct FlushJob {
     up_to: Offset,
+    /// How often the log was truncated when the job was made.
+    truncations: u64,
     files: Vec<Arc<dyn DiskFile>>,
     directory: Arc<Directory>,
 }
@@ -82,12 +84,15 @@ impl Log {
                 files.extend(segment.files_to_sync(&directory)?);
             }
         }
-        Ok(FlushJob { up_to, files, directory })
+        Ok(FlushJob { up_to, truncations: self.truncations, files, directory })
     }
 
-    /// Moves the recovery point: `job` has run.
+    /// Moves the recovery point: `job` has run. A job from before a truncation moves nothing: other records may lie
+    /// at its offsets by now.
     pub fn mark_flushed(&mut self, job: &FlushJob, now: Timestamp) {
-        self.recovery_point = self.recovery_point.max(job.up_to.min(self.log_end_offset));
+        if job.truncations == self.truncations {
+            self.recovery_point = self.recovery_point.max(job.up_to);
+        }
         self.last_flush = now;
     }
 

@@ -71,6 +71,8 @@ pub struct Log {
     epochs: LeaderEpochs,
     producers: ProducerState,
     last_flush: Timestamp,
+    /// Counts truncations, so that a flush that began before one is known.
+    truncations: u64,
     /// A write or a sync failed: nothing more is written.
     is_offline: bool,
     /// [`Log::close`] has run.

@@ -121,24 +121,27 @@ impl World {
         let safe = last.find(&self.log.directory, recovery_point).unwrap();
         let safe = safe.map_or(size, |batch| u64::from(batch.position));
         let keep = safe + cut.index((size - safe) as usize + 1) as u64;
-        let kept = self.log.read(Offset(base), usize::MAX, MinOne::Yes, self.log.log_end_offset());
-        let end = match kept {
-            Ok(Some(slice)) => {
-                let from = slice.position;
-                let bytes = slice.to_bytes().unwrap();
-                let keep = keep.saturating_sub(from) as usize;
-                let whole = ottla_protocol::batch::batches(&bytes[..keep]);
-                let whole = whole.map_while(Result::ok).last();
-                whole.map_or(slice.base_offset.0, |(header, _)| header.next_offset().0)
-            }
-            // DeleteRecords has gone past the segment's beginning: no cut.
-            _ => return self.reopen(false),
+        let tail = match garbage % 3 {
+            0 => Vec::new(),
+            1 => vec![0; usize::from(garbage)],
+            _ => vec![garbage; usize::from(garbage)],
         };
         let file = RealDisk.open(&self.fixture.path().join(name), OpenMode::ReadWrite).unwrap();
         file.set_len(keep).unwrap();
-        if !garbage.is_multiple_of(3) {
-            let tail = vec![if garbage % 3 == 1 { 0 } else { garbage }; usize::from(garbage)];
-            file.write_all_at(&[std::io::IoSlice::new(&tail)], keep).unwrap();
+        file.write_all_at(&[std::io::IoSlice::new(&tail)], keep).unwrap();
+        let mut bytes = vec![0; keep as usize + tail.len()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        // The tail may complete the batch that was cut: many end with a zero.
+        let mut end = base;
+        for (header, batch) in ottla_protocol::batch::batches(&bytes).map_while(Result::ok) {
+            if ottla_protocol::batch::check_crc(&header, batch).is_err() {
+                break;
+            }
+            end = header.next_offset().0;
+        }
+        if end < self.log_start {
+            // Everything that DeleteRecords left is gone: the log goes on where it was told to start.
+            self.batches.clear();
         }
         self.batches.retain(|batch| batch.first < end);
         self.reopen(false);
@@ -203,7 +206,7 @@ fn run(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn log_is_as_its_model(steps in prop::collection::vec(step(), 1..60)) {

@@ -102,6 +102,7 @@ impl Log {
             log_end_offset: params.log_start_offset,
             recovery_point: params.recovery_point,
             last_flush: params.now,
+            truncations: 0,
             is_offline: false,
             is_closed: false,
             has_metadata_file: entries.iter().any(|e| e.name == checkpoint::PARTITION_METADATA),

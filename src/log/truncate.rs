@@ -39,6 +39,7 @@ impl Log {
 
     fn cut_from(&mut self, offset: Offset, now: Timestamp) -> Result<(), ReadError> {
         let directory = self.directory.clone();
+        self.truncations += 1;
         let keep = self.floor_segment(offset).unwrap_or(0);
         for segment in self.segments.split_off(keep + 1) {
             self.remove_segment_files(segment.base_offset)?;
@@ -61,6 +62,7 @@ impl Log {
         now: Timestamp,
     ) -> Result<(), ReadError> {
         let directory = self.directory.clone();
+        self.truncations += 1;
         for segment in std::mem::take(&mut self.segments) {
             self.remove_segment_files(segment.base_offset)?;
         }

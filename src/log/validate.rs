@@ -26,6 +26,17 @@ use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
 /// Errors of single records that a response names, so that a batch of bad records makes no huge response.
 const RECORD_ERRORS_MAX: usize = 1000;
 
+/// What the rules depend on beside the batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    pub(crate) config: &'a LogConfig,
+    pub(crate) origin: AppendOrigin,
+    pub(crate) now: Timestamp,
+    /// For error messages.
+    pub(crate) topic: &'a str,
+    pub(crate) partition: i32,
+}
+
 /// A batch that may be appended.
 #[derive(Debug)]
 pub(crate) struct Validated {
@@ -128,12 +139,8 @@ fn check_client_header(header: &BatchHeader) -> Result<(), AppendError> {
 ///
 /// # Errors
 /// Every kind of [`AppendError`] that speaks of batches and records.
-pub(crate) fn validate(
-    records: &Bytes,
-    config: &LogConfig,
-    origin: AppendOrigin,
-    now: Timestamp,
-) -> Result<Validated, AppendError> {
+pub(crate) fn validate(records: &Bytes, rules: &Rules<'_>) -> Result<Validated, AppendError> {
+    let Rules { config, origin, .. } = *rules;
     let (header, batch) = first_batch(records)?;
     if origin == AppendOrigin::Client && header.base_offset.0 != 0 {
         return Err(AppendError::invalid_record(format!(
@@ -165,11 +172,11 @@ pub(crate) fn validate(
         }
         _ => None,
     };
-    if target.is_none() && !needs_records(&header, config, origin, now) {
+    if target.is_none() && !needs_records(&header, rules) {
         if codec == Compression::None && origin == AppendOrigin::Client {
             check_lengths(&batch[BATCH_OVERHEAD..], header.records_count)?;
         }
-        return Ok(with_times(header, batch, config, now, header.max_timestamp));
+        return Ok(with_times(header, batch, rules, header.max_timestamp));
     }
     let mut scratch = Vec::new();
     let limit = config.max_decompressed_message_bytes.max(0) as usize;
@@ -180,7 +187,7 @@ pub(crate) fn validate(
     payload
         .visit(|index, record| {
             if origin == AppendOrigin::Client {
-                errors.check(&header, config, now, index, &record);
+                errors.check(&header, rules, index, &record);
             }
             is_consecutive &= record.offset_delta as i64 == index as i64;
             max_timestamp = max_timestamp.max(record.timestamp(&header));
@@ -190,10 +197,10 @@ pub(crate) fn validate(
     errors.into_result()?;
     match target {
         None if is_consecutive || origin != AppendOrigin::Client => {
-            Ok(with_times(header, batch, config, now, max_timestamp))
+            Ok(with_times(header, batch, rules, max_timestamp))
         }
-        None => rebuild(&header, &payload, codec, None, config, now),
-        Some((target, level)) => rebuild(&header, &payload, target, level, config, now),
+        None => rebuild(&header, &payload, codec, None, rules),
+        Some((target, level)) => rebuild(&header, &payload, target, level, rules),
     }
 }
 
@@ -208,12 +215,8 @@ fn records_error(error: BatchError) -> AppendError {
 }
 
 /// The list at the head of this file, but for the codec.
-fn needs_records(
-    header: &BatchHeader,
-    config: &LogConfig,
-    origin: AppendOrigin,
-    now: Timestamp,
-) -> bool {
+fn needs_records(header: &BatchHeader, rules: &Rules<'_>) -> bool {
+    let Rules { config, origin, now, .. } = *rules;
     if origin != AppendOrigin::Client {
         return false;
     }
@@ -258,10 +261,10 @@ fn check_lengths(mut records: &[u8], count: i32) -> Result<(), AppendError> {
 fn with_times(
     mut header: BatchHeader,
     batch: Bytes,
-    config: &LogConfig,
-    now: Timestamp,
+    rules: &Rules<'_>,
     max_timestamp: Timestamp,
 ) -> Validated {
+    let Rules { config, now, .. } = *rules;
     let kind = config.message_timestamp_type;
     let time = if kind == TimestampType::LogAppendTime { now } else { max_timestamp };
     if kind == header.timestamp_type() && time == header.max_timestamp {
@@ -288,9 +291,9 @@ fn rebuild(
     payload: &Payload<'_>,
     compression: Compression,
     level: Option<i32>,
-    config: &LogConfig,
-    now: Timestamp,
+    rules: &Rules<'_>,
 ) -> Result<Validated, AppendError> {
+    let Rules { config, now, .. } = *rules;
     let log_append_time =
         (config.message_timestamp_type == TimestampType::LogAppendTime).then_some(now);
     let mut builder = BatchBuilder::new(BatchParams {
@@ -334,15 +337,17 @@ impl RecordErrors {
     fn check(
         &mut self,
         header: &BatchHeader,
-        config: &LogConfig,
-        now: Timestamp,
+        rules: &Rules<'_>,
         index: usize,
         record: &RecordView<'_>,
     ) {
-        let message = if config.cleanup_policy.compact && record.key.is_none() {
-            Some("Compacted topic cannot accept message without key".to_owned())
+        let message = if rules.config.cleanup_policy.compact && record.key.is_none() {
+            Some(format!(
+                "Compacted topic cannot accept message without key in topic partition {}-{}",
+                rules.topic, rules.partition
+            ))
         } else {
-            let message = timestamp_error(header, config, now, record);
+            let message = timestamp_error(header, rules, record);
             self.has_timestamp |= message.is_some();
             message
         };
@@ -380,10 +385,10 @@ fn describe(error: &RecordError) -> String {
 
 fn timestamp_error(
     header: &BatchHeader,
-    config: &LogConfig,
-    now: Timestamp,
+    rules: &Rules<'_>,
     record: &RecordView<'_>,
 ) -> Option<String> {
+    let Rules { config, now, .. } = *rules;
     let timestamp = record.timestamp(header);
     if config.message_timestamp_type == TimestampType::CreateTime && timestamp != Timestamp::NONE {
         let behind = now.0.wrapping_sub(timestamp.0);

@@ -26,7 +26,9 @@ fn edited(edit: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 fn run(bytes: Vec<u8>, config: &LogConfig) -> Result<Validated, AppendError> {
-    validate(&Bytes::from(bytes), config, AppendOrigin::Client, NOW)
+    let origin = AppendOrigin::Client;
+    let rules = Rules { config, origin, now: NOW, topic: "events", partition: 0 };
+    validate(&Bytes::from(bytes), &rules)
 }
 
 fn check(bytes: Vec<u8>, config: &LogConfig, expected: Option<ErrorCode>) {
