@@ -69,6 +69,7 @@ pub fn decompress_into(
             if data.len() > limit {
                 return Err(BatchError::TooLarge { limit });
             }
+            out.reserve_exact(data.len());
             out.extend_from_slice(data);
             Ok(())
         }

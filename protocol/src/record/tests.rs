@@ -180,3 +180,28 @@ fn a_batch_that_expands_past_the_limit_is_refused() {
         }
     }
 }
+
+#[test]
+fn batches_of_kafkas_own_codecs_are_read() {
+    let segment = Bytes::from_static(include_bytes!("../../testdata/records/codecs.log"));
+    let mut codecs = std::collections::BTreeSet::new();
+    let mut offset = 0;
+    for batch in batch::batches(&segment) {
+        let (header, bytes) = batch.expect("whole batches");
+        batch::check_crc(&header, bytes).expect("the right CRC");
+        let codec = header.compression().expect("a codec");
+        let records = decode_records(&header, &segment.slice_ref(bytes), LIMIT).expect("records");
+        for record in &records {
+            assert_eq!(record.offset(&header), Offset(offset));
+            let line = format!(
+                "line {} of a text of {} that repeats, repeats, repeats and repeats",
+                offset % 12 + 1,
+                format!("{codec:?}").to_lowercase()
+            );
+            assert_eq!(record.value.as_deref(), Some(line.as_bytes()));
+            offset += 1;
+        }
+        codecs.insert(codec as i16);
+    }
+    assert_eq!((offset, codecs.len()), (60, 5));
+}
