@@ -5,6 +5,7 @@
 //! JDK and Maven, takes minutes, and prints progress. `scripts/test` runs it.
 
 mod broker;
+mod clients;
 mod java;
 mod normalise;
 mod paths;
@@ -73,10 +74,16 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
         report.failed(suite, &e);
         return;
     }
+    let clients = match name {
+        "clients" => clients::prepare(paths, filter, report),
+        _ => Vec::new(),
+    };
+    let clients = &clients;
     std::thread::scope(|scope| {
         for side in sides.iter().copied() {
             scope.spawn(move || {
                 let result = match name {
+                    "clients" => clients::run(paths, side, clients, report),
                     "tools" => tools::run(paths, side, filter, mode, report),
                     _ => Err(format!("no suite {name}")),
                 };

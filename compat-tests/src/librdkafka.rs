@@ -1,0 +1,67 @@
+//! The scenarios of `clients.rs` and `crash.rs` with librdkafka, the base client of this project.
+//!
+//! `compat-librdkafka SERVERS PREFIX RECORDS` is the group scenario; with `load` before them it is
+//! the load of the crash scenario.
+
+#[path = "librdkafka/group.rs"]
+mod group;
+#[path = "librdkafka/load.rs"]
+mod load;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        ["load", servers, topic, partitions] => load::run(servers, topic, partitions),
+        [servers, prefix, records] => group::run(servers, prefix, records),
+        _ => Err("arguments: [load] SERVERS PREFIX RECORDS".to_owned()),
+    };
+    match result {
+        Ok(text) => {
+            println!("ok {text}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("failed: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Creates topics with so many partitions each.
+fn create(config: &ClientConfig, topics: &[&str], partitions: i32) -> Result<(), String> {
+    let admin: AdminClient<DefaultClientContext> = config.create().map_err(|e| e.to_string())?;
+    let wanted: Vec<NewTopic<'_>> = topics
+        .iter()
+        .map(|topic| NewTopic::new(topic, partitions, TopicReplication::Fixed(1)))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    let created = runtime
+        .map_err(|e| e.to_string())?
+        .block_on(admin.create_topics(&wanted, &options))
+        .map_err(|e| e.to_string())?;
+    match created.into_iter().find_map(Result::err) {
+        Some((topic, code)) => Err(format!("create {topic}: {code}")),
+        None => Ok(()),
+    }
+}
+
+fn config(servers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers).set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
+    config
+}
+
+/// How long a step may take (`COMPAT_LIMIT_S`).
+fn limit() -> Duration {
+    let seconds = std::env::var("COMPAT_LIMIT_S").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(120))
+}
