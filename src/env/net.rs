@@ -197,7 +197,7 @@ impl Connection {
         }
     }
 
-    /// Ends the reading side, which wakes up whoever waits in [`Connection::readable`]; what is queued can still be sent.
+    /// Ends the reading side, which wakes up whoever waits in [`Connection::readable`]; answers can still be sent.
     pub fn close_read(&self) {
         // A connection that is gone already needs no closing.
         let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Read);

@@ -1,8 +1,8 @@
 //! One connection: frames in, answers out in the order of the requests.
 //!
-//! Reads whatever the socket has, handles every whole frame in it, and writes the answers together. A request whose answer is not
-//! ready (a fetch that waits, a group's join) is awaited before the next one is looked at, as in Kafka, after what is
-//! ready has been written. No task and no channel per request.
+//! Reads whatever the socket has, handles every whole frame in it, and writes the answers together. A request whose
+//! answer is not ready (a fetch that waits, a group's join) is awaited before the next one is looked at, as in Kafka,
+//! after what is ready has been written. No task and no channel per request.
 //! Invariants: the read buffer never grows past one frame and one chunk; an idle connection holds no buffer.
 
 use super::handlers::{self, Begun, Close, Pending, RequestContext};

@@ -2,8 +2,8 @@
 //!
 //! Deliberately not here: reading. [`FetchSessions::begin`] says which partitions a request is about,
 //! [`FetchContext::finish`] which of them its answer holds.
-//! Invariants: at most `slots` sessions; a session's epoch moves with every request that it accepts; a partition that had
-//! data goes to the end of its session's order, so that all get their turn under a byte limit.
+//! Invariants: at most `slots` sessions; a session's epoch moves with every request that it accepts; a partition that
+//! had data goes to the end of its session's order, so that all get their turn under a byte limit.
 
 use ottla_protocol::{ErrorCode, Timestamp, TopicId};
 use parking_lot::Mutex;

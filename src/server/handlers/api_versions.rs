@@ -1,4 +1,4 @@
-//! ApiVersions (key 18), versions 0-5: which APIs and features this broker has.
+//! ApiVersions (api key 18), versions 0-5: which APIs and features this broker has.
 //!
 //! - v3: flexible, but with the oldest response header; the client's name and version, held against a pattern
 //!   (KIP-511); supported and finalized features (KIP-584).

@@ -11,8 +11,8 @@ pub(crate) fn topic_name_error(name: &str) -> Option<ErrorCode> {
     validate_topic_name(name).err().map(|_| ErrorCode::InvalidTopicException)
 }
 
-/// Has the topics created, and says for each what this request is answered: as in Kafka that they are not there yet, so that
-/// the client asks again; or INVALID_TOPIC_EXCEPTION.
+/// Has the topics created, and says for each what this request is answered: as in Kafka that they are not there yet, so
+/// that the client asks again; or INVALID_TOPIC_EXCEPTION.
 pub(crate) async fn create(ctx: &RequestContext, names: Vec<String>) -> Vec<(String, ErrorCode)> {
     let (valid, invalid): (Vec<_>, Vec<_>) =
         names.into_iter().partition(|name| topic_name_error(name).is_none());

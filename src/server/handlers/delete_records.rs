@@ -1,4 +1,4 @@
-//! DeleteRecords (key 21), versions 0-2: moves partitions' log start offsets (KIP-107).
+//! DeleteRecords (api key 21), versions 0-2: moves partitions' log start offsets (KIP-107).
 //!
 //! - v1: as v0. - v2: flexible.
 //!

@@ -1,4 +1,4 @@
-//! DescribeLogDirs (key 35), versions 1-5: what lies in each log directory (KIP-113).
+//! DescribeLogDirs (api key 35), versions 1-5: what lies in each log directory (KIP-113).
 //!
 //! - v2: flexible. - v3: a top-level error. - v4: total and usable bytes (KIP-827).
 //! - v5: whether the directory is cordoned (KIP-1066).

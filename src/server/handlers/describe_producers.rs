@@ -1,4 +1,4 @@
-//! DescribeProducers (key 61), version 0: the producers that partitions remember (KIP-664).
+//! DescribeProducers (api key 61), version 0: the producers that partitions remember (KIP-664).
 //!
 //! Known differences from Kafka: none.
 

@@ -1,4 +1,4 @@
-//! DescribeQuorum (key 55), versions 0-2: the voters of the metadata log (KIP-595).
+//! DescribeQuorum (api key 55), versions 0-2: the voters of the metadata log (KIP-595).
 //!
 //! - v1: times of the last fetch and of catching up (KIP-836). - v2: directory ids, error texts, voters' listeners
 //!   (KIP-853).

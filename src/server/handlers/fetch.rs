@@ -1,4 +1,4 @@
-//! Fetch (key 1), versions 4-18: record batches as they lie on disk.
+//! Fetch (api key 1), versions 4-18: record batches as they lie on disk.
 //!
 //! - v4: isolation level, aborted transactions (KIP-98). - v5: log start offset.
 //! - v6: KAFKA_STORAGE_ERROR, which v5 and before see as NOT_LEADER_OR_FOLLOWER.

@@ -1,4 +1,4 @@
-//! InitProducerId (key 22), versions 0-5: an id for an idempotent producer (KIP-98).
+//! InitProducerId (api key 22), versions 0-5: an id for an idempotent producer (KIP-98).
 //!
 //! - v1: as v0. - v2: flexible. - v3: a producer names the id and epoch it had (KIP-360).
 //! - v4: PRODUCER_FENCED. - v5: TRANSACTION_ABORTABLE (KIP-890).

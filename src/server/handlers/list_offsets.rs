@@ -1,4 +1,4 @@
-//! ListOffsets (key 2), versions 1-11: offsets by time, and the ends of partitions.
+//! ListOffsets (api key 2), versions 1-11: offsets by time, and the ends of partitions.
 //!
 //! - v2: isolation level. - v4: leader epochs (KIP-320). - v5: OFFSET_NOT_AVAILABLE. - v6: flexible.
 //! - v7: -3, the record with the largest timestamp (KIP-734). - v8: -4, earliest local (KIP-405).

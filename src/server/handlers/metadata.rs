@@ -1,4 +1,4 @@
-//! Metadata (key 3), versions 0-13: brokers, topics, partitions and their leaders.
+//! Metadata (api key 3), versions 0-13: brokers, topics, partitions and their leaders.
 //!
 //! - v0: an empty list of topics asks for all; replicas that are not alive are left out, with REPLICA_NOT_AVAILABLE.
 //! - v1: null asks for all; the controller; racks. - v2: cluster id. - v4: `allow_auto_topic_creation`.

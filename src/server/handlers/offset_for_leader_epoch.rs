@@ -1,4 +1,4 @@
-//! OffsetForLeaderEpoch (key 23), versions 2-4: where a leader epoch ended, so that clients notice truncation.
+//! OffsetForLeaderEpoch (api key 23), versions 2-4: where a leader epoch ended, so that clients notice truncation.
 //!
 //! - v2: the client's leader epoch (KIP-320). - v3: replica id. - v4: flexible.
 //!

@@ -1,4 +1,4 @@
-//! Produce (key 0), versions 3-13: appends each partition's batch.
+//! Produce (api key 0), versions 3-13: appends each partition's batch.
 //!
 //! - v3: transactional id. - v5: log start offset in the answer. - v7: zstd may be used (KIP-110).
 //! - v8: record errors and an error message (KIP-467). - v9: flexible.
