@@ -1,74 +1,177 @@
 //! The program: arguments, configuration, broker, server, signals.
 
+use clap::{Args, Parser, Subcommand};
 use ottla::broker::{AdvertisedListener, Broker, Settings};
-use ottla::config::{Config, Source, Values};
+use ottla::config::{self, Config, Loaded};
 use ottla::env::{RealDisk, SystemClock};
-use ottla::server::{BoundListener, Limits, Server};
+use ottla::server::{self, BoundListener, Limits, Server};
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A message broker that speaks Apache Kafka's wire protocol.
+///
+/// Every Kafka client and tool works with it unchanged. To try it:
+///
+///   ottla start
+///
+/// and point a client at localhost:9092.
+#[derive(Debug, Parser)]
+#[command(name = "ottla", version, max_term_width = 100, verbatim_doc_comment)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker until it is told to stop (Ctrl-C or SIGTERM).
+    ///
+    /// Without FILE it listens on port 9092 and keeps its data in ./ottla-data. An empty data
+    /// directory is formatted at the first start.
+    Start(ConfigArgs),
+    /// Print every configuration value that would apply, and where it comes from.
+    Config(ConfigArgs),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Kafka's server.properties, or a .toml file with the same keys.
+    file: Option<PathBuf>,
+    /// Set a key, whatever the file says; can be given many times.
+    #[arg(long = "override", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(run()),
-        Err(error) => Err(error.to_string()),
+    let result = match Cli::parse().command {
+        Command::Start(arguments) => start(&arguments),
+        Command::Config(arguments) => show(&arguments),
+        Command::Version => print_all(concat!("ottla ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ottla: {error}");
+            eprintln!("ottla: {}", error.replace('\n', " "));
             ExitCode::FAILURE
         }
     }
 }
 
-fn configuration() -> Result<Config, String> {
-    let mut values = Values::default();
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        if argument == "--override" {
-            let pair = arguments.next().unwrap_or_default();
-            let (name, value) = pair.split_once('=').ok_or("--override needs KEY=VALUE")?;
-            values.set(name, value, Source::Override);
-        }
-    }
-    Config::from_values(values).map_err(|error| error.to_string())
+fn load(arguments: &ConfigArgs) -> Result<Loaded, String> {
+    config::load(&RealDisk, arguments.file.as_deref(), &arguments.overrides)
+        .map_err(|error| error.to_string())
 }
 
-async fn run() -> Result<(), String> {
-    let config = Arc::new(configuration()?);
+/// Prints to standard output; a reader that has seen enough is no error.
+fn print_all(text: &str) -> Result<(), String> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+fn show(arguments: &ConfigArgs) -> Result<(), String> {
+    let loaded = load(arguments)?;
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    print_all(&config::shown::effective(&loaded.config))
+}
+
+fn start(arguments: &ConfigArgs) -> Result<(), String> {
+    let Loaded { config, warnings } = load(arguments)?;
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => filter,
+        _ => config.log_level.clone(),
+    };
+    let filter = EnvFilter::try_new(&filter)
+        .map_err(|error| format!("ottla.log.level or RUST_LOG: {filter}: {error}"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    for (name, reason) in config::read::ignored(&config) {
+        tracing::info!("{name} is ignored: {reason}");
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.socket.worker_threads > 0 {
+        builder.worker_threads(config.socket.worker_threads);
+    }
+    let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(run(Arc::new(config)))
+}
+
+/// What a newcomer wants to know once it runs.
+fn greet(config: &Config, addresses: &[(String, std::net::SocketAddr)]) -> Result<(), String> {
+    let mut text = String::new();
+    for (name, address) in addresses {
+        text.push_str(&format!("listening on {address} ({name})\n"));
+    }
+    for dir in &config.log_dirs {
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+        text.push_str(&format!("data in {}\n", dir.display()));
+    }
+    let is_broker = |name: &String| !config.listeners.controller_names.contains(name);
+    if let Some((_, address)) = addresses.iter().find(|(name, _)| is_broker(name)) {
+        let host = match address.ip() {
+            ip if ip.is_unspecified() => "localhost".to_owned(),
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            ip => ip.to_string(),
+        };
+        text.push_str(&format!(
+            "try: kafka-console-producer.sh --bootstrap-server {host}:{} --topic hello\n",
+            address.port()
+        ));
+    }
+    print_all(&text)
+}
+
+async fn run(config: Arc<Config>) -> Result<(), String> {
+    let mut addresses = Vec::new();
     let mut bound = Vec::new();
     let mut advertised = Vec::new();
-    for params in ottla::server::listeners(&config) {
+    let listeners = config.listeners.broker.iter().chain(&config.listeners.controller);
+    for (listener, params) in listeners.zip(server::listeners(&config)) {
         let listening = BoundListener::bind(&params).await.map_err(|error| error.to_string())?;
-        let named = |it: &&ottla::config::Listener| it.name == params.name;
-        let all = config.listeners.broker.iter().chain(&config.listeners.controller);
-        let protocol = all.clone().find(named).map_or(0, |it| it.protocol.id());
         let host = if params.host.is_empty() { "localhost" } else { &params.host };
         advertised.push(AdvertisedListener {
-            name: params.name.clone(),
+            name: listener.name.clone(),
             host: host.to_owned(),
             port: listening.address().port(),
-            security_protocol: protocol,
+            security_protocol: listener.protocol.id(),
         });
-        println!("listening on {} ({})", listening.address(), params.name);
+        addresses.push((listener.name.clone(), listening.address()));
         bound.push(listening);
     }
     let limits = Limits::from_config(&config);
-    let server_settings = ottla::server::Settings::from_config(&config);
-    let settings = Settings::new(config, &advertised);
+    let serving = server::Settings::from_config(&config);
+    let settings = Settings::new(Arc::clone(&config), &advertised);
     let broker = Broker::start(settings, Arc::new(RealDisk), Arc::new(SystemClock))
         .await
         .map_err(|error| error.to_string())?;
-    let server = Server::start(Arc::clone(&broker), limits, server_settings, bound);
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(|error| error.to_string())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    let server = Server::start(Arc::clone(&broker), limits, serving, bound);
+    greet(&config, &addresses)?;
+    stop_signal().await?;
     server.stop().await;
     broker.stop().await;
+    Ok(())
+}
+
+/// Waits until somebody wants the process to end.
+async fn stop_signal() -> Result<(), String> {
+    let listen = |kind| signal(kind).map_err(|error| error.to_string());
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
     Ok(())
 }
