@@ -33,8 +33,8 @@ pub use crate::log::{
 pub use crate::machines::group::{GroupRequest, GroupResponse, Join, partition_for};
 pub use crate::machines::metadata::image::{ConfigResource, ResourceType, TopicImage};
 pub use crate::machines::metadata::{
-    ApiError, ControllerReply, ControllerRequest, ControllerSettings, Image, features, image,
-    validate_topic_name,
+    ApiError, ControllerReply, ControllerRequest, ControllerSettings, Image, alter_config,
+    config_rules, effective, features, image, validate_topic_name,
 };
 pub use partition::{IsolationLevel, Partition, PartitionRead, ProduceError, ReadParams};
 pub use quorum::QuorumStatus;

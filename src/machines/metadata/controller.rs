@@ -5,14 +5,14 @@
 //! Source: Kafka's QuorumController and its control managers; error texts are those of Kafka 4.3.1.
 
 mod brokers;
-pub(crate) mod configs;
+pub mod configs;
 mod elections;
 mod feature_updates;
 mod partition_change;
 mod partitions;
 mod quotas;
 mod scram;
-mod topics;
+pub mod topics;
 
 pub use topics::validate_topic_name;
 

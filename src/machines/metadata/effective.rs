@@ -7,6 +7,7 @@
 use super::image::{ConfigMap, ConfigResource, Image, ResourceType};
 use crate::config::{Key, Scope, Values, table, value};
 use ottla_protocol::BrokerId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Where a value comes from.
@@ -88,6 +89,12 @@ impl<'a> BrokerSources<'a> {
     /// The dynamic configuration of this broker.
     pub fn this_broker(&self) -> &ConfigMap {
         &self.own
+    }
+
+    /// The names of all keys that somebody set for this broker.
+    pub fn set_names(&self) -> BTreeSet<&str> {
+        let dynamic = self.own.keys().chain(self.all.keys()).map(String::as_str);
+        dynamic.chain(self.file.iter().map(|(name, _)| name)).collect()
     }
 
     /// What was set for `names`, by source and then in their order; defaults last.

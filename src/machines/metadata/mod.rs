@@ -11,6 +11,7 @@ pub mod placement;
 pub mod random;
 pub mod shared_map;
 
+pub use controller::configs::alter as alter_config;
 pub use controller::{
     ApiError, Controller, ControllerEffect, ControllerReply, ControllerRequest, ControllerSettings,
     validate_topic_name,

@@ -4,23 +4,42 @@
 //! the file, which begins with its api key and versions, and a line in [`route`]. Produce and Fetch have entries of
 //! their own: they answer without a task switch where they can, and Fetch sends file regions.
 
+mod admin;
+mod alter_client_quotas;
+mod alter_configs;
+mod alter_partition_reassignments;
+mod alter_user_scram_credentials;
 mod api_versions;
 pub(crate) mod auto_create;
+mod create_acls;
+mod create_partitions;
+mod create_topics;
+mod delete_acls;
 mod delete_groups;
 mod delete_records;
+mod delete_topics;
+mod describe_acls;
+mod describe_client_quotas;
+mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
+mod describe_topic_partitions;
+mod describe_user_scram_credentials;
+mod elect_leaders;
 mod fetch;
 mod fetch_answer;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod nodes;
 mod offset_commit;
@@ -29,6 +48,8 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod sync_group;
+mod unregister_broker;
+mod update_features;
 mod waiting;
 
 pub(crate) use nodes::Leaders;
@@ -185,6 +206,30 @@ fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>>
         ApiKey::DescribeLogDirs => call(ctx, body, describe_log_dirs::handle),
         ApiKey::DescribeProducers => call(ctx, body, describe_producers::handle),
         ApiKey::DescribeQuorum => call(ctx, body, describe_quorum::handle),
+        ApiKey::AlterClientQuotas => call(ctx, body, alter_client_quotas::handle),
+        ApiKey::AlterConfigs => call(ctx, body, alter_configs::handle),
+        ApiKey::AlterPartitionReassignments => {
+            call(ctx, body, alter_partition_reassignments::handle)
+        }
+        ApiKey::AlterUserScramCredentials => call(ctx, body, alter_user_scram_credentials::handle),
+        ApiKey::CreateAcls => call(ctx, body, create_acls::handle),
+        ApiKey::CreatePartitions => call(ctx, body, create_partitions::handle),
+        ApiKey::CreateTopics => call(ctx, body, create_topics::handle),
+        ApiKey::DeleteAcls => call(ctx, body, delete_acls::handle),
+        ApiKey::DeleteTopics => call(ctx, body, delete_topics::handle),
+        ApiKey::DescribeAcls => call(ctx, body, describe_acls::handle),
+        ApiKey::DescribeClientQuotas => call(ctx, body, describe_client_quotas::handle),
+        ApiKey::DescribeConfigs => call(ctx, body, describe_configs::handle),
+        ApiKey::DescribeTopicPartitions => call(ctx, body, describe_topic_partitions::handle),
+        ApiKey::DescribeUserScramCredentials => {
+            call(ctx, body, describe_user_scram_credentials::handle)
+        }
+        ApiKey::ElectLeaders => call(ctx, body, elect_leaders::handle),
+        ApiKey::IncrementalAlterConfigs => call(ctx, body, incremental_alter_configs::handle),
+        ApiKey::ListConfigResources => call(ctx, body, list_config_resources::handle),
+        ApiKey::ListPartitionReassignments => call(ctx, body, list_partition_reassignments::handle),
+        ApiKey::UnregisterBroker => call(ctx, body, unregister_broker::handle),
+        ApiKey::UpdateFeatures => call(ctx, body, update_features::handle),
         _ => return None,
     })
 }

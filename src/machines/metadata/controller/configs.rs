@@ -275,7 +275,7 @@ fn scope_of(kind: ResourceType) -> Scope {
 ///
 /// # Errors
 /// INVALID_CONFIG when something is appended to what is no list, INVALID_REQUEST for an unknown operation.
-pub(crate) fn alter(
+pub fn alter(
     scope: Scope,
     config: &AlterableConfig,
     current: Option<&str>,

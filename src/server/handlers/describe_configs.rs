@@ -1,0 +1,238 @@
+//! DescribeConfigs (api key 32), versions 1-4: configurations with where they come from (KIP-133).
+//!
+//! - v1: sources and synonyms (KIP-226). - v3: types and documentation (KIP-569). - v4: flexible.
+//!
+//! Known differences from Kafka: a broker has one logger, `root`; keys that only Kafka 4.4.0 knows are described only
+//! where they are set.
+
+use super::RequestContext;
+use super::admin::broker_sources;
+use crate::broker::effective::{BrokerSources, ConfigSource, Effective, Synonym};
+use crate::broker::{ApiError, ConfigResource, Image, ResourceType, validate_topic_name};
+use crate::config::{Key, Scope, Update, table};
+use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use ottla_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use ottla_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use ottla_protocol::{BrokerId, ErrorCode};
+use std::collections::BTreeSet;
+use tracing::level_filters::LevelFilter;
+
+/// Answers the request.
+pub async fn handle(
+    ctx: &RequestContext,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let image = ctx.broker.image();
+    let describer = Describer {
+        image: &image,
+        sources: broker_sources(ctx, &image),
+        node_id: ctx.broker.node_id(),
+        include_synonyms: request.include_synonyms,
+        include_documentation: request.include_documentation,
+    };
+    let results = request.resources.iter().map(|resource| describer.describe(resource)).collect();
+    DescribeConfigsResponse { results, ..Default::default() }
+}
+
+struct Describer<'a> {
+    image: &'a Image,
+    sources: BrokerSources<'a>,
+    node_id: BrokerId,
+    include_synonyms: bool,
+    include_documentation: bool,
+}
+
+type Entries = Vec<DescribeConfigsResourceResult>;
+
+impl Describer<'_> {
+    fn describe(&self, resource: &DescribeConfigsResource) -> DescribeConfigsResult {
+        let mut result = DescribeConfigsResult {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            ..Default::default()
+        };
+        match self.entries(resource) {
+            Ok(mut entries) => {
+                if let Some(keys) = &resource.configuration_keys
+                    && !keys.is_empty()
+                    // Subscriptions are described whole, whatever is asked for.
+                    && resource.resource_type != ResourceType::ClientMetrics.id()
+                {
+                    entries.retain(|entry| keys.contains(&entry.name));
+                }
+                result.configs = entries;
+            }
+            Err(error) => {
+                result.error_code = error.code.code();
+                result.error_message = error.message;
+            }
+        }
+        result
+    }
+
+    fn entries(&self, resource: &DescribeConfigsResource) -> Result<Entries, ApiError> {
+        let name = resource.resource_name.as_str();
+        let Some(kind) = ResourceType::from_id(resource.resource_type) else {
+            let text =
+                format!("Unexpected resource type {} for resource {name}", resource.resource_type);
+            return Err(ApiError::new(ErrorCode::InvalidRequest, text));
+        };
+        match kind {
+            ResourceType::Topic => self.topic(name),
+            ResourceType::Broker if name.is_empty() => Ok(self.all_brokers()),
+            ResourceType::Broker => {
+                self.check_broker_id(name, " or empty string,")?;
+                Ok(self.broker())
+            }
+            ResourceType::BrokerLogger if name.is_empty() => {
+                Err(invalid("Broker id must not be empty"))
+            }
+            ResourceType::BrokerLogger => {
+                self.check_broker_id(name, "")?;
+                Ok(vec![root_logger()])
+            }
+            ResourceType::ClientMetrics if name.is_empty() => {
+                Err(invalid("Client metrics subscription name must not be empty"))
+            }
+            ResourceType::ClientMetrics => Ok(self.client_metrics(name)),
+            ResourceType::Group if name.is_empty() => Err(invalid("Group name must not be empty")),
+            ResourceType::Group => Ok(self.group(name)),
+        }
+    }
+
+    fn check_broker_id(&self, name: &str, or: &str) -> Result<(), ApiError> {
+        let id: i32 = name
+            .parse()
+            .map_err(|_| invalid(format!("Broker id must be an integer, but it is: {name}")))?;
+        if id == self.node_id.0 {
+            return Ok(());
+        }
+        let id = self.node_id;
+        Err(invalid(format!("Unexpected broker id, expected {id}{or} but received {name}")))
+    }
+
+    fn topic(&self, name: &str) -> Result<Entries, ApiError> {
+        validate_topic_name(name)
+            .map_err(|text| ApiError::new(ErrorCode::InvalidTopicException, text))?;
+        if self.image.topics.get(name).is_none() {
+            return Err(ApiError { code: ErrorCode::UnknownTopicOrPartition, message: None });
+        }
+        let own = self.image.config(&ConfigResource::new(ResourceType::Topic, name));
+        let keys = described_keys(Scope::Topic, |key| own.contains_key(key));
+        Ok(keys.map(|key| self.entry(Some(key), self.sources.topic_key(key, &own))).collect())
+    }
+
+    fn group(&self, name: &str) -> Entries {
+        let own = self.image.config(&ConfigResource::new(ResourceType::Group, name));
+        let keys = described_keys(Scope::Group, |key| own.contains_key(key));
+        keys.map(|key| self.entry(Some(key), self.sources.group_key(key, &own))).collect()
+    }
+
+    fn broker(&self) -> Entries {
+        let set = self.sources.set_names();
+        let known = described_keys(Scope::Broker, |key| set.contains(key)).map(|key| key.name);
+        let names: BTreeSet<&str> = known.chain(set.iter().copied()).collect();
+        names
+            .into_iter()
+            .map(|name| {
+                let key = table::find(Scope::Broker, name);
+                self.entry(key, self.sources.broker_key(name))
+            })
+            .collect()
+    }
+
+    fn all_brokers(&self) -> Entries {
+        self.sources
+            .all_brokers()
+            .iter()
+            .map(|(name, value)| {
+                let mut effective = self.sources.broker_key(name);
+                effective.synonyms.retain(|set| set.source == ConfigSource::DefaultBroker);
+                effective.value = Some(value.clone());
+                effective.source = ConfigSource::DefaultBroker;
+                self.entry(table::find(Scope::Broker, name), effective)
+            })
+            .collect()
+    }
+
+    fn client_metrics(&self, name: &str) -> Entries {
+        let own = self.image.config(&ConfigResource::new(ResourceType::ClientMetrics, name));
+        own.iter()
+            .map(|(name, value)| {
+                let source = ConfigSource::ClientMetrics;
+                let synonym = Synonym { name: name.clone(), value: Some(value.clone()), source };
+                let effective = Effective {
+                    name: name.clone(),
+                    value: Some(value.clone()),
+                    source,
+                    origin: source,
+                    synonyms: vec![synonym],
+                };
+                self.entry(table::find(Scope::ClientMetrics, name), effective)
+            })
+            .collect()
+    }
+
+    /// What nobody knows may be a secret.
+    fn entry(&self, key: Option<&Key>, effective: Effective) -> DescribeConfigsResourceResult {
+        let is_sensitive = key.is_none_or(Key::is_sensitive);
+        let shown = |value: Option<String>| value.filter(|_| !is_sensitive);
+        let synonyms = match self.include_synonyms {
+            true => effective.synonyms,
+            false => Vec::new(),
+        };
+        let of_broker = |key: &Key| key.scope == Scope::Broker && key.update == Update::ReadOnly;
+        DescribeConfigsResourceResult {
+            name: effective.name,
+            value: shown(effective.value),
+            read_only: key.is_none_or(of_broker),
+            config_source: effective.source.id(),
+            is_sensitive,
+            synonyms: synonyms
+                .into_iter()
+                .map(|synonym| DescribeConfigsSynonym {
+                    name: synonym.name,
+                    value: shown(synonym.value),
+                    source: synonym.source.id(),
+                })
+                .collect(),
+            config_type: key.map_or(0, |key| key.kind.wire_id()),
+            documentation: key
+                .filter(|_| self.include_documentation)
+                .map(|key| key.documentation.to_owned()),
+        }
+    }
+}
+
+/// The keys that Kafka 4.3.1 describes, and those that are set.
+fn described_keys(
+    scope: Scope,
+    is_set: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = &'static Key> {
+    table::all(scope)
+        .filter(move |key| !key.is_internal && (key.since.is_empty() || is_set(key.name)))
+}
+
+fn invalid(text: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest, text)
+}
+
+/// The one logger, at the level that the process logs at.
+fn root_logger() -> DescribeConfigsResourceResult {
+    let level = match LevelFilter::current() {
+        LevelFilter::OFF => "OFF",
+        LevelFilter::ERROR => "ERROR",
+        LevelFilter::WARN => "WARN",
+        LevelFilter::INFO => "INFO",
+        LevelFilter::DEBUG => "DEBUG",
+        _ => "TRACE",
+    };
+    DescribeConfigsResourceResult {
+        name: "root".to_owned(),
+        value: Some(level.to_owned()),
+        config_source: ConfigSource::BrokerLogger.id(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,148 @@
+//! IncrementalAlterConfigs (api key 44), versions 0-1: sets, deletes, appends to and subtracts from configurations
+//! (KIP-339).
+//!
+//! - v1: flexible.
+//!
+//! Changes of brokers are checked here, by the broker that they are for, and decided by the controller like all others.
+//! Known differences from Kafka: log levels cannot be changed; values are not tried out on the running broker first.
+
+use super::RequestContext;
+use crate::broker::config_rules::{BrokerScope, check_broker};
+use crate::broker::{
+    ApiError, ConfigResource, ControllerReply, ControllerRequest, Image, ResourceType, alter_config,
+};
+use crate::config::Scope;
+use ottla_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use ottla_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use ottla_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+use ottla_protocol::{BrokerId, ErrorCode};
+use std::collections::BTreeSet;
+
+const DELETE: i8 = 1;
+
+/// Answers the request.
+pub async fn handle(
+    ctx: &RequestContext,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let image = ctx.broker.image();
+    let checked: Vec<Result<(), ApiError>> = request
+        .resources
+        .iter()
+        .map(|resource| {
+            let same = |other: &&AlterConfigsResource| {
+                other.resource_type == resource.resource_type
+                    && other.resource_name == resource.resource_name
+            };
+            if request.resources.iter().filter(same).count() > 1 {
+                return Err(invalid("Each resource must appear at most once."));
+            }
+            check(&image, ctx.broker.node_id(), resource)
+        })
+        .collect();
+    let passed = request.resources.iter().zip(&checked).filter(|(_, outcome)| outcome.is_ok());
+    let forwarded = IncrementalAlterConfigsRequest {
+        resources: passed.map(|(resource, _)| resource.clone()).collect(),
+        validate_only: request.validate_only,
+    };
+    let reply = ctx.broker.controller(ControllerRequest::IncrementalAlterConfigs(forwarded)).await;
+    let mut decided = match reply {
+        Ok(ControllerReply::IncrementalAlterConfigs(response)) => {
+            Ok(response.responses.into_iter())
+        }
+        other => Err(super::admin::controller_error(other)),
+    };
+    let responses = request
+        .resources
+        .into_iter()
+        .zip(checked)
+        .map(|(resource, outcome)| match (outcome, &mut decided) {
+            (Err(error), _) => failed(resource, error),
+            (Ok(()), Err(error)) => failed(resource, (*error).into()),
+            (Ok(()), Ok(decided)) => decided
+                .next()
+                .unwrap_or_else(|| failed(resource, ErrorCode::UnknownServerError.into())),
+        })
+        .collect();
+    IncrementalAlterConfigsResponse { responses, ..Default::default() }
+}
+
+fn invalid(text: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest, text)
+}
+
+fn failed(resource: AlterConfigsResource, error: ApiError) -> AlterConfigsResourceResponse {
+    AlterConfigsResourceResponse {
+        error_code: error.code.code(),
+        error_message: error.message,
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name,
+    }
+}
+
+/// What the broker itself finds wrong.
+fn check(
+    image: &Image,
+    node_id: BrokerId,
+    resource: &AlterConfigsResource,
+) -> Result<(), ApiError> {
+    let names: BTreeSet<&str> = resource.configs.iter().map(|c| c.name.as_str()).collect();
+    if names.len() < resource.configs.len() {
+        return Err(invalid("Error due to duplicate config keys"));
+    }
+    let nulls: Vec<&str> = resource
+        .configs
+        .iter()
+        .filter(|config| config.config_operation != DELETE && config.value.is_none())
+        .map(|config| config.name.as_str())
+        .collect();
+    if !nulls.is_empty() {
+        return Err(invalid(format!("Null value not supported for : {}", nulls.join(", "))));
+    }
+    match ResourceType::from_id(resource.resource_type) {
+        Some(ResourceType::Broker) => check_broker_change(image, node_id, resource),
+        Some(ResourceType::BrokerLogger) => {
+            check_node_id(node_id, &resource.resource_name)?;
+            let unknown = names.iter().find(|name| **name != "root");
+            let text = match unknown {
+                Some(name) => format!("Logger {name} does not exist!"),
+                None => "The level of the root logger is set when the broker starts.".to_owned(),
+            };
+            Err(ApiError::new(ErrorCode::InvalidConfig, text))
+        }
+        Some(_) => Ok(()),
+        None => Err(invalid(format!("Unknown resource type {}", resource.resource_type))),
+    }
+}
+
+fn check_broker_change(
+    image: &Image,
+    node_id: BrokerId,
+    resource: &AlterConfigsResource,
+) -> Result<(), ApiError> {
+    let name = &resource.resource_name;
+    if !name.is_empty() {
+        check_node_id(node_id, name)?;
+    }
+    let before = image.config(&ConfigResource::new(ResourceType::Broker, name));
+    let mut after = (*before).clone();
+    for config in &resource.configs {
+        let current = before.get(&config.name).map(String::as_str);
+        match alter_config(Scope::Broker, config, current)? {
+            Some(value) => after.insert(config.name.clone(), value),
+            None => after.remove(&config.name),
+        };
+    }
+    check_broker(&after, if name.is_empty() { BrokerScope::All } else { BrokerScope::One })
+}
+
+/// A broker takes changes for itself alone.
+pub(super) fn check_node_id(node_id: BrokerId, name: &str) -> Result<(), ApiError> {
+    match name.parse::<i32>() {
+        Err(_) => Err(invalid(format!("Node id must be an integer, but it is: {name}"))),
+        Ok(id) if id != node_id.0 => {
+            Err(invalid(format!("Unexpected broker id, expected {node_id}, but received {name}")))
+        }
+        Ok(_) => Ok(()),
+    }
+}
