@@ -278,3 +278,6 @@ impl Machine for Controller {
         self.image.replay(entry.offset, &entry.record);
     }
 }
+
+#[cfg(test)]
+mod tests;

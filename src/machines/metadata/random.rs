@@ -16,8 +16,9 @@ impl Random {
     /// Starts from a seed, usually a random UUID.
     pub fn new(seed: Uuid) -> Self {
         let (high, low) = seed.as_u64_pair();
+        let (low, high) = (scramble(low), scramble(high ^ low.rotate_left(32)));
         // The state may be anything but zero.
-        Random { low: low | 1, high }
+        Random { low: if low == 0 && high == 0 { 1 } else { low }, high }
     }
 
     /// The next number.
@@ -52,4 +53,12 @@ impl Random {
             }
         }
     }
+}
+
+/// SplitMix64: seeds that differ little give states that differ much.
+fn scramble(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

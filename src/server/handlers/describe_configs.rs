@@ -117,7 +117,8 @@ impl Describer<'_> {
         validate_topic_name(name)
             .map_err(|text| ApiError::new(ErrorCode::InvalidTopicException, text))?;
         if self.image.topics.get(name).is_none() {
-            return Err(ApiError { code: ErrorCode::UnknownTopicOrPartition, message: None });
+            // Kafka sends an empty text here.
+            return Err(ApiError::new(ErrorCode::UnknownTopicOrPartition, ""));
         }
         let own = self.image.config(&ConfigResource::new(ResourceType::Topic, name));
         let keys = described_keys(Scope::Topic, |key| own.contains_key(key));

@@ -37,7 +37,7 @@ fn list(
             .filter_map(|topic| ongoing(topic, topic.partitions.keys().copied()))
             .collect(),
     };
-    ListPartitionReassignmentsResponse { topics, ..Default::default() }
+    ListPartitionReassignmentsResponse { topics, error_message: None, ..Default::default() }
 }
 
 /// The topic's partitions that are on the move; `None` when there are none.

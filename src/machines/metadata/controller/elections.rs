@@ -133,6 +133,7 @@ impl Controller {
         let response = AlterPartitionReassignmentsResponse {
             allow_replication_factor_change: request.allow_replication_factor_change,
             responses,
+            error_message: None,
             ..Default::default()
         };
         (records, ControllerReply::AlterPartitionReassignments(response))

@@ -139,6 +139,7 @@ impl Controller {
         let result = CreatableTopicResult {
             name: topic.name.clone(),
             topic_id,
+            error_message: None,
             num_partitions: partitions.len() as i32,
             replication_factor: replication_factor as i16,
             configs: Some(self.new_topic_configs(&configs)),
