@@ -376,7 +376,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Honoured,
+        support: Support::Ignored("log start offsets are written with the recovery points"),
         documentation: "How often log start offsets are written.",
     },
     Key {
@@ -511,7 +511,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Honoured,
+        support: Support::Ignored("segment files grow as they fill"),
         documentation: "Whether segment files get their full size when they are made.",
     },
     Key {

@@ -196,7 +196,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Honoured,
+        support: Support::Ignored("it is for tests of Kafka itself"),
         documentation: "Segment size in tests, below the usual limit.",
     },
     Key {
@@ -391,7 +391,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &["log.preallocate"],
         since: "",
         gone: None,
-        support: Support::Honoured,
+        support: Support::Ignored("segment files grow as they fill"),
         documentation: "Whether segment files get their full size when they are made.",
     },
     Key {
