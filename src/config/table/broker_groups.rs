@@ -62,7 +62,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "4.4.0",
         gone: None,
         support: Support::Ignored("the consumer group protocol is not there yet"),
-        documentation: "Whether assignments of a consumer group are computed off the coordinator's thread.",
+        documentation: "Whether assignments of a consumer group are computed off the \
+                        coordinator's thread.",
     },
     Key {
         scope: Scope::Broker,
@@ -107,7 +108,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("the consumer group protocol is not there yet"),
-        documentation: "Highest value of: shortest time between two assignments of a consumer group.",
+        documentation: "Highest value of: shortest time between two assignments of a consumer \
+                        group.",
     },
     Key {
         scope: Scope::Broker,
@@ -137,7 +139,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("the consumer group protocol is not there yet"),
-        documentation: "Highest value of: time without heartbeats after which a member of a consumer group is removed.",
+        documentation: "Highest value of: time without heartbeats after which a member of a \
+                        consumer group is removed.",
     },
     Key {
         scope: Scope::Broker,
@@ -182,7 +185,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("the consumer group protocol is not there yet"),
-        documentation: "Lowest value of: shortest time between two assignments of a consumer group.",
+        documentation: "Lowest value of: shortest time between two assignments of a consumer \
+                        group.",
     },
     Key {
         scope: Scope::Broker,
@@ -212,7 +216,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("the consumer group protocol is not there yet"),
-        documentation: "Lowest value of: time without heartbeats after which a member of a consumer group is removed.",
+        documentation: "Lowest value of: time without heartbeats after which a member of a \
+                        consumer group is removed.",
     },
     Key {
         scope: Scope::Broker,
@@ -242,7 +247,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("the consumer group protocol is not there yet"),
-        documentation: "Time without heartbeats after which a member of a consumer group is removed.",
+        documentation: "Time without heartbeats after which a member of a consumer group is \
+                        removed.",
     },
     Key {
         scope: Scope::Broker,
@@ -257,7 +263,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("commits are one append on one broker"),
-        documentation: "How long the coordinator gathers records before it appends them; -1 adapts.",
+        documentation: "How long the coordinator gathers records before it appends them; -1 \
+                        adapts.",
     },
     Key {
         scope: Scope::Broker,
@@ -407,7 +414,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "4.4.0",
         gone: None,
         support: Support::Ignored("share groups are not there yet"),
-        documentation: "Whether assignments of a share group are computed off the coordinator's thread.",
+        documentation: "Whether assignments of a share group are computed off the coordinator's \
+                        thread.",
     },
     Key {
         scope: Scope::Broker,
@@ -572,7 +580,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("share groups are not there yet"),
-        documentation: "Highest value of: time without heartbeats after which a member of a share group is removed.",
+        documentation: "Highest value of: time without heartbeats after which a member of a \
+                        share group is removed.",
     },
     Key {
         scope: Scope::Broker,
@@ -692,7 +701,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("share groups are not there yet"),
-        documentation: "Lowest value of: time without heartbeats after which a member of a share group is removed.",
+        documentation: "Lowest value of: time without heartbeats after which a member of a \
+                        share group is removed.",
     },
     Key {
         scope: Scope::Broker,
@@ -797,7 +807,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "4.4.0",
         gone: None,
         support: Support::Ignored("streams groups are not there yet"),
-        documentation: "Whether assignments of a streams group are computed off the coordinator's thread.",
+        documentation: "Whether assignments of a streams group are computed off the \
+                        coordinator's thread.",
     },
     Key {
         scope: Scope::Broker,
@@ -857,7 +868,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("streams groups are not there yet"),
-        documentation: "Highest value of: shortest time between two assignments of a streams group.",
+        documentation: "Highest value of: shortest time between two assignments of a streams \
+                        group.",
     },
     Key {
         scope: Scope::Broker,
@@ -887,7 +899,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("streams groups are not there yet"),
-        documentation: "Highest value of: time without heartbeats after which a member of a streams group is removed.",
+        documentation: "Highest value of: time without heartbeats after which a member of a \
+                        streams group is removed.",
     },
     Key {
         scope: Scope::Broker,
@@ -977,7 +990,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("streams groups are not there yet"),
-        documentation: "Lowest value of: time without heartbeats after which a member of a streams group is removed.",
+        documentation: "Lowest value of: time without heartbeats after which a member of a \
+                        streams group is removed.",
     },
     Key {
         scope: Scope::Broker,
@@ -1052,7 +1066,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("streams groups are not there yet"),
-        documentation: "Time without heartbeats after which a member of a streams group is removed.",
+        documentation: "Time without heartbeats after which a member of a streams group is \
+                        removed.",
     },
     Key {
         scope: Scope::Broker,
@@ -1262,7 +1277,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("share groups are not there yet"),
-        documentation: "How long the share coordinator gathers records before it appends them; -1 adapts.",
+        documentation: "How long the share coordinator gathers records before it appends them; \
+                        -1 adapts.",
     },
     Key {
         scope: Scope::Broker,
@@ -1352,7 +1368,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("share groups are not there yet"),
-        documentation: "In-sync replicas that the share state topic needs; unset, one for a broker on its own.",
+        documentation: "In-sync replicas that the share state topic needs; unset, one for a \
+                        broker on its own.",
     },
     Key {
         scope: Scope::Broker,
@@ -1547,7 +1564,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("transactions are not there yet"),
-        documentation: "In-sync replicas that the transaction topic needs; unset, one for a broker on its own.",
+        documentation: "In-sync replicas that the transaction topic needs; unset, one for a \
+                        broker on its own.",
     },
     Key {
         scope: Scope::Broker,

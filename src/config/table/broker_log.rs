@@ -587,7 +587,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Honoured,
-        documentation: "Hours that segments are kept, where neither minutes nor milliseconds are set.",
+        documentation: "Hours that segments are kept, where neither minutes nor milliseconds \
+                        are set.",
     },
     Key {
         scope: Scope::Broker,
@@ -1429,7 +1430,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("there is one broker, which is its own controller"),
-        documentation: "Whether a replica that is not in sync may lead when no other can, at the price of lost records.",
+        documentation: "Whether a replica that is not in sync may lead when no other can, at \
+                        the price of lost records.",
     },
     Key {
         scope: Scope::Broker,

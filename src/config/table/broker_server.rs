@@ -17,7 +17,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("transactions are not there yet"),
-        documentation: "Longest time the broker goes on retrying to add a partition to a transaction for a producer.",
+        documentation: "Longest time the broker goes on retrying to add a partition to a \
+                        transaction for a producer.",
     },
     Key {
         scope: Scope::Broker,
@@ -47,7 +48,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Honoured,
-        documentation: "Addresses that clients are told to use; unset, each client is told the address that it dialled.",
+        documentation: "Addresses that clients are told to use; unset, each client is told the \
+                        address that it dialled.",
     },
     Key {
         scope: Scope::Broker,
@@ -790,7 +792,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("there is one broker, which is its own controller"),
-        documentation: "How often the controller looks for leaders away from their preferred replica.",
+        documentation: "How often the controller looks for leaders away from their preferred \
+                        replica.",
     },
     Key {
         scope: Scope::Broker,
@@ -822,7 +825,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Honoured,
-        documentation: "The addresses on which connections are taken, as NAME://HOST:PORT; no host is every address.",
+        documentation: "The addresses on which connections are taken, as NAME://HOST:PORT; no \
+                        host is every address.",
     },
     Key {
         scope: Scope::Broker,
@@ -942,7 +946,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("work is shared by the threads of ottla.worker.threads"),
-        documentation: "Threads for each log directory that recover logs at the start and flush them at the stop.",
+        documentation: "Threads for each log directory that recover logs at the start and flush \
+                        them at the stop.",
     },
     Key {
         scope: Scope::Broker,

@@ -47,6 +47,7 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("kept and described; clients push no metrics yet"),
-        documentation: "Which metrics this subscription asks for, by the beginnings of their names.",
+        documentation: "Which metrics this subscription asks for, by the beginnings of their \
+                        names.",
     },
 ];

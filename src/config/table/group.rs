@@ -32,7 +32,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "4.4.0",
         gone: None,
         support: Support::Ignored("consumer groups are not there yet"),
-        documentation: "Whether assignments of a consumer group are computed off the coordinator's thread.",
+        documentation: "Whether assignments of a consumer group are computed off the \
+                        coordinator's thread.",
     },
     Key {
         scope: Scope::Group,
@@ -62,7 +63,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("consumer groups are not there yet"),
-        documentation: "Time without heartbeats after which a member of a consumer group is removed.",
+        documentation: "Time without heartbeats after which a member of a consumer group is \
+                        removed.",
     },
     Key {
         scope: Scope::Group,
@@ -122,7 +124,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "4.4.0",
         gone: None,
         support: Support::Ignored("share groups are not there yet"),
-        documentation: "Whether assignments of a share group are computed off the coordinator's thread.",
+        documentation: "Whether assignments of a share group are computed off the coordinator's \
+                        thread.",
     },
     Key {
         scope: Scope::Group,
@@ -302,7 +305,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "4.4.0",
         gone: None,
         support: Support::Ignored("streams groups are not there yet"),
-        documentation: "Whether assignments of a streams group are computed off the coordinator's thread.",
+        documentation: "Whether assignments of a streams group are computed off the \
+                        coordinator's thread.",
     },
     Key {
         scope: Scope::Group,
@@ -392,7 +396,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("streams groups are not there yet"),
-        documentation: "Time without heartbeats after which a member of a streams group is removed.",
+        documentation: "Time without heartbeats after which a member of a streams group is \
+                        removed.",
     },
     Key {
         scope: Scope::Group,

@@ -17,7 +17,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Honoured,
-        documentation: "What happens to this topic's old segments: delete, compact, both or nothing.",
+        documentation: "What happens to this topic's old segments: delete, compact, both or \
+                        nothing.",
     },
     Key {
         scope: Scope::Topic,
@@ -482,7 +483,8 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Honoured,
-        documentation: "Bytes of a partition above which its oldest segments are deleted; -1 is no limit.",
+        documentation: "Bytes of a partition above which its oldest segments are deleted; -1 is \
+                        no limit.",
     },
     Key {
         scope: Scope::Topic,
@@ -572,6 +574,7 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: None,
         support: Support::Ignored("one broker has no other replica to elect"),
-        documentation: "Whether a replica that is not in sync may lead when no other can, at the price of lost records.",
+        documentation: "Whether a replica that is not in sync may lead when no other can, at \
+                        the price of lost records.",
     },
 ];
