@@ -72,6 +72,8 @@ fn check(
         response.topics.push(answer(&topic, ErrorCode::UnknownTopicOrPartition));
         return None;
     };
+    // Kept with the offset of older versions too: a topic of the same name later does not have it.
+    topic.topic_id = known.id;
     let (there, absent): (Vec<_>, Vec<_>) = std::mem::take(&mut topic.partitions)
         .into_iter()
         .partition(|partition| known.partition(partition.partition_index).is_some());
