@@ -35,7 +35,6 @@ fn check_values(scope: Scope, kind: &str, configs: &ConfigMap) -> Result<(), Api
 
 /// Whether a topic may have all these configurations.
 ///
-/// # Errors
 /// INVALID_CONFIG with Kafka's text.
 pub fn check_topic(configs: &ConfigMap, broker: &BrokerSources<'_>) -> Result<(), ApiError> {
     check_values(Scope::Topic, "topic", configs)?;
@@ -62,7 +61,8 @@ pub fn check_topic(configs: &ConfigMap, broker: &BrokerSources<'_>) -> Result<()
     Ok(())
 }
 
-/// A group's keys that brokers bound, in the order in which Kafka checks them; the bool: only when set.
+/// A group's keys that brokers bound, in the order in which Kafka checks them; the bool: only when
+/// set.
 const GROUP_BOUNDS: [(&str, bool); 13] = [
     ("consumer.heartbeat.interval.ms", false),
     ("consumer.session.timeout.ms", false),
@@ -81,7 +81,6 @@ const GROUP_BOUNDS: [(&str, bool); 13] = [
 
 /// Whether a group may have all these configurations.
 ///
-/// # Errors
 /// INVALID_CONFIG with Kafka's text.
 pub fn check_group(configs: &ConfigMap, broker: &BrokerSources<'_>) -> Result<(), ApiError> {
     check_values(Scope::Group, "group", configs)?;
@@ -129,7 +128,6 @@ const MATCH_PARAMETERS: [&str; 6] = [
 
 /// Whether a client metrics subscription may have all these configurations.
 ///
-/// # Errors
 /// INVALID_REQUEST or INVALID_CONFIG with Kafka's text.
 pub fn check_client_metrics(name: &str, configs: &ConfigMap) -> Result<(), ApiError> {
     if name.is_empty() {
@@ -180,7 +178,6 @@ pub enum BrokerScope {
 
 /// Whether a broker, or all of them, may have all these dynamic configurations.
 ///
-/// # Errors
 /// INVALID_REQUEST with Kafka's text.
 pub fn check_broker(configs: &ConfigMap, scope: BrokerScope) -> Result<(), ApiError> {
     let names = |wanted: &dyn Fn(Update) -> bool| -> Vec<&str> {

@@ -1,8 +1,9 @@
 //! Controller: the recorded machine that decides on every change of cluster metadata.
 //!
-//! Its state is an [`Image`] that changes only in `replay`; an operation reads it and returns records. Soft state is the
-//! brokers' sessions alone. Authorisation is the handlers'; consensus and the log are the broker room's.
-//! Source: Kafka's QuorumController and its control managers; error texts are those of Kafka 4.3.1.
+//! Its state is an [`Image`] that changes only in `replay`; an operation reads it and returns
+//! records. Soft state is the brokers' sessions alone. Authorisation is the handlers'; consensus
+//! and the log are the broker room's. Source: Kafka's QuorumController and its control managers;
+//! error texts are those of Kafka 4.3.1.
 
 mod brokers;
 pub mod configs;
@@ -99,7 +100,8 @@ pub enum ControllerRequest {
     UnregisterBroker(UnregisterBrokerRequest),
     /// A block of producer ids for a broker.
     AllocateProducerIds(AllocateProducerIdsRequest),
-    /// Changes configurations one by one; changes of brokers have been checked against the broker's rules.
+    /// Changes configurations one by one; changes of brokers have been checked against the broker's
+    /// rules.
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
     /// Replaces configurations; the same.
     AlterConfigs(AlterConfigsRequest),
@@ -162,7 +164,8 @@ struct Session {
 pub struct Controller {
     settings: ControllerSettings,
     image: Image,
-    /// Topic names by the name in which dots are underscores: those that would collide in metric names.
+    /// Topic names by the name in which dots are underscores: those that would collide in metric
+    /// names.
     collisions: BTreeMap<String, Vec<String>>,
     sessions: BTreeMap<BrokerId, Session>,
 }

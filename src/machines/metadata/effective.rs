@@ -1,8 +1,10 @@
-//! Effective configurations: what a topic, group or broker goes by, and where each value comes from.
+//! Effective configurations: what a topic, group or broker goes by, and where each value comes
+//! from.
 //!
-//! A value is looked for in the resource's own dynamic configuration, the broker's, that of all brokers, the properties
-//! file, and the defaults, in this order; the broker's keys that stand in for a topic's or group's key are its synonyms.
-//! Source: KIP-133, KIP-226 and Kafka's ConfigHelper and KafkaConfigSchema.
+//! A value is looked for in the resource's own dynamic configuration, the broker's, that of all
+//! brokers, the properties file, and the defaults, in this order; the broker's keys that stand in
+//! for a topic's or group's key are its synonyms. Source: KIP-133, KIP-226 and Kafka's ConfigHelper
+//! and KafkaConfigSchema.
 
 use super::image::{ConfigMap, ConfigResource, Image, ResourceType};
 use crate::config::{Key, Scope, Values, table, value};
@@ -59,8 +61,8 @@ pub struct Effective {
     pub value: Option<String>,
     /// Where the value comes from, as Kafka describes it.
     pub source: ConfigSource,
-    /// Where the value really comes from. Kafka describes a value in hours or minutes as the default of its key in
-    /// milliseconds.
+    /// Where the value really comes from. Kafka describes a value in hours or minutes as the
+    /// default of its key in milliseconds.
     pub origin: ConfigSource,
     /// All values that were set for it, the one that applies first.
     pub synonyms: Vec<Synonym>,
@@ -122,8 +124,8 @@ impl<'a> BrokerSources<'a> {
         found
     }
 
-    /// A broker key as it applies. A key that the table does not know has a value only if the file or a dynamic
-    /// configuration sets it.
+    /// A broker key as it applies. A key that the table does not know has a value only if the file
+    /// or a dynamic configuration sets it.
     pub fn broker_key(&self, name: &str) -> Effective {
         let names = broker_synonyms(name);
         let synonyms = from_name(self.set_values(&names), name);

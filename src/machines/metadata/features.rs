@@ -137,7 +137,8 @@ fn change_version(change: &BrokerRegistrationChangeRecord) -> i16 {
     }
 }
 
-/// The first records of a new cluster: what formatting decides, without the transaction around them.
+/// The first records of a new cluster: what formatting decides, without the transaction around
+/// them.
 pub fn bootstrap_records(min_insync_replicas: i32) -> Vec<MetadataRecord> {
     let mut records: Vec<MetadataRecord> = formatted_features();
     // With KIP-966 the minimum is a property of the cluster, so it goes where all brokers see it.

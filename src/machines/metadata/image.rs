@@ -1,10 +1,10 @@
 //! Image: an immutable picture of the committed cluster metadata.
 //!
-//! Whoever has the records of the metadata log up to an offset has the same Image: brokers publish it to their handlers,
-//! and the controller's own state is one. Parts are shared between clones, so publishing copies only what changed.
-//! A record that fits nothing (a change of a partition that is not there) changes nothing: the log is written by a
-//! controller that has checked it. Source: KIP-631 and Kafka's `MetadataImage`, whose snapshot order [`Image::to_records`]
-//! keeps.
+//! Whoever has the records of the metadata log up to an offset has the same Image: brokers publish
+//! it to their handlers, and the controller's own state is one. Parts are shared between clones, so
+//! publishing copies only what changed. A record that fits nothing (a change of a partition that is
+//! not there) changes nothing: the log is written by a controller that has checked it. Source:
+//! KIP-631 and Kafka's `MetadataImage`, whose snapshot order [`Image::to_records`] keeps.
 
 mod cluster;
 mod security;

@@ -1,6 +1,8 @@
-//! Cluster metadata: the [`Image`] that everybody reads and the [`Controller`] that decides on changes of it.
+//! Cluster metadata: the [`Image`] that everybody reads and the [`Controller`] that decides on
+//! changes of it.
 //!
-//! Not here: consensus and the log (`broker/quorum.rs`), publishing to partitions (`broker/publisher.rs`).
+//! Not here: consensus and the log (`broker/quorum.rs`), publishing to partitions
+//! (`broker/publisher.rs`).
 
 pub mod config_rules;
 pub mod controller;

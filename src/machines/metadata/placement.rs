@@ -1,7 +1,8 @@
 //! Which brokers get the replicas of a new partition.
 //!
-//! Source: Kafka's striped placer. Replicas go to different racks where there are enough, leaders go round over racks and
-//! brokers, a fenced broker never comes first and otherwise only where unfenced brokers of its rack do not suffice.
+//! Source: Kafka's striped placer. Replicas go to different racks where there are enough, leaders
+//! go round over racks and brokers, a fenced broker never comes first and otherwise only where
+//! unfenced brokers of its rack do not suffice.
 
 use super::image::{BrokerRegistration, ClusterImage};
 use super::random::Random;
@@ -60,7 +61,6 @@ struct Placer<'a> {
 
 /// Replica lists for `partitions` new partitions.
 ///
-/// # Errors
 /// Kafka's text when the replication factor cannot be had.
 pub fn place(
     cluster: &ClusterImage,

@@ -1,6 +1,7 @@
 //! Numbers that look random, drawn from a seed that comes with the request.
 //!
-//! Machines have no source of randomness of their own, so that the same requests give the same records.
+//! Machines have no source of randomness of their own, so that the same requests give the same
+//! records.
 
 use ottla_protocol::uuid_to_text;
 use uuid::Uuid;
@@ -43,7 +44,8 @@ impl Random {
         }
     }
 
-    /// A new id. Like Kafka's, its text never begins with a dash, which command lines would take for an option.
+    /// A new id. Like Kafka's, its text never begins with a dash, which command lines would take
+    /// for an option.
     pub fn topic_id(&mut self) -> Uuid {
         loop {
             let bits = u128::from(self.next_u64()) << 64 | u128::from(self.next_u64());

@@ -1,8 +1,9 @@
 //! A sorted map whose clones share what did not change.
 //!
-//! Entries stand in sorted chunks behind `Arc`s: a clone copies one pointer, a change after it copies the list of chunks
-//! and one chunk. A cluster of 50,000 topics is thus published after a change without copying 50,000 entries.
-//! Invariants: no chunk is empty, keys ascend within chunks and from chunk to chunk.
+//! Entries stand in sorted chunks behind `Arc`s: a clone copies one pointer, a change after it
+//! copies the list of chunks and one chunk. A cluster of 50,000 topics is thus published after a
+//! change without copying 50,000 entries. Invariants: no chunk is empty, keys ascend within chunks
+//! and from chunk to chunk.
 
 use std::borrow::Borrow;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! AlterPartitionReassignments (api key 45), versions 0-1: moves replicas, or stops moving them (KIP-455).
+//! AlterPartitionReassignments (api key 45), versions 0-1: moves replicas, or stops moving them
+//! (KIP-455).
 //!
 //! - v1: the request says whether the replication factor may change (KIP-860).
 //!

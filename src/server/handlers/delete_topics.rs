@@ -3,7 +3,8 @@
 //! - v3: with `delete.topic.enable=false` answers TOPIC_DELETION_DISABLED; before, INVALID_REQUEST.
 //! - v4: flexible. - v5: error messages (KIP-599). - v6: by topic id (KIP-516).
 //!
-//! Known differences from Kafka: the answers are in order, not shuffled; no controller mutation quota.
+//! Known differences from Kafka: the answers are in order, not shuffled; no controller mutation
+//! quota.
 
 use super::RequestContext;
 use crate::broker::{ControllerReply, ControllerRequest};

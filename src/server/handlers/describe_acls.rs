@@ -1,4 +1,5 @@
-//! DescribeAcls (api key 29), versions 1-3: answered as by a broker without an authorizer (KIP-140).
+//! DescribeAcls (api key 29), versions 1-3: answered as by a broker without an authorizer
+//! (KIP-140).
 //!
 //! - v1: prefixed patterns (KIP-290). - v2: flexible. - v3: user resources (KIP-373).
 //!

@@ -1,4 +1,5 @@
-//! DescribeClientQuotas (api key 48), versions 0-1: quotas of the entities that a filter matches (KIP-546).
+//! DescribeClientQuotas (api key 48), versions 0-1: quotas of the entities that a filter matches
+//! (KIP-546).
 //!
 //! - v1: flexible.
 //!

@@ -2,8 +2,8 @@
 //!
 //! - v1: sources and synonyms (KIP-226). - v3: types and documentation (KIP-569). - v4: flexible.
 //!
-//! Known differences from Kafka: a broker has one logger, `root`; keys that only Kafka 4.4.0 knows are described only
-//! where they are set.
+//! Known differences from Kafka: a broker has one logger, `root`; keys that only Kafka 4.4.0 knows
+//! are described only where they are set.
 
 use super::RequestContext;
 use super::admin::broker_sources;

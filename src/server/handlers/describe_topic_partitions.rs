@@ -1,5 +1,5 @@
-//! DescribeTopicPartitions (api key 75), version 0: topics' partitions page by page, with eligible leader replicas
-//! (KIP-966).
+//! DescribeTopicPartitions (api key 75), version 0: topics' partitions page by page, with eligible
+//! leader replicas (KIP-966).
 //!
 //! Known differences from Kafka: none.
 

@@ -1,4 +1,5 @@
-//! DescribeUserScramCredentials (api key 50), version 0: which users have SCRAM credentials (KIP-554).
+//! DescribeUserScramCredentials (api key 50), version 0: which users have SCRAM credentials
+//! (KIP-554).
 //!
 //! Known differences from Kafka: none.
 

@@ -1,4 +1,5 @@
-//! ElectLeaders (api key 43), versions 0-2: elects preferred or, uncleanly, any leaders (KIP-183, KIP-460).
+//! ElectLeaders (api key 43), versions 0-2: elects preferred or, uncleanly, any leaders (KIP-183,
+//! KIP-460).
 //!
 //! - v1: the election's type and one error for the whole request. - v2: flexible.
 //!

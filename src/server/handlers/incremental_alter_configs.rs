@@ -1,10 +1,11 @@
-//! IncrementalAlterConfigs (api key 44), versions 0-1: sets, deletes, appends to and subtracts from configurations
-//! (KIP-339).
+//! IncrementalAlterConfigs (api key 44), versions 0-1: sets, deletes, appends to and subtracts from
+//! configurations (KIP-339).
 //!
 //! - v1: flexible.
 //!
-//! Changes of brokers are checked here, by the broker that they are for, and decided by the controller like all others.
-//! Known differences from Kafka: log levels cannot be changed; values are not tried out on the running broker first.
+//! Changes of brokers are checked here, by the broker that they are for, and decided by the
+//! controller like all others. Known differences from Kafka: log levels cannot be changed; values
+//! are not tried out on the running broker first.
 
 use super::RequestContext;
 use crate::broker::config_rules::{BrokerScope, check_broker};

@@ -1,4 +1,5 @@
-//! ListConfigResources (api key 74), versions 0-1: things that have, or could have, dynamic configurations.
+//! ListConfigResources (api key 74), versions 0-1: things that have, or could have, dynamic
+//! configurations.
 //!
 //! - v0: client metrics subscriptions alone (KIP-1000).
 //! - v1: all kinds: topics, brokers, broker loggers, client metrics, groups (KIP-1142).

@@ -20,6 +20,7 @@ mod delete_records;
 mod delete_topics;
 mod describe_acls;
 mod describe_client_quotas;
+mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
@@ -219,6 +220,7 @@ fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>>
         ApiKey::DeleteTopics => call(ctx, body, delete_topics::handle),
         ApiKey::DescribeAcls => call(ctx, body, describe_acls::handle),
         ApiKey::DescribeClientQuotas => call(ctx, body, describe_client_quotas::handle),
+        ApiKey::DescribeCluster => call(ctx, body, describe_cluster::handle),
         ApiKey::DescribeConfigs => call(ctx, body, describe_configs::handle),
         ApiKey::DescribeTopicPartitions => call(ctx, body, describe_topic_partitions::handle),
         ApiKey::DescribeUserScramCredentials => {

@@ -273,8 +273,8 @@ fn scope_of(kind: ResourceType) -> Scope {
 
 /// The value after an operation: 0 sets, 1 deletes, 2 appends, 3 subtracts.
 ///
-/// # Errors
-/// INVALID_CONFIG when something is appended to what is no list, INVALID_REQUEST for an unknown operation.
+/// INVALID_CONFIG when something is appended to what is no list, INVALID_REQUEST for an unknown
+/// operation.
 pub fn alter(
     scope: Scope,
     config: &AlterableConfig,

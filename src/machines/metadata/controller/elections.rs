@@ -1,6 +1,7 @@
 //! Leader elections on request, reassignments of replicas, and ISR changes that leaders ask for.
 //!
-//! Source: KIP-455 (reassignment), KIP-460 (elections), KIP-497 (AlterPartition), KIP-860 (replication factor).
+//! Source: KIP-455 (reassignment), KIP-460 (elections), KIP-497 (AlterPartition), KIP-860
+//! (replication factor).
 
 use super::partition_change::Election;
 use super::{ApiError, Controller, ControllerReply, Decision};
@@ -286,7 +287,8 @@ impl Controller {
         })
     }
 
-    /// A fenced broker, or one that has started anew since the leader saw it, may not be in the ISR (KIP-841, KIP-903).
+    /// A fenced broker, or one that has started anew since the leader saw it, may not be in the ISR
+    /// (KIP-841, KIP-903).
     fn may_join_isr(&self, id: BrokerId, epoch: i64) -> bool {
         self.image
             .cluster

@@ -1,6 +1,7 @@
 //! Changes of finalized features.
 //!
-//! Source: KIP-584, KIP-778, KIP-966 (what enabling eligible leader replicas asks of `min.insync.replicas`), KIP-1022.
+//! Source: KIP-584, KIP-778, KIP-966 (what enabling eligible leader replicas asks of
+//! `min.insync.replicas`), KIP-1022.
 
 use super::{ApiError, Controller, ControllerReply, Decision};
 use crate::machines::metadata::features::{
@@ -21,7 +22,8 @@ const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const ELR_METADATA_VERSION: i16 = 23;
 
 impl Controller {
-    /// `version` is the request's: before 1 a flag said whether a level may go down, from 2 on there is one error for all.
+    /// `version` is the request's: before 1 a flag said whether a level may go down, from 2 on
+    /// there is one error for all.
     pub(super) fn update_features(
         &self,
         request: &UpdateFeaturesRequest,

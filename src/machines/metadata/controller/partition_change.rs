@@ -1,6 +1,8 @@
-//! Computes the record for a change of a partition: assignment, ISR, eligible leader replicas and leader together.
+//! Computes the record for a change of a partition: assignment, ISR, eligible leader replicas and
+//! leader together.
 //!
-//! Source: Kafka's PartitionChangeBuilder; KIP-704 (recovery after unclean election), KIP-966 (eligible leader replicas).
+//! Source: Kafka's PartitionChangeBuilder; KIP-704 (recovery after unclean election), KIP-966
+//! (eligible leader replicas).
 
 use crate::machines::metadata::image::{
     LeaderRecoveryState, NO_LEADER_CHANGE, PartitionRegistration, numbers,
@@ -154,7 +156,8 @@ impl<'a> PartitionChange<'a> {
         }
     }
 
-    /// When all eligible replicas are gone, the last leader may lead again once it is back (KIP-966).
+    /// When all eligible replicas are gone, the last leader may lead again once it is back
+    /// (KIP-966).
     fn last_known_leader(&self) -> Option<BrokerId> {
         let usable = self.circumstances.elr_enabled && self.elr.is_empty() && self.isr.is_empty();
         match self.partition.last_known_elr[..] {

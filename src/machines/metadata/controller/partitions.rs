@@ -108,7 +108,8 @@ impl Controller {
         self.image.features.level(ELR_VERSION) >= 1
     }
 
-    /// The directory of a new replica: the broker's only one, else unassigned until the broker says.
+    /// The directory of a new replica: the broker's only one, else unassigned until the broker
+    /// says.
     pub(super) fn default_directory(&self, id: BrokerId) -> Uuid {
         match self.image.cluster.brokers.get(&id).map(|broker| &broker.log_dirs[..]) {
             Some([only]) => *only,

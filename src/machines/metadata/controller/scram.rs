@@ -1,6 +1,7 @@
 //! SCRAM credentials.
 //!
-//! The client salts and iterates; what is kept is what a server needs to check a proof. Source: KIP-554, RFC 5802.
+//! The client salts and iterates; what is kept is what a server needs to check a proof. Source:
+//! KIP-554, RFC 5802.
 
 use super::{ApiError, Controller, ControllerReply, Decision};
 use bytes::Bytes;

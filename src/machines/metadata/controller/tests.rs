@@ -1,5 +1,5 @@
-//! Cases of each operation, and two properties: replaying a lived machine's records gives its state, and so does
-//! replaying its snapshot.
+//! Cases of each operation, and two properties: replaying a lived machine's records gives its
+//! state, and so does replaying its snapshot.
 
 use super::*;
 use crate::machines::metadata::bootstrap_records;
