@@ -1,7 +1,7 @@
 //! The log directories of this broker: locks, `meta.properties`, checkpoints, and what lies in each.
 //!
-//! Invariants: every directory is locked before it is read; nothing is written into a directory that belongs to another
-//! cluster or node. Source: Kafka documentation, "KRaft: Storage"; KIP-858 (directory ids).
+//! Invariants: every directory is locked before it is read; nothing is written into a directory that belongs to
+//! another cluster or node. Source: Kafka documentation, "KRaft: Storage"; KIP-858 (directory ids).
 
 use crate::env::{Disk, LockError, LockGuard};
 use crate::log::checkpoint::{
@@ -28,7 +28,10 @@ pub enum DirectoryError {
         source: std::io::Error,
     },
     /// Another broker runs on it.
-    #[error("log directory {path} is in use by process {holder}: stop it, or give this broker another log.dirs", path = path.display())]
+    #[error(
+        "log directory {path} is in use by process {holder}: stop it, or give this broker another log.dirs",
+        path = path.display()
+    )]
     InUse {
         /// Which.
         path: PathBuf,

@@ -1,7 +1,8 @@
-//! The group coordinators of this broker: one group machine for each partition of `__consumer_offsets` that it leads.
+//! The group coordinators of this broker: one group machine for each partition of `__consumer_offsets` that it
+//! leads.
 //!
-//! Elected is not ready: a coordinator answers only after it has replayed its whole partition; until then callers get
-//! COORDINATOR_LOAD_IN_PROGRESS, which clients retry.
+//! Elected is not ready: a coordinator answers only after it has replayed its whole partition; until then
+//! callers get COORDINATOR_LOAD_IN_PROGRESS, which clients retry.
 
 use super::host::{Host, NotActive, Stage};
 use super::partition::Partition;
@@ -14,7 +15,8 @@ use crate::machines::group::{
 use crate::machines::{Entry, Machine, RequestId};
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
-use ottla_protocol::{ErrorCode, Offset, Timestamp};
+use ottla_protocol::records::control::ControlRecord;
+use ottla_protocol::{ErrorCode, Offset, Timestamp, TopicId, WireError};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -170,6 +172,22 @@ impl Groups {
         }
     }
 
+    /// Lets the coordinators forget the offsets committed for topics that are gone. One that is loading meanwhile keeps
+    /// them until they expire, as in Kafka.
+    pub fn topics_deleted(&self, topics: Vec<(String, TopicId)>) {
+        if topics.is_empty() {
+            return;
+        }
+        let slots = self.slots.read();
+        for slot in slots.values() {
+            let Slot::Active(host) = slot else { continue };
+            let host = Arc::clone(host);
+            let request = GroupRequest::TopicsDeleted(topics.clone());
+            // Nobody waits for it: a coordinator that has gone meanwhile has nothing to forget.
+            tokio::spawn(async move { host.call(request).await.is_ok() });
+        }
+    }
+
     /// The partitions whose coordinator is here, loading ones too.
     pub fn indexes(&self) -> Vec<i32> {
         self.slots.read().keys().copied().collect()
@@ -177,23 +195,45 @@ impl Groups {
 }
 
 fn load(partition: &Partition, config: GroupConfig) -> Result<GroupMachine, ReplayError> {
-    let mut machine = GroupMachine::new(config);
-    let replay = |header: &BatchHeader, batch: &bytes::Bytes| {
-        if header.is_control() {
-            return Ok(());
-        }
+    let mut loading = Loading { machine: GroupMachine::new(config), pending: BTreeMap::new() };
+    partition.replay(|header, batch| loading.replay(header, batch))?;
+    Ok(loading.machine)
+}
+
+/// A coordinator on its way. Offsets that a transaction committed count from its commit marker on, in the order of
+/// their own offsets, and are dropped with an abort marker or when the marker is still to come (KIP-98).
+struct Loading {
+    machine: GroupMachine,
+    pending: BTreeMap<i64, Vec<Entry<GroupRecord>>>,
+}
+
+impl Loading {
+    fn replay(&mut self, header: &BatchHeader, batch: &bytes::Bytes) -> Result<(), ReplayError> {
         let records = decode_records(header, batch, BATCH_BYTES_MAX)
             .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
         for record in records {
             let offset = record.offset(header);
             let timestamp = record.timestamp(header);
+            let damaged =
+                |cause: WireError| ReplayError::Record { offset, cause: cause.to_string() };
             let Some(key) = record.key else { continue };
-            let record = GroupRecord::decode(&key, record.value.as_ref())
-                .map_err(|cause| ReplayError::Record { offset, cause: cause.to_string() })?;
-            machine.replay(&Entry { offset, timestamp, record });
+            if header.is_control() {
+                let value = record.value.unwrap_or_default();
+                let marker = ControlRecord::decode(&key, &value).map_err(damaged)?;
+                let entries = self.pending.remove(&header.producer_id.0).unwrap_or_default();
+                if let ControlRecord::Commit(_) = marker {
+                    entries.iter().for_each(|entry| self.machine.replay(entry));
+                }
+                continue;
+            }
+            let record = GroupRecord::decode(&key, record.value.as_ref()).map_err(damaged)?;
+            let entry = Entry { offset, timestamp, record };
+            if header.is_transactional() {
+                self.pending.entry(header.producer_id.0).or_default().push(entry);
+            } else {
+                self.machine.replay(&entry);
+            }
         }
         Ok(())
-    };
-    partition.replay(replay)?;
-    Ok(machine)
+    }
 }

@@ -1,4 +1,5 @@
-//! What a broker does beside requests: retention, flushes, checkpoints, removal of deleted files, snapshots of the metadata.
+//! What a broker does beside requests: retention, flushes, checkpoints, removal of deleted files, snapshots of
+//! the metadata.
 //!
 //! One task drives it; the disk work runs on a blocking thread. An interval without changes writes nothing.
 
@@ -197,7 +198,8 @@ impl Housekeeping {
         }
     }
 
-    /// The last chores of an orderly stop: closes all logs, checkpoints, and says in each directory that it was clean.
+    /// The last chores of an orderly stop: closes all logs, checkpoints, and says in each directory that it was
+    /// clean.
     pub fn finish(&self, broker_epoch: BrokerEpoch) {
         let partitions = self.publisher.all();
         let mut is_clean = true;

@@ -1,7 +1,8 @@
 //! Room 4: the shell that runs machines over logs.
 //!
-//! A [`Broker`] owns the log directories, the partitions, the metadata quorum with its controller, the group coordinators and
-//! the chores. It starts, serves callers and stops without any listener; room 5 brings the network.
+//! A [`Broker`] owns the log directories, the partitions, the metadata quorum with its controller, the group
+//! coordinators and the chores. It starts, serves callers and stops without any listener; room 5 brings the
+//! network.
 //!
 //! | Who | owns |
 //! | --- | --- |
@@ -135,8 +136,8 @@ impl Broker {
     /// A partition by its topic's name.
     ///
     /// # Errors
-    /// UNKNOWN_TOPIC_OR_PARTITION; NOT_LEADER_OR_FOLLOWER when it is on other brokers; KAFKA_STORAGE_ERROR when it is
-    /// here but could not be opened.
+    /// UNKNOWN_TOPIC_OR_PARTITION; NOT_LEADER_OR_FOLLOWER when it is on other brokers; KAFKA_STORAGE_ERROR when
+    /// it is here but could not be opened.
     pub fn partition(&self, topic: &str, index: i32) -> Result<Arc<Partition>, ErrorCode> {
         if let Some(partition) = self.publisher.partition(topic, index) {
             return Ok(partition);
@@ -279,8 +280,8 @@ impl Broker {
         all
     }
 
-    /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each directory gets its
-    /// clean-shutdown file.
+    /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each
+    /// directory gets its clean-shutdown file.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         self.groups.stop();

@@ -1,7 +1,8 @@
 //! The single owner that joins one Log with its replica machine.
 //!
-//! Invariants: a Partition is the only writer of its Log; its lock is held for one append or one look-up and never across an
-//! `.await`; the offsets that other threads read (`high_watermark`, `log_end_offset`) are published while it is held.
+//! Invariants: a Partition is the only writer of its Log; its lock is held for one append or one look-up and
+//! never across an `.await`; the offsets that other threads read (`high_watermark`, `log_end_offset`) are
+//! published while it is held.
 
 use super::replay::{self, ReplayError};
 use crate::env::Clock;

@@ -1,5 +1,5 @@
-//! From Image to partitions: what the committed metadata says is here gets opened, led, reconfigured or deleted. No other
-//! path makes or ends a Partition.
+//! From Image to partitions: what the committed metadata says is here gets opened, led, reconfigured or
+//! deleted. No other path makes or ends a Partition.
 //!
 //! Invariant: partitions of a topic id that the Image no longer has are closed to readers and writers before their
 //! files are renamed; a recreated topic has another id and never meets the old files.
@@ -303,10 +303,12 @@ impl Publisher {
         if old.topics.is_same(&new.topics) {
             return;
         }
+        let mut deleted = Vec::new();
         for topic in old.topics.iter() {
             if new.topics.get_by_id(&topic.id).is_some() {
                 continue;
             }
+            deleted.push((topic.name.to_string(), topic.id));
             let gone = self.partitions.write().remove(&topic.name);
             for partition in gone.into_iter().flatten().map(|(_, partition)| partition) {
                 if &*topic.name == GROUP_METADATA_TOPIC {
@@ -315,6 +317,7 @@ impl Publisher {
                 self.delete(image_delay(&self.settings, old, &topic.name), &partition);
             }
         }
+        self.groups.topics_deleted(deleted);
     }
 
     fn delete(&self, delay_ms: i64, partition: &Partition) {

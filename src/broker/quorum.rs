@@ -1,11 +1,11 @@
 //! The metadata quorum: the log `__cluster_metadata`, its snapshots and the file `quorum-state`.
 //!
-//! Today the quorum has one voter, this node, so a record is committed once it is durable here; the voters' agreement comes
-//! with the cluster. Files are KRaft's: a LeaderChange control batch opens every epoch, snapshots are
-//! `<end offset>-<epoch>.checkpoint` with header and footer records. Source: KIP-595, KIP-630.
+//! Today the quorum has one voter, this node, so a record is committed once it is durable here; the voters'
+//! agreement comes with the cluster. Files are KRaft's: a LeaderChange control batch opens every epoch,
+//! snapshots are `<end offset>-<epoch>.checkpoint` with header and footer records. Source: KIP-595, KIP-630.
 //!
-//! Invariant: nothing is reported committed before `fdatasync` of the log has returned; after a failed write or sync the
-//! quorum takes no more records.
+//! Invariant: nothing is reported committed before `fdatasync` of the log has returned; after a failed write or
+//! sync the quorum takes no more records.
 
 use super::host::NotActive;
 use super::replay::{ReplayError, replay_log};

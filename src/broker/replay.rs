@@ -40,7 +40,8 @@ pub enum ReplayError {
     },
 }
 
-/// Hands every batch between `from` and `end` to `visit`; the first may begin before `from`. `read` finds a region of the log.
+/// Hands every batch between `from` and `end` to `visit`; the first may begin before `from`. `read` finds a
+/// region of the log.
 ///
 /// # Errors
 /// Every [`ReplayError`], also those of `visit`.

@@ -1,6 +1,7 @@
 //! What the broker room takes from the configuration, and how a topic's settings follow from it and the Image.
 
-use crate::config::{self, Config, Key, Scope, Value};
+use crate::config::topic::{Dynamic, TopicConfig};
+use crate::config::{self, Config, Value};
 use crate::log::{CleanupPolicy, CompressionTarget, LogConfig};
 use crate::machines::group::GroupConfig;
 use crate::machines::metadata::image::{ConfigResource, ResourceType};
@@ -112,40 +113,67 @@ impl Settings {
         }
     }
 
-    /// The effective settings of a topic: its own, else the broker's, else the cluster's, else the file's, else the default
-    /// (KIP-226).
+    /// The effective settings of a topic: its own, else the broker's, else the cluster's, else the file's, else the
+    /// default (KIP-226).
     pub fn topic(&self, image: &Image, topic: &str) -> TopicSettings {
-        let view = View { settings: self, image, topic };
-        let cleanup = view.value("cleanup.policy");
-        let policies = cleanup.as_ref().and_then(Value::list).unwrap_or_default();
-        let has = |policy: &str| policies.iter().any(|name| name == policy);
-        let log = LogConfig {
-            segment_bytes: view.i32("segment.bytes"),
-            segment_ms: view.i64("segment.ms"),
-            segment_jitter_ms: view.i64("segment.jitter.ms"),
-            segment_index_bytes: view.i32("segment.index.bytes"),
-            index_interval_bytes: view.i32("index.interval.bytes"),
-            retention_ms: view.i64("retention.ms"),
-            retention_bytes: view.i64("retention.bytes"),
-            cleanup_policy: CleanupPolicy { delete: has("delete"), compact: has("compact") },
-            max_compaction_lag_ms: view.i64("max.compaction.lag.ms"),
-            max_message_bytes: view.i32("max.message.bytes"),
-            max_decompressed_message_bytes: view.i32("max.decompressed.message.bytes"),
-            compression: view.compression(),
-            message_timestamp_type: match view.text("message.timestamp.type").as_str() {
-                "LogAppendTime" => TimestampType::LogAppendTime,
-                _ => TimestampType::CreateTime,
+        let of = |kind, name: &str| image.config(&ConfigResource::new(kind, name));
+        let own = of(ResourceType::Topic, topic);
+        let broker = of(ResourceType::Broker, &self.node_id.to_string());
+        let cluster = of(ResourceType::Broker, "");
+        let dynamic = Dynamic { broker: &broker, cluster: &cluster };
+        let topic_config = TopicConfig::new(&self.config, dynamic, &own).or_else(|error| {
+            // The controller checks what it writes; a directory of another version may hold what is not valid here.
+            tracing::error!(topic, %error, "the topic's configuration is not valid: defaults apply");
+            TopicConfig::new(&self.config, Dynamic::NONE, config::topic::NOTHING)
+        });
+        match topic_config {
+            Ok(topic) => TopicSettings {
+                min_insync_replicas: usize::try_from(topic.min_insync_replicas).unwrap_or(1),
+                log: Arc::new(log_config(&topic, &self.config)),
             },
-            message_timestamp_before_max_ms: view.i64("message.timestamp.before.max.ms"),
-            message_timestamp_after_max_ms: view.i64("message.timestamp.after.max.ms"),
-            flush_messages: view.i64("flush.messages"),
-            flush_ms: view.i64("flush.ms"),
-            file_delete_delay_ms: view.i64("file.delete.delay.ms"),
-            producer_id_expiration_ms: i64::from(self.config.logs.producer_id_expiration_ms),
-        };
-        let min_insync_replicas = view.i64("min.insync.replicas").max(1) as usize;
-        TopicSettings { log: Arc::new(log), min_insync_replicas }
+            Err(_) => TopicSettings { log: Arc::default(), min_insync_replicas: 1 },
+        }
     }
+}
+
+fn log_config(topic: &TopicConfig, config: &Config) -> LogConfig {
+    let has = |policy: &str| topic.cleanup_policy.iter().any(|name| name == policy);
+    LogConfig {
+        segment_bytes: topic.internal_segment_bytes.unwrap_or(topic.segment_bytes),
+        segment_ms: topic.segment_ms,
+        segment_jitter_ms: topic.segment_jitter_ms,
+        segment_index_bytes: topic.segment_index_bytes,
+        index_interval_bytes: topic.index_interval_bytes,
+        retention_ms: topic.retention_ms,
+        retention_bytes: topic.retention_bytes,
+        cleanup_policy: CleanupPolicy { delete: has("delete"), compact: has("compact") },
+        max_compaction_lag_ms: topic.max_compaction_lag_ms,
+        max_message_bytes: topic.max_message_bytes,
+        max_decompressed_message_bytes: topic.max_decompressed_message_bytes,
+        compression: compression(topic),
+        message_timestamp_type: match topic.message_timestamp_type.as_str() {
+            "LogAppendTime" => TimestampType::LogAppendTime,
+            _ => TimestampType::CreateTime,
+        },
+        message_timestamp_before_max_ms: topic.message_timestamp_before_max_ms,
+        message_timestamp_after_max_ms: topic.message_timestamp_after_max_ms,
+        flush_messages: topic.flush_messages,
+        flush_ms: topic.flush_ms,
+        file_delete_delay_ms: topic.file_delete_delay_ms,
+        producer_id_expiration_ms: i64::from(config.logs.producer_id_expiration_ms),
+    }
+}
+
+fn compression(topic: &TopicConfig) -> CompressionTarget {
+    let (codec, level) = match topic.compression_type.as_str() {
+        "gzip" => (Compression::Gzip, Some(topic.compression_gzip_level)),
+        "snappy" => (Compression::Snappy, None),
+        "lz4" => (Compression::Lz4, Some(topic.compression_lz4_level)),
+        "zstd" => (Compression::Zstd, Some(topic.compression_zstd_level)),
+        "uncompressed" => (Compression::None, None),
+        _ => return CompressionTarget::Producer,
+    };
+    CompressionTarget::Codec { codec, level }
 }
 
 fn advertise(listener: &config::Listener) -> AdvertisedListener {
@@ -195,73 +223,4 @@ fn group(config: &Config) -> GroupConfig {
         offsets_retention_ms: i64::from(config.offsets.retention_minutes) * 60_000,
         offsets_retention_check_interval_ms: config.offsets.retention_check_interval_ms,
     }
-}
-
-/// One topic's configuration, looked up key by key.
-struct View<'a> {
-    settings: &'a Settings,
-    image: &'a Image,
-    topic: &'a str,
-}
-
-impl View<'_> {
-    fn value(&self, name: &str) -> Option<Value> {
-        let key = config::find(Scope::Topic, name)?;
-        if let Some(text) = self.image.topic_config(self.topic, name) {
-            return config::value::parse(key, text).ok();
-        }
-        let broker = self.settings.node_id.to_string();
-        for resource in [broker.as_str(), ""] {
-            let configs = self.image.config(&ConfigResource::new(ResourceType::Broker, resource));
-            for synonym in key.synonyms {
-                if let Some(text) = configs.get(*synonym) {
-                    return in_units_of(key, synonym, text);
-                }
-            }
-        }
-        for synonym in key.synonyms {
-            if let Some(given) = self.settings.config.values.given(synonym) {
-                return in_units_of(key, synonym, &given.value);
-            }
-        }
-        config::value::parse_type(name, key.kind, key.default.text()?).ok()
-    }
-
-    /// A valid configuration has a number for every key of a number; -1 is Kafka's "none" for all of them.
-    fn i64(&self, name: &str) -> i64 {
-        self.value(name).and_then(|value| value.integer()).unwrap_or(-1)
-    }
-
-    fn i32(&self, name: &str) -> i32 {
-        i32::try_from(self.i64(name)).unwrap_or(i32::MAX)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.value(name).map(|value| value.to_string()).unwrap_or_default()
-    }
-
-    fn compression(&self) -> CompressionTarget {
-        let (codec, level) = match self.text("compression.type").as_str() {
-            "gzip" => (Compression::Gzip, Some(self.i32("compression.gzip.level"))),
-            "snappy" => (Compression::Snappy, None),
-            "lz4" => (Compression::Lz4, Some(self.i32("compression.lz4.level"))),
-            "zstd" => (Compression::Zstd, Some(self.i32("compression.zstd.level"))),
-            "uncompressed" => (Compression::None, None),
-            _ => return CompressionTarget::Producer,
-        };
-        CompressionTarget::Codec { codec, level }
-    }
-}
-
-/// The value of a broker key that stands for a topic key, which may count in larger units.
-fn in_units_of(key: &Key, synonym: &str, text: &str) -> Option<Value> {
-    let value = config::value::parse_type(synonym, key.kind, text).ok()?;
-    let factor = match synonym {
-        name if key.name.ends_with(".ms") && name.ends_with(".hours") => 3_600_000,
-        name if key.name.ends_with(".ms") && name.ends_with(".minutes") => 60_000,
-        _ => return Some(value),
-    };
-    let number = value.integer()?;
-    // -1 means "no bound" in every unit.
-    Some(Value::Integer(if number < 0 { -1 } else { number.saturating_mul(factor) }))
 }

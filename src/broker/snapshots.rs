@@ -1,7 +1,8 @@
 //! Snapshots of the cluster metadata: `<end offset>-<epoch>.checkpoint` in the metadata log's directory.
 //!
-//! A snapshot is a file of record batches: a control batch with the header record, the Image's records, a control batch with the
-//! footer record. Source: KIP-630. Invariant: a file under its final name is whole and durable.
+//! A snapshot is a file of record batches: a control batch with the header record, the Image's records, a
+//! control batch with the footer record. Source: KIP-630. Invariant: a file under its final name is whole and
+//! durable.
 
 use super::quorum::{QuorumError, replay_batch};
 use super::replay::ReplayError;

@@ -10,7 +10,7 @@ use super::quorum::{Quorum, QuorumError, QuorumParams};
 use super::{Broker, ControllerReply, ControllerRequest, Image, ProducerIds, Settings};
 use crate::env::{Clock, Disk};
 use crate::log::StorageError;
-use crate::log::checkpoint::read_clean_shutdown;
+use crate::log::checkpoint::{read_clean_shutdown, read_meta_properties};
 use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
 use crate::machines::metadata::{Controller, ControllerSettings, bootstrap_records};
 use crate::machines::{Entry, Machine};
@@ -19,7 +19,7 @@ use ottla_protocol::messages::{
     BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
     broker_registration_request, controller_registration_request,
 };
-use ottla_protocol::{BrokerEpoch, ErrorCode, Offset};
+use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, Offset};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -51,10 +51,14 @@ impl Broker {
     /// # Errors
     /// Every [`StartError`].
     pub async fn start(
-        settings: Settings,
+        mut settings: Settings,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Broker>, StartError> {
+        if let Some(id) = formatted_node_id(&settings, disk.as_ref())? {
+            settings.node_id = id;
+            settings.controller.node_id = id;
+        }
         let settings = Arc::new(settings);
         let cluster_id = settings.cluster_id.as_deref();
         let node_id = settings.node_id;
@@ -106,6 +110,19 @@ impl Broker {
             tasks: Mutex::new(tasks),
         }))
     }
+}
+
+/// The id that the log directories were formatted with, where the configuration names none.
+fn formatted_node_id(
+    settings: &Settings,
+    disk: &dyn Disk,
+) -> Result<Option<BrokerId>, DirectoryError> {
+    if settings.config.is_node_id_given {
+        return Ok(None);
+    }
+    let Some(first) = settings.log_dirs.first() else { return Ok(None) };
+    let meta = read_meta_properties(disk, first)?;
+    Ok(meta.and_then(|meta| meta.node_id).map(BrokerId))
 }
 
 /// The epoch under which the broker last stopped in order in all directories; -1 after a crash.

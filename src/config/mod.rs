@@ -9,7 +9,6 @@
 //! Source: Kafka's documentation, "Broker Configs"; KIP-226 (dynamic broker configuration).
 
 mod check;
-pub mod describe;
 mod error;
 pub mod key;
 pub mod listeners;

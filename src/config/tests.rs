@@ -103,24 +103,6 @@ fn a_topics_value_comes_from_the_most_specific_unit() {
 }
 
 #[test]
-fn described_values_name_their_sources_as_kafka_does() {
-    let config = with(&[("log.retention.hours", "1")]).expect("valid");
-    let own = overrides(&[("segment.ms", "5")]);
-    let all = describe::describe_topic(&config, Dynamic::NONE, &own, None);
-    let of = |name: &str| all.iter().find(|entry| entry.name == name).expect("listed");
-    // Only the hours are set, and those before the key's own name do not count.
-    assert_eq!(of("retention.ms").value.as_deref(), Some("3600000"));
-    assert!(of("retention.ms").synonyms.is_empty());
-    assert_eq!(of("retention.ms").source, describe::ConfigSource::Default);
-    assert_eq!(of("segment.ms").source, describe::ConfigSource::DynamicTopic);
-    let max = of("max.message.bytes");
-    assert_eq!(max.synonyms[0].name, "message.max.bytes");
-    assert_eq!(max.synonyms[0].source, describe::ConfigSource::Default);
-    assert!(all.iter().all(|entry| entry.name != "internal.segment.bytes"));
-    assert!(all.iter().all(|entry| entry.name != "max.decompressed.message.bytes"));
-}
-
-#[test]
 fn dynamic_broker_values_follow_their_update_modes() {
     use rules::BrokerLevel::{Cluster, One};
     let check = |level, pairs: &[(&str, &str)]| rules::validate_broker(level, &overrides(pairs));
