@@ -1,12 +1,14 @@
 //! The scenarios of `clients.rs` and `crash.rs` with librdkafka, the base client of this project.
 //!
 //! `compat-librdkafka SERVERS PREFIX RECORDS` is the group scenario; with `load` before them it is
-//! the load of the crash scenario.
+//! the load of the crash scenario, with `read` what reads its records.
 
 #[path = "librdkafka/group.rs"]
 mod group;
 #[path = "librdkafka/load.rs"]
 mod load;
+#[path = "librdkafka/read.rs"]
+mod read;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,9 +21,10 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words[..] {
+        ["read", servers, topic, partitions] => read::run(servers, topic, partitions),
         ["load", servers, topic, partitions] => load::run(servers, topic, partitions),
         [servers, prefix, records] => group::run(servers, prefix, records),
-        _ => Err("arguments: [load] SERVERS PREFIX RECORDS".to_owned()),
+        _ => Err("arguments: [load|read] SERVERS PREFIX RECORDS".to_owned()),
     };
     match result {
         Ok(text) => {

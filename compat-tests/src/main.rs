@@ -6,6 +6,7 @@
 
 mod broker;
 mod clients;
+mod crash;
 mod java;
 mod normalise;
 mod paths;
@@ -25,7 +26,7 @@ use crate::tools::Mode;
 /// Runs scenarios of stock Kafka clients and tools.
 #[derive(Parser)]
 struct Args {
-    /// Suites to run, each with an optional filter: tools, tools:topics
+    /// Suites to run, each with an optional filter: tools, tools:topics, clients, crash
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -84,6 +85,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
             scope.spawn(move || {
                 let result = match name {
                     "clients" => clients::run(paths, side, clients, report),
+                    "crash" => crash::run(paths, side, filter, report),
                     "tools" => tools::run(paths, side, filter, mode, report),
                     _ => Err(format!("no suite {name}")),
                 };

@@ -15,7 +15,9 @@ use crate::report::Report;
 use crate::transcript::{Marks, Step, Transcript, Verb, words};
 
 /// How long one command line may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(30);
+/// After so many command lines without an end the rest of a file is not tried.
+const HANGS_MAX: usize = 3;
 /// How long a command is repeated until it prints what is expected.
 const RETRY_LIMIT: Duration = Duration::from_secs(20);
 /// The pause between two such attempts.
@@ -142,11 +144,19 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn play(&mut self, mut transcript: Transcript) -> Transcript {
+        let mut hangs = 0;
         for step in &mut transcript.steps {
+            if hangs == HANGS_MAX {
+                self.report.failed(&format!("tools/{}", self.name), "given up");
+                break;
+            }
             let begin = Instant::now();
             let title = format!("tools/{}:{} [{}]", self.name, step.line, self.broker.side());
             match self.step(step) {
-                Err(e) => self.report.failed(&title, &format!("{}\n{e}", step.head.join("\n"))),
+                Err(e) => {
+                    hangs += 1;
+                    self.report.failed(&title, &format!("{}\n{e}", step.head.join("\n")));
+                }
                 Ok(None) => {}
                 Ok(Some(actual)) if self.mode == Mode::Update => step.expected = actual,
                 Ok(Some(actual)) => self.judge(&title, step, &actual, begin),
