@@ -29,10 +29,12 @@ pub async fn handle(ctx: &RequestContext, mut request: JoinGroupRequest) -> Join
         uuid: uuid::Uuid::new_v4(),
     };
     let answer = ctx.broker.group(&group_id, GroupRequest::Join(Box::new(join))).await;
-    answer.and_then(GroupResponse::join).unwrap_or_else(|error| JoinGroupResponse {
-        error_code: error.code(),
-        ..JoinGroupResponse::default()
-    })
+    let mut response = answer.and_then(GroupResponse::join).unwrap_or_else(|error| {
+        JoinGroupResponse { error_code: error.code(), ..JoinGroupResponse::default() }
+    });
+    // Kafka sends an empty protocol name as null from version 7 on; before, null is written as empty.
+    response.protocol_name = response.protocol_name.filter(|name| !name.is_empty());
+    response
 }
 
 /// An address as Java writes it, which is what tools show as a member's host: `/10.0.0.1`,

@@ -190,7 +190,8 @@ impl Controller {
         partition: &PartitionRegistration,
     ) -> Result<Option<MetadataRecord>, ApiError> {
         if !partition.is_reassigning() {
-            return Err(ErrorCode::NoReassignmentInProgress.into());
+            // Kafka sends no text with this one.
+            return Err(ApiError { code: ErrorCode::NoReassignmentInProgress, message: None });
         }
         let replicas = original_replicas(partition);
         let mut isr = partition.isr.clone();

@@ -53,13 +53,18 @@ impl Controller {
                 )),
                 ..Default::default()
             },
-            None if version > 1 => UpdateFeaturesResponse::default(),
+            None if version > 1 => {
+                UpdateFeaturesResponse { error_message: None, ..Default::default() }
+            }
             None => UpdateFeaturesResponse {
+                error_message: None,
                 results: request
                     .feature_updates
                     .iter()
                     .map(|update| UpdatableFeatureResult {
                         feature: update.feature.clone(),
+                        // Kafka's text for no error, which it sends here.
+                        error_message: Some("NONE".to_owned()),
                         ..Default::default()
                     })
                     .collect(),
