@@ -1,5 +1,8 @@
 //! A whole broker behind a loopback listener, spoken to in raw frames.
 
+mod configs;
+mod describe_cluster;
+
 use super::*;
 use crate::broker::{self, Broker};
 use crate::config::Config;
@@ -22,6 +25,7 @@ struct World {
     broker: Arc<Broker>,
     server: Option<Server>,
     address: SocketAddr,
+    controller_address: SocketAddr,
 }
 
 impl World {
@@ -40,33 +44,26 @@ impl World {
         let mut limits = Limits::from_config(&config);
         change(&mut limits);
         let settings = Settings::from_config(&config);
-        let (broker, server, address) = runtime.block_on(async {
-            let params = ListenerParams {
-                name: "PLAINTEXT".to_owned(),
-                host: "127.0.0.1".to_owned(),
-                port: 0,
-                listener_type: ListenerType::Broker,
-                advertised: Advertised::AsDialled,
-                options: ListenOptions {
-                    backlog: 16,
-                    receive_buffer_bytes: None,
-                    send_buffer_bytes: None,
-                },
-            };
-            let bound = BoundListener::bind(&params).await.unwrap();
-            let address = bound.address();
+        let (broker, server, address, controller_address) = runtime.block_on(async {
+            let bound = bind("PLAINTEXT", ListenerType::Broker).await;
+            let controller = bind("CONTROLLER", ListenerType::Controller).await;
+            let addresses = (bound.address(), controller.address());
             let disk = Arc::new(RealDisk);
             let clock = Arc::new(SystemClock);
-            let of_broker = broker_settings(dir.path(), address);
+            let of_broker = broker_settings(dir.path(), addresses.0, addresses.1);
             let broker = Broker::start(of_broker, disk, clock).await.unwrap();
-            let server = Server::start(broker.clone(), limits, settings, vec![bound]);
-            (broker, server, address)
+            let server = Server::start(broker.clone(), limits, settings, vec![bound, controller]);
+            (broker, server, addresses.0, addresses.1)
         });
-        World { _dir: dir, runtime, broker, server: Some(server), address }
+        World { _dir: dir, runtime, broker, server: Some(server), address, controller_address }
     }
 
     fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
+        World::connect_to(self.address)
+    }
+
+    fn connect_to(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
         Client { stream, correlation_id: 0 }
     }
@@ -85,6 +82,18 @@ impl World {
         let broker::ControllerReply::CreateTopics(reply) = reply else { panic!("{reply:?}") };
         assert_eq!(reply.topics[0].error_code, 0, "{reply:?}");
     }
+}
+
+async fn bind(name: &str, listener_type: ListenerType) -> BoundListener {
+    let params = ListenerParams {
+        name: name.to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port: 0,
+        listener_type,
+        advertised: Advertised::AsDialled,
+        options: ListenOptions { backlog: 16, receive_buffer_bytes: None, send_buffer_bytes: None },
+    };
+    BoundListener::bind(&params).await.unwrap()
 }
 
 impl Drop for World {
@@ -141,18 +150,39 @@ fn batch(values: &[&str]) -> Bytes {
     builder.build().freeze()
 }
 
-fn broker_settings(dir: &std::path::Path, address: SocketAddr) -> broker::Settings {
+fn broker_settings(
+    dir: &std::path::Path,
+    address: SocketAddr,
+    controller_address: SocketAddr,
+) -> broker::Settings {
     let mut values = crate::config::Values::default();
     let dir = dir.to_str().expect("a temporary directory's path is text");
     values.set("log.dirs", dir, crate::config::Source::Override);
+    let controller = format!("CONTROLLER://127.0.0.1:{}", controller_address.port());
+    let listeners = format!("PLAINTEXT://127.0.0.1:{},{controller}", address.port());
+    let voters = format!("1@127.0.0.1:{}", controller_address.port());
+    for (key, value) in [
+        ("process.roles", "broker,controller"),
+        ("node.id", "1"),
+        ("listeners", &listeners),
+        ("controller.listener.names", "CONTROLLER"),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
+        ("controller.quorum.voters", &voters),
+    ] {
+        values.set(key, value, crate::config::Source::Override);
+    }
     let config = crate::config::Config::from_values(values).expect("valid settings");
-    let listener = broker::AdvertisedListener {
-        name: "PLAINTEXT".to_owned(),
-        host: "registered.example".to_owned(),
-        port: address.port(),
+    let listener = |name: &str, host: &str, port| broker::AdvertisedListener {
+        name: name.to_owned(),
+        host: host.to_owned(),
+        port,
         security_protocol: 0,
     };
-    broker::Settings::new(std::sync::Arc::new(config), &[listener])
+    let listeners = [
+        listener("PLAINTEXT", "registered.example", address.port()),
+        listener("CONTROLLER", "controller.example", controller_address.port()),
+    ];
+    broker::Settings::new(std::sync::Arc::new(config), &listeners)
 }
 
 #[test]

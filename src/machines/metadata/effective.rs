@@ -212,15 +212,28 @@ fn broker_synonyms(name: &str) -> Vec<&str> {
         "log.retention.ms" | "log.retention.minutes" | "log.retention.hours" => {
             vec!["log.retention.ms", "log.retention.minutes", "log.retention.hours"]
         }
-        _ => {
-            let listener =
-                name.strip_prefix("listener.name.").and_then(|rest| rest.split_once('.'));
-            match listener {
-                Some((_, general)) => vec![name, general],
-                None => vec![name],
-            }
-        }
+        _ => match overridden_by_listener(name) {
+            Some(general) => vec![name, general],
+            None => vec![name],
+        },
     }
+}
+
+/// Keys that a listener overrides for each of its SASL mechanisms.
+const MECHANISM_KEYS: [&str; 5] = [
+    "sasl.jaas.config",
+    "sasl.login.callback.handler.class",
+    "sasl.login.class",
+    "sasl.server.callback.handler.class",
+    "connections.max.reauth.ms",
+];
+
+/// The general key that `listener.name.<listener>.<key>` overrides, with the SASL mechanism before the key where
+/// there is one.
+pub fn overridden_by_listener(name: &str) -> Option<&str> {
+    let (_, general) = name.strip_prefix("listener.name.")?.split_once('.')?;
+    let of_mechanism = MECHANISM_KEYS.into_iter().find(|key| general.ends_with(key));
+    Some(of_mechanism.unwrap_or(general))
 }
 
 /// A broker's hours or minutes as the topic's milliseconds; a negative number is no limit.

@@ -8,6 +8,7 @@
 use super::{ALL_CLUSTER_OPERATIONS, Node, RequestContext};
 use crate::broker::Image;
 use ottla_protocol::ErrorCode;
+use ottla_protocol::apis::ListenerType;
 use ottla_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use ottla_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 
@@ -23,32 +24,62 @@ pub async fn handle(
         let text = format!("Unsupported endpoint type {}", request.endpoint_type);
         return failed(ctx, ErrorCode::UnsupportedEndpointType, text);
     }
-    if request.endpoint_type != BROKERS {
-        let text = "The request was sent to an endpoint of type BROKER, but we wanted an endpoint \
-                    of type CONTROLLER";
-        return failed(ctx, ErrorCode::MismatchedEndpointType, text.to_owned());
+    let (endpoint_type, name, other) = match ctx.listener_type {
+        ListenerType::Broker => (BROKERS, "BROKER", "CONTROLLER"),
+        ListenerType::Controller => (CONTROLLERS, "CONTROLLER", "BROKER"),
+    };
+    if request.endpoint_type != endpoint_type {
+        let text = format!(
+            "The request was sent to an endpoint of type {name}, but we wanted an endpoint of \
+             type {other}"
+        );
+        return failed(ctx, ErrorCode::MismatchedEndpointType, text);
     }
     let image = ctx.broker.image();
-    let alive = ctx.alive_nodes(&image);
-    let controller_id = alive.first().map_or(-1, |node| node.id);
-    let mut brokers: Vec<DescribeClusterBroker> =
-        alive.into_iter().map(|node| described(node, false)).collect();
-    if request.include_fenced_brokers {
-        brokers.extend(fenced(ctx, &image));
-    }
+    let (controller_id, brokers) = match ctx.listener_type {
+        ListenerType::Broker => brokers(ctx, &image, request.include_fenced_brokers),
+        ListenerType::Controller => controllers(ctx, &image),
+    };
     let operations = match request.include_cluster_authorized_operations {
         true => ALL_CLUSTER_OPERATIONS,
         false => i32::MIN,
     };
     DescribeClusterResponse {
         error_message: None,
-        endpoint_type: BROKERS,
+        endpoint_type,
         cluster_id: ctx.broker.cluster_id().to_owned(),
         controller_id,
         brokers,
         cluster_authorized_operations: operations,
         ..Default::default()
     }
+}
+
+fn brokers(
+    ctx: &RequestContext,
+    image: &Image,
+    include_fenced: bool,
+) -> (i32, Vec<DescribeClusterBroker>) {
+    let alive = ctx.alive_nodes(image);
+    let controller_id = alive.first().map_or(-1, |node| node.id);
+    let mut brokers: Vec<DescribeClusterBroker> =
+        alive.into_iter().map(|node| described(node, false)).collect();
+    if include_fenced {
+        brokers.extend(fenced(ctx, image));
+    }
+    (controller_id, brokers)
+}
+
+/// The controllers that registered, as tools see them that ask the quorum itself (KIP-919).
+fn controllers(ctx: &RequestContext, image: &Image) -> (i32, Vec<DescribeClusterBroker>) {
+    let registered = image.cluster.controllers.values();
+    let nodes = registered.filter_map(|controller| {
+        let endpoint = controller.listeners.get(&*ctx.listener)?;
+        let (host, port) = (endpoint.host.clone(), i32::from(endpoint.port));
+        Some(Node { id: controller.id.0, host, port, rack: None })
+    });
+    let nodes = nodes.map(|node| described(node, false)).collect();
+    (ctx.broker.quorum_status().leader_id.0, nodes)
 }
 
 fn fenced(ctx: &RequestContext, image: &Image) -> Vec<DescribeClusterBroker> {

@@ -7,7 +7,10 @@
 
 use super::RequestContext;
 use super::admin::broker_sources;
-use crate::broker::effective::{BrokerSources, ConfigSource, Effective, Synonym};
+use crate::broker::effective::{
+    BrokerSources, ConfigSource, Effective, Synonym, overridden_by_listener,
+};
+use crate::broker::image::ConfigMap;
 use crate::broker::{ApiError, ConfigResource, Image, ResourceType, validate_topic_name};
 use crate::config::{Key, Scope, Update, table};
 use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -138,8 +141,11 @@ impl Describer<'_> {
         names
             .into_iter()
             .map(|name| {
-                let key = table::find(Scope::Broker, name);
-                self.entry(key, self.sources.broker_key(name))
+                let key = broker_key(name);
+                let mut entry = self.entry(key, self.sources.broker_key(name));
+                // A listener's override is none of the keys that Kafka lists as dynamic.
+                entry.read_only |= key.is_some_and(|key| key.name != name);
+                entry
             })
             .collect()
     }
@@ -153,27 +159,15 @@ impl Describer<'_> {
                 effective.synonyms.retain(|set| set.source == ConfigSource::DefaultBroker);
                 effective.value = Some(value.clone());
                 effective.source = ConfigSource::DefaultBroker;
-                self.entry(table::find(Scope::Broker, name), effective)
+                self.entry(broker_key(name), effective)
             })
             .collect()
     }
 
     fn client_metrics(&self, name: &str) -> Entries {
         let own = self.image.config(&ConfigResource::new(ResourceType::ClientMetrics, name));
-        own.iter()
-            .map(|(name, value)| {
-                let source = ConfigSource::ClientMetrics;
-                let synonym = Synonym { name: name.clone(), value: Some(value.clone()), source };
-                let effective = Effective {
-                    name: name.clone(),
-                    value: Some(value.clone()),
-                    source,
-                    origin: source,
-                    synonyms: vec![synonym],
-                };
-                self.entry(table::find(Scope::ClientMetrics, name), effective)
-            })
-            .collect()
+        let keys = described_keys(Scope::ClientMetrics, |key| own.contains_key(key));
+        keys.map(|key| self.entry(Some(key), subscription_key(key, &own))).collect()
     }
 
     /// What nobody knows may be a secret.
@@ -213,7 +207,30 @@ fn described_keys(
     is_set: impl Fn(&str) -> bool,
 ) -> impl Iterator<Item = &'static Key> {
     table::all(scope)
-        .filter(move |key| !key.is_internal && (key.since.is_empty() || is_set(key.name)))
+        .filter(move |key| !key.is_internal && key.since.is_empty() || is_set(key.name))
+}
+
+/// The key that says what a broker's configuration is: its own, or the general one that a listener overrides.
+fn broker_key(name: &str) -> Option<&'static Key> {
+    let general = || table::find(Scope::Broker, overridden_by_listener(name)?);
+    table::find(Scope::Broker, name).or_else(general)
+}
+
+/// A key of a client metrics subscription as it applies.
+fn subscription_key(key: &Key, own: &ConfigMap) -> Effective {
+    let set = own.get(key.name).cloned();
+    let source = match set {
+        Some(_) => ConfigSource::ClientMetrics,
+        None => ConfigSource::Default,
+    };
+    let synonym = |value| Synonym { name: key.name.to_owned(), value: Some(value), source };
+    Effective {
+        name: key.name.to_owned(),
+        value: set.clone().or_else(|| key.default.text().map(str::to_owned)),
+        source,
+        origin: source,
+        synonyms: set.map(synonym).into_iter().collect(),
+    }
 }
 
 fn invalid(text: impl Into<String>) -> ApiError {

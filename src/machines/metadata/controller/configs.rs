@@ -222,7 +222,9 @@ impl Controller {
     pub(super) fn new_topic_configs(&self, configs: &ConfigMap) -> Vec<CreatableTopicConfigs> {
         let sources = self.broker_sources();
         let mut described: Vec<CreatableTopicConfigs> = table::all(Scope::Topic)
-            .filter(|key| !key.is_internal && key.since.is_empty())
+            .filter(|key| {
+                !key.is_internal && key.since.is_empty() || configs.contains_key(key.name)
+            })
             .map(|key| {
                 let effective = sources.topic_key(key, configs);
                 CreatableTopicConfigs {

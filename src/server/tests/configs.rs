@@ -1,0 +1,121 @@
+//! Configurations as they are described after they were altered.
+
+use super::*;
+use crate::broker::ResourceType;
+use crate::broker::effective::ConfigSource;
+use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use ottla_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
+use ottla_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+
+/// Sets the values, or deletes where there is none.
+fn alter(client: &mut Client, kind: ResourceType, name: &str, set: &[(&str, Option<&str>)]) {
+    let configs = set.iter().map(|(key, value)| AlterableConfig {
+        name: (*key).to_owned(),
+        config_operation: i8::from(value.is_none()),
+        value: value.map(str::to_owned),
+    });
+    let resource = AlterConfigsResource {
+        resource_type: kind.id(),
+        resource_name: name.to_owned(),
+        configs: configs.collect(),
+    };
+    let request =
+        IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    let response = client.call(1, &request);
+    assert_eq!(response.responses[0].error_code, 0, "{response:?}");
+}
+
+fn describe(
+    client: &mut Client,
+    kind: ResourceType,
+    name: &str,
+) -> Vec<DescribeConfigsResourceResult> {
+    let resource = DescribeConfigsResource {
+        resource_type: kind.id(),
+        resource_name: name.to_owned(),
+        configuration_keys: None,
+    };
+    let request = DescribeConfigsRequest {
+        resources: vec![resource],
+        include_synonyms: true,
+        ..Default::default()
+    };
+    let mut response = client.call(4, &request);
+    assert_eq!(response.results[0].error_code, 0, "{response:?}");
+    response.results.remove(0).configs
+}
+
+#[test]
+fn client_metrics_subscriptions_are_described_with_their_defaults() {
+    let world = World::new();
+    let mut client = world.connect();
+    let default = ConfigSource::Default.id();
+    let own = ConfigSource::ClientMetrics.id();
+    let mut check = |set: &[(&str, Option<&str>)], expected: [(&str, &str, i8); 3]| {
+        alter(&mut client, ResourceType::ClientMetrics, "subscription", set);
+        let found = describe(&mut client, ResourceType::ClientMetrics, "subscription");
+        let found = found.iter();
+        let found: Vec<_> = found
+            .map(|entry| (&*entry.name, entry.value.as_deref().unwrap(), entry.config_source))
+            .collect();
+        assert_eq!(found, expected);
+    };
+    let set = [("interval.ms", Some("6000")), ("metrics", Some(""))];
+    check(&set, [("interval.ms", "6000", own), ("match", "", default), ("metrics", "", own)]);
+    let deleted = [("interval.ms", None), ("metrics", None)];
+    check(
+        &deleted,
+        [("interval.ms", "300000", default), ("match", "", default), ("metrics", "", default)],
+    );
+}
+
+#[test]
+fn a_listeners_key_is_described_as_the_general_one() {
+    let world = World::new();
+    let mut client = world.connect();
+    let set = [
+        ("listener.name.internal.ssl.truststore.type", Some("PKCS12")),
+        ("listener.name.internal.ssl.truststore.password", Some("secret")),
+    ];
+    alter(&mut client, ResourceType::Broker, "1", &set);
+    let found = describe(&mut client, ResourceType::Broker, "1");
+    let find = |name: &str| found.iter().find(|entry| entry.name == name).unwrap();
+    let kind = find(set[0].0);
+    assert_eq!(kind.value.as_deref(), Some("PKCS12"));
+    assert!(kind.read_only && !kind.is_sensitive);
+    let synonyms: Vec<_> = kind.synonyms.iter().map(|synonym| synonym.name.as_str()).collect();
+    assert_eq!(synonyms, [set[0].0, "ssl.truststore.type"]);
+    let password = find(set[1].0);
+    assert!(password.is_sensitive && password.value.is_none());
+}
+
+#[test]
+fn internal_keys_are_described_where_they_are_set() {
+    let world = World::new();
+    let mut client = world.connect();
+    let config = |value: &str| create_topics_request::CreatableTopicConfig {
+        name: "internal.segment.bytes".to_owned(),
+        value: Some(value.to_owned()),
+    };
+    let topic = |name: &str, configs| CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs,
+        ..Default::default()
+    };
+    let topics = vec![topic("set", vec![config("1000")]), topic("unset", Vec::new())];
+    let request = CreateTopicsRequest { topics, timeout_ms: 5000, ..Default::default() };
+    let response = client.call(7, &request);
+    for (result, expected) in response.topics.iter().zip([Some("1000"), None]) {
+        assert_eq!(result.error_code, 0, "{result:?}");
+        let configs = result.configs.as_ref().unwrap().iter();
+        let mut found = configs.filter(|config| config.name == "internal.segment.bytes");
+        assert_eq!(found.next().and_then(|config| config.value.as_deref()), expected);
+        let described = describe(&mut client, ResourceType::Topic, &result.name);
+        let mut found = described.iter().filter(|entry| entry.name == "internal.segment.bytes");
+        assert_eq!(found.next().and_then(|entry| entry.value.as_deref()), expected);
+    }
+}
