@@ -4,9 +4,11 @@
 //! processes started from the same `server.properties`. Deliberately not a `cargo test`: it needs a
 //! JDK and Maven, takes minutes, and prints progress. `scripts/test` runs it.
 
+mod apis;
 mod broker;
 mod clients;
 mod crash;
+mod dump;
 mod java;
 mod normalise;
 mod paths;
@@ -26,7 +28,7 @@ use crate::tools::Mode;
 /// Runs scenarios of stock Kafka clients and tools.
 #[derive(Parser)]
 struct Args {
-    /// Suites to run, each with an optional filter: tools, tools:topics, clients, crash
+    /// Suites to run, each with an optional filter: tools, tools:topics, apis, clients, dump, crash
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -85,7 +87,9 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
             scope.spawn(move || {
                 let result = match name {
                     "clients" => clients::run(paths, side, clients, report),
+                    "apis" => apis::run(paths, side, filter, report),
                     "crash" => crash::run(paths, side, filter, report),
+                    "dump" => dump::run(paths, side, filter, report),
                     "tools" => tools::run(paths, side, filter, mode, report),
                     _ => Err(format!("no suite {name}")),
                 };
