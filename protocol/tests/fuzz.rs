@@ -2,48 +2,13 @@
 //! seeds with bytes changed, in the same order each time. `OTTLA_FUZZ_INPUTS` is how many changed
 //! seeds a target gets.
 
+#[path = "../../fuzz/src/changes.rs"]
+mod changes;
 #[path = "../../fuzz/src/protocol.rs"]
 mod targets;
 
+use changes::{Numbers, change, inputs};
 use std::path::Path;
-
-/// A small generator (xorshift) whose numbers are the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound.max(1) as u64) as usize
-    }
-}
-
-/// Values that lengths and counts go wrong at.
-const EDGES: [u8; 8] = [0, 1, 2, 0x7f, 0x80, 0x81, 0xfe, 0xff];
-
-fn change(seed: &[u8], other: &[u8], numbers: &mut Numbers) -> Vec<u8> {
-    let mut bytes = seed.to_vec();
-    for _ in 0..=numbers.below(4) {
-        let at = numbers.below(bytes.len() + 1);
-        match numbers.below(6) {
-            0 if at < bytes.len() => bytes[at] = EDGES[numbers.below(EDGES.len())],
-            1 if at < bytes.len() => bytes[at] ^= 1 << numbers.below(8),
-            2 => bytes.truncate(at),
-            3 => bytes.insert(at, EDGES[numbers.below(EDGES.len())]),
-            4 if at < bytes.len() => {
-                let end = (at + 1 + numbers.below(8)).min(bytes.len());
-                bytes.drain(at..end);
-            }
-            _ => {
-                let from = numbers.below(other.len());
-                let to = (from + numbers.below(32)).min(other.len());
-                bytes.splice(at..at, other[from..to].iter().copied());
-            }
-        }
-    }
-    bytes
-}
 
 fn testdata() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata"))
@@ -63,9 +28,8 @@ fn run(name: &str) {
     for seed in &seeds {
         target(seed);
     }
-    let inputs = std::env::var("OTTLA_FUZZ_INPUTS").ok().and_then(|text| text.parse().ok());
-    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..inputs.unwrap_or(20_000) {
+    let mut numbers = Numbers::default();
+    for _ in 0..inputs() {
         let seed = &seeds[numbers.below(seeds.len())];
         let other = &seeds[numbers.below(seeds.len())];
         target(&change(seed, other, &mut numbers));
