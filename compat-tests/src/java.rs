@@ -32,8 +32,8 @@ pub fn jars(paths: &Paths, pom: &str, version: &str) -> Result<PathBuf, String> 
     let mut command = Command::new("mvn");
     command.args(["-q", "-B", "-f"]).arg(&source).arg("dependency:copy-dependencies");
     command.arg(format!("-DoutputDirectory={}", libs.display()));
-    command.arg(format!("-D{}.version={version}", pom.split('-').next().unwrap_or("kafka")));
-    command.arg(format!("-Dkafka.version={version}")).stdin(Stdio::null());
+    let property = if pom == "flume" { "flume" } else { "kafka" };
+    command.arg(format!("-D{property}.version={version}")).stdin(Stdio::null());
     checked(&mut command, "mvn (Maven, Debian: apt-get install maven)")?;
     std::fs::write(&stamp, text).map_err(|e| format!("{stamp:?}: {e}"))?;
     Ok(libs)

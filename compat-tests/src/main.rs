@@ -9,6 +9,7 @@ mod broker;
 mod clients;
 mod crash;
 mod dump;
+mod flume;
 mod java;
 mod normalise;
 mod paths;
@@ -28,7 +29,7 @@ use crate::tools::Mode;
 /// Runs scenarios of stock Kafka clients and tools.
 #[derive(Parser)]
 struct Args {
-    /// Suites to run, each with an optional filter: tools, tools:topics, apis, clients, dump, crash
+    /// Suites to run, each with an optional filter: tools, tools:topics, apis, clients, dump, flume, crash
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -73,7 +74,9 @@ fn main() -> ExitCode {
 /// Runs one suite, its sides next to each other.
 fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Report) {
     let (name, filter) = suite.split_once(':').unwrap_or((suite, ""));
-    if let Err(e) = java::jars(paths, "kafka", java::KAFKA) {
+    // What both sides need is fetched before they run.
+    let flume = if name == "flume" { flume::fetch(paths) } else { Ok(()) };
+    if let Err(e) = java::jars(paths, "kafka", java::KAFKA).and(flume) {
         report.failed(suite, &e);
         return;
     }
@@ -90,6 +93,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                     "apis" => apis::run(paths, side, filter, report),
                     "crash" => crash::run(paths, side, filter, report),
                     "dump" => dump::run(paths, side, filter, report),
+                    "flume" => flume::run(paths, side, report),
                     "tools" => tools::run(paths, side, filter, mode, report),
                     _ => Err(format!("no suite {name}")),
                 };
