@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub enum MinOne {
     /// It is (KIP-74).
     Yes,
-    /// The region may end within it.
+    /// It is left out then, as a reader could do nothing with a part of it.
     No,
 }
 
@@ -53,7 +53,7 @@ impl LogSlice {
 impl Log {
     /// The batches from the one that holds `offset` on, at most `max_bytes` and below `upper_bound` (the high
     /// watermark, the last stable offset or the log end offset, which is a batch's first offset); `None` where there
-    /// is nothing to read yet.
+    /// is nothing to read yet, or the first batch is too large.
     ///
     /// # Errors
     /// `OffsetOutOfRange`; `Corrupt` and `Storage` when the segment cannot be read.
@@ -92,11 +92,11 @@ impl Log {
         max_bytes: usize,
         min_one: MinOne,
     ) -> Result<Option<LogSlice>, ReadError> {
-        let wanted = match min_one {
-            MinOne::Yes => max_bytes.max(batch.size as usize),
-            MinOne::No => max_bytes,
-        };
-        let len = wanted.min(end.saturating_sub(batch.position) as usize);
+        let whole = batch.size as usize;
+        if min_one == MinOne::No && max_bytes < whole {
+            return Ok(None);
+        }
+        let len = max_bytes.max(whole).min(end.saturating_sub(batch.position) as usize);
         if len == 0 {
             return Ok(None);
         }

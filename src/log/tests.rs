@@ -180,8 +180,26 @@ fn out_of_range_offsets_are_refused_and_the_end_is_empty() {
     assert_eq!(read(-1, 3).unwrap_err().error_code(), ErrorCode::OffsetOutOfRange);
     assert!(read(3, 3).unwrap().is_none());
     assert!(read(0, 0).unwrap().is_none(), "above the bound there is nothing to read yet");
-    assert!(log.read(Offset(0), 0, MinOne::No, Offset(3)).unwrap().is_none());
-    assert_eq!(log.read(Offset(0), 20, MinOne::No, Offset(3)).unwrap().unwrap().len, 20);
+}
+
+#[test]
+fn region_may_end_within_a_batch_but_never_within_its_first() {
+    let fixture = Fixture::new();
+    let mut log = fixture.open();
+    for n in 0..2 {
+        append(&mut log, batch(3, NOW.0 + n)).unwrap();
+    }
+    let size = batch(3, NOW.0).len();
+    let check = |max_bytes, min_one, expected: Option<usize>| {
+        let found = log.read(Offset(0), max_bytes, min_one, Offset(6)).unwrap();
+        assert_eq!(found.map(|slice| slice.len), expected, "{max_bytes} {min_one:?}");
+    };
+    check(0, MinOne::No, None);
+    check(size - 1, MinOne::No, None);
+    check(size, MinOne::No, Some(size));
+    check(size + 5, MinOne::No, Some(size + 5));
+    check(0, MinOne::Yes, Some(size));
+    check(size + 5, MinOne::Yes, Some(size + 5));
 }
 
 #[test]

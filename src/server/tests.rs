@@ -423,6 +423,60 @@ fn failed_produce_without_acks_closes_the_connection() {
 }
 
 #[test]
+fn zstd_topic_is_fetched_by_clients_from_before_zstd() {
+    let world = World::new();
+    let mut client = world.connect();
+    let config = create_topics_request::CreatableTopicConfig {
+        name: "compression.type".to_owned(),
+        value: Some("zstd".to_owned()),
+    };
+    let topic = CreatableTopic {
+        name: "t".to_owned(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs: vec![config],
+        ..Default::default()
+    };
+    let request =
+        CreateTopicsRequest { topics: vec![topic], timeout_ms: 1_000, ..Default::default() };
+    assert_eq!(client.call(7, &request).topics[0].error_code, 0);
+    client.call(9, &produce("t", 1, batch(&["a"])));
+    let answer = only(client.call(9, &fetch("t", 0, 0)));
+    assert_eq!((answer.error_code, answer.high_watermark), (0, 1));
+    assert!(answer.records.is_some_and(|records| !records.is_empty()));
+}
+
+#[test]
+fn only_the_first_partition_with_records_goes_over_the_limits() {
+    let world = World::new();
+    world.create_topic("t", 3);
+    let mut client = world.connect();
+    for index in 0..3 {
+        let mut request = produce("t", 1, batch(&["a"]));
+        request.topic_data[0].partition_data[0].index = index;
+        client.call(9, &request);
+    }
+    let size = batch(&["a"]).len();
+    let mut lengths = |max_bytes: usize, partition_max_bytes: usize| -> Vec<usize> {
+        let mut request = fetch("t", 0, 0);
+        request.max_bytes = max_bytes as i32;
+        let partitions = &mut request.topics[0].partitions;
+        partitions[0].partition_max_bytes = partition_max_bytes as i32;
+        for partition in 1..3 {
+            let other = fetch_request::FetchPartition { partition, ..partitions[0].clone() };
+            partitions.push(other);
+        }
+        let response = client.call(12, &request);
+        let partitions = response.responses[0].partitions.iter();
+        partitions.map(|one| one.records.as_ref().map_or(0, Bytes::len)).collect()
+    };
+    assert_eq!(lengths(10_000, 10_000), [size, size, size]);
+    assert_eq!(lengths(10_000, 1), [size, 0, 0]);
+    assert_eq!(lengths(1, 10_000), [size, 0, 0]);
+    assert_eq!(lengths(2 * size + 9, 10_000), [size, size, 0], "no part of a batch alone");
+}
+
+#[test]
 fn fetch_errors_are_kafkas() {
     let world = World::new();
     world.create_topic("t", 1);

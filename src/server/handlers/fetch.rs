@@ -3,7 +3,7 @@
 //! - v4: isolation level, aborted transactions (KIP-98). - v5: log start offset.
 //! - v6: KAFKA_STORAGE_ERROR, which v5 and before see as NOT_LEADER_OR_FOLLOWER.
 //! - v7: incremental sessions (KIP-227). - v9: the client's leader epoch (KIP-320).
-//! - v10: zstd; before a topic with `compression.type=zstd` answers UNSUPPORTED_COMPRESSION_TYPE (KIP-110).
+//! - v10: the client can read zstd (KIP-110); one that cannot is no longer refused, as in Kafka 4.
 //! - v11: rack and preferred read replica (KIP-392). - v12: flexible, diverging epoch (KIP-595).
 //! - v13: topic ids (KIP-516). - v15: replica state (KIP-903). - v16: leader and endpoints (KIP-951).
 //! - v17: directory id (KIP-853). - v18: the follower's high watermark (KIP-1166).
@@ -233,15 +233,7 @@ impl<'a> Fetch<'a> {
 
     fn partition_answer(&self, wanted: Wanted, found: Found) -> PartitionAnswer {
         let Wanted { topic, partition, .. } = wanted;
-        let unreadable = |read: &PartitionRead| {
-            read.slice.is_some()
-                && self.ctx.version < 10
-                && self.uses_zstd(found.partition.as_ref())
-        };
         match found.outcome {
-            Outcome::Read(read) if unreadable(&read) => {
-                PartitionAnswer::unknown(topic, partition, ErrorCode::UnsupportedCompressionType)
-            }
             Outcome::Read(read) => {
                 let aborted =
                     (self.isolation == IsolationLevel::ReadCommitted).then_some(read.aborted);
@@ -263,14 +255,6 @@ impl<'a> Fetch<'a> {
             },
             Outcome::Unknown(error) => PartitionAnswer::unknown(topic, partition, error),
         }
-    }
-
-    /// Whether the topic's batches may be in a codec that came with version 10.
-    fn uses_zstd(&self, partition: Option<&Arc<Partition>>) -> bool {
-        let image = self.ctx.broker.image();
-        partition.is_some_and(|partition| {
-            image.topic_config(partition.topic(), "compression.type") == Some("zstd")
-        })
     }
 
     fn name_leaders(&self, answer: &mut Answer) {
