@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -34,6 +35,11 @@ impl fmt::Display for Side {
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a broker may take to stop in order.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// The lowest port that is given out.
+const PORT_MIN: u16 = 20_000;
+/// How many ports may be given out.
+const PORTS: u16 = 10_000;
 
 /// A broker and its directory; dropped, the process is killed and the directory removed.
 pub struct Broker {
@@ -192,13 +198,22 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) -> Result<(), String> {
     rustix::process::kill_process(pid, signal).map_err(|e| format!("signal: {e}"))
 }
 
-/// A port of the loopback interface that nobody listens on.
+/// A port of the loopback interface that nobody listens on and that this run has not given out:
+/// below those that the system gives to outgoing connections, which could take it meanwhile.
 ///
 /// # Errors
 /// If there is none.
 pub fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("no free port: {e}"))?;
-    Ok(listener.local_addr().map_err(|e| e.to_string())?.port())
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap_or_default();
+    for _ in 0..PORTS {
+        let step = TRIED.fetch_add(1, Ordering::Relaxed);
+        let port = PORT_MIN + first.wrapping_add(step) % PORTS;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(format!("no free port from {PORT_MIN} on"))
 }
 
 fn tail(log: &str) -> String {
