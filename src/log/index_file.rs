@@ -13,8 +13,8 @@ use std::io::IoSlice;
 
 /// Entries that wait in memory: a few kilobytes for each log that is written to.
 const PENDING_MAX: usize = 512;
-/// Entries that a search reads in one go once it has come so near.
-const BLOCK: usize = 256;
+/// Entries that a search reads in one go once it has come so near: those of 2 MB of log with the default interval.
+const BLOCK: usize = 512;
 
 /// Entries of `N` bytes in one file.
 #[derive(Debug)]
@@ -24,6 +24,15 @@ pub(crate) struct IndexFile<const N: usize> {
     pending: Vec<[u8; N]>,
     /// The file exists; an index without entries has none until the segment is closed.
     is_made: bool,
+}
+
+/// Entries at the front of an index.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Front<const N: usize> {
+    /// How many.
+    pub(crate) count: usize,
+    /// The last of them; `None` without one.
+    pub(crate) last: Option<[u8; N]>,
 }
 
 impl<const N: usize> IndexFile<N> {
@@ -97,29 +106,57 @@ impl<const N: usize> IndexFile<N> {
             .map_err(|e| self.file.error(directory, "read", e).at(position))
     }
 
-    /// How many entries from the front satisfy `is_before`; entries that do are all in front of those that do not.
-    pub(crate) fn partition_point(
+    /// The entries from the front that satisfy `is_before`; those that do are all in front of those that do not.
+    /// `known` is the number of one that does and has few others behind it, or 0.
+    pub(crate) fn front(
         &self,
         directory: &Directory,
+        known: usize,
         is_before: impl Fn(&[u8; N]) -> bool,
-    ) -> Result<usize, StorageError> {
+    ) -> Result<Front<N>, StorageError> {
         let in_pending = self.pending.partition_point(&is_before);
-        if in_pending > 0 || self.written == 0 {
-            return Ok(self.written + in_pending);
+        if in_pending > 0 {
+            let last = self.pending.get(in_pending - 1).copied();
+            return Ok(Front { count: self.written + in_pending, last });
         }
-        let (mut low, mut high) = (0, self.written);
+        if (1..self.written).contains(&known) {
+            let near = self.written.min(known + BLOCK);
+            let found = self.search(directory, known, near, &is_before)?;
+            if found.count < near || near == self.written {
+                return Ok(found);
+            }
+        }
+        self.search(directory, 0, self.written, is_before)
+    }
+
+    /// [`IndexFile::front`] of the written entries from `low` to `high`.
+    fn search(
+        &self,
+        directory: &Directory,
+        mut low: usize,
+        mut high: usize,
+        is_before: impl Fn(&[u8; N]) -> bool,
+    ) -> Result<Front<N>, StorageError> {
+        let mut last = None;
         while high - low > BLOCK {
             let middle = low + (high - low) / 2;
-            if is_before(&self.entry(directory, middle)?) {
+            let entry = self.entry(directory, middle)?;
+            if is_before(&entry) {
+                last = Some(entry);
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
+        if low == high {
+            return Ok(Front { count: low, last });
+        }
         let mut block = [[0; N]; BLOCK];
         let block = &mut block[..high - low];
         self.read_written(directory, low, block)?;
-        Ok(low + block.partition_point(is_before))
+        let count = block.partition_point(is_before);
+        let last = count.checked_sub(1).map_or(last, |n| Some(block[n]));
+        Ok(Front { count: low + count, last })
     }
 
     pub(crate) fn truncate(

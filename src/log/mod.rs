@@ -15,6 +15,7 @@
 mod append;
 pub mod checkpoint;
 mod config;
+mod cursors;
 mod directory;
 mod error;
 mod flush;

@@ -5,7 +5,7 @@
 
 use super::directory::{Directory, INDEX_SUFFIX};
 use super::error::StorageError;
-use super::index_file::IndexFile;
+use super::index_file::{Front, IndexFile};
 use crate::env::DiskFile;
 use ottla_protocol::Offset;
 use std::sync::Arc;
@@ -20,6 +20,14 @@ pub(crate) struct OffsetPosition {
     pub(crate) position: u32,
 }
 
+/// What a search found, and which entry of the index it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexEntry {
+    /// 0 also for the segment's start.
+    pub(crate) number: usize,
+    pub(crate) place: OffsetPosition,
+}
+
 #[derive(Debug)]
 pub(crate) struct OffsetIndex {
     base_offset: Offset,
@@ -28,6 +36,10 @@ pub(crate) struct OffsetIndex {
 
 fn relative(entry: &[u8; ENTRY_SIZE]) -> i32 {
     i32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]])
+}
+
+fn place(entry: &[u8; ENTRY_SIZE]) -> u32 {
+    u32::from_be_bytes([entry[4], entry[5], entry[6], entry[7]])
 }
 
 impl OffsetIndex {
@@ -46,7 +58,7 @@ impl OffsetIndex {
     fn parse(&self, entry: [u8; ENTRY_SIZE]) -> OffsetPosition {
         OffsetPosition {
             offset: self.base_offset.plus(i64::from(relative(&entry))),
-            position: u32::from_be_bytes([entry[4], entry[5], entry[6], entry[7]]),
+            position: place(&entry),
         }
     }
 
@@ -73,14 +85,28 @@ impl OffsetIndex {
         &self,
         directory: &Directory,
         target: Offset,
-    ) -> Result<OffsetPosition, StorageError> {
+    ) -> Result<IndexEntry, StorageError> {
         let wanted = target.0 - self.base_offset.0;
-        let n =
-            self.file.partition_point(directory, |entry| i64::from(relative(entry)) <= wanted)?;
-        match n {
-            0 => Ok(OffsetPosition { offset: self.base_offset, position: 0 }),
-            n => Ok(self.parse(self.file.entry(directory, n - 1)?)),
-        }
+        let front = self.file.front(directory, 0, |entry| i64::from(relative(entry)) <= wanted)?;
+        Ok(self.last_of(front))
+    }
+
+    /// The entry with the largest position that is not above `position`; the segment's start without one. `known` is
+    /// the number of an entry before it, or 0.
+    pub(crate) fn lookup_position(
+        &self,
+        directory: &Directory,
+        known: usize,
+        position: u32,
+    ) -> Result<IndexEntry, StorageError> {
+        let front = self.file.front(directory, known, |entry| place(entry) <= position)?;
+        Ok(self.last_of(front))
+    }
+
+    fn last_of(&self, front: Front<ENTRY_SIZE>) -> IndexEntry {
+        let start = OffsetPosition { offset: self.base_offset, position: 0 };
+        let place = front.last.map_or(start, |entry| self.parse(entry));
+        IndexEntry { number: front.count.saturating_sub(1), place }
     }
 
     /// The last entry; the segment's start without one.
@@ -98,9 +124,8 @@ impl OffsetIndex {
         offset: Offset,
     ) -> Result<(), StorageError> {
         let wanted = offset.0 - self.base_offset.0;
-        let n =
-            self.file.partition_point(directory, |entry| i64::from(relative(entry)) < wanted)?;
-        self.file.truncate(directory, n)
+        let kept = self.file.front(directory, 0, |entry| i64::from(relative(entry)) < wanted)?;
+        self.file.truncate(directory, kept.count)
     }
 
     pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {

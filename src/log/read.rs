@@ -1,7 +1,8 @@
 //! Reads: a region of a segment's file for a fetch, and the lookups by timestamp.
 //!
 //! A region is found with the offset index and a few headers, or without a system call among the newest batches;
-//! its bytes are not read here. It begins with the batch that holds the offset and may end within a batch.
+//! its bytes are not read here. It begins with the batch that holds the offset and ends with a batch, but within one
+//! where only a long search would find the last one's end.
 
 use super::Log;
 use super::error::{ReadError, StorageError};
@@ -34,6 +35,8 @@ pub struct LogSlice {
     pub position: u64,
     /// Bytes; not zero.
     pub len: usize,
+    /// Bytes that the limits allow: more than `len` where the last batch would not have been whole.
+    pub available: usize,
     /// Offset of the first record of the region's first batch; may be below the offset asked for.
     pub base_offset: Offset,
 }
@@ -77,9 +80,10 @@ impl Log {
             if segment.base_offset >= upper_bound {
                 return Ok(None);
             }
-            let Some(batch) = segment.find(&self.directory, offset)? else { continue };
+            let found = segment.find_region(&self.directory, offset, max_bytes)?;
+            let Some((batch, whole_end)) = found else { continue };
             let end = self.end_position(n, upper_bound)?;
-            return self.slice(segment, batch, end, max_bytes, min_one);
+            return self.slice(segment, batch, (end, whole_end), max_bytes, min_one);
         }
         Ok(None)
     }
@@ -88,7 +92,7 @@ impl Log {
         &self,
         segment: &Segment,
         batch: BatchPosition,
-        end: u32,
+        (end, whole_end): (u32, Option<u32>),
         max_bytes: usize,
         min_one: MinOne,
     ) -> Result<Option<LogSlice>, ReadError> {
@@ -96,14 +100,17 @@ impl Log {
         if min_one == MinOne::No && max_bytes < whole {
             return Ok(None);
         }
-        let len = max_bytes.max(whole).min(end.saturating_sub(batch.position) as usize);
-        if len == 0 {
+        let bytes_to = |end: u32| end.saturating_sub(batch.position) as usize;
+        let available = max_bytes.max(whole).min(bytes_to(end));
+        if available == 0 {
             return Ok(None);
         }
+        let len = whole_end.map_or(available, |end| available.min(bytes_to(end)));
         Ok(Some(LogSlice {
             file: segment.file(&self.directory)?,
             position: u64::from(batch.position),
             len,
+            available,
             base_offset: batch.base_offset,
         }))
     }
@@ -149,8 +156,8 @@ impl Log {
     ) -> Result<Option<TimestampOffset>, ReadError> {
         let entry = segment.time_index.lookup(&self.directory, timestamp)?;
         let from = entry.offset.max(self.log_start_offset);
-        let place = segment.offset_index.lookup(&self.directory, from)?;
-        let mut position = u64::from(place.position);
+        let entry = segment.offset_index.lookup(&self.directory, from)?;
+        let mut position = u64::from(entry.place.position);
         // A batch may hold the timestamp below the log start offset only: then the search goes on after it.
         while let Some((header, at)) = self.batch_with_timestamp(segment, position, timestamp)? {
             let records = self.read_batch(segment, &header, at)?;
@@ -195,10 +202,10 @@ impl Log {
         let Some((segment, largest)) = largest.filter(|(_, found)| found.timestamp.0 >= 0) else {
             return Ok(None);
         };
-        let place = segment.offset_index.lookup(&self.directory, largest.offset)?;
+        let entry = segment.offset_index.lookup(&self.directory, largest.offset)?;
         let end = u64::from(segment.size);
         let batch =
-            segment.scan(&self.directory, u64::from(place.position), end, |header, at| {
+            segment.scan(&self.directory, u64::from(entry.place.position), end, |header, at| {
                 if header.max_timestamp == largest.timestamp {
                     ControlFlow::Break((*header, at))
                 } else {
@@ -275,3 +282,6 @@ fn first_record(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,10 @@
 //! `size`; their offsets grow and are within 2^31 of the base offset; bytes of the file past `size` mean nothing and
 //! are overwritten. Files are opened on first use; an empty segment at the log's beginning has none.
 
+use super::cursors::{Cursor, Cursors};
 use super::directory::{Directory, LOG_SUFFIX, LazyFile};
 use super::error::{ReadError, StorageError};
-use super::offset_index::{OffsetIndex, OffsetPosition};
+use super::offset_index::OffsetIndex;
 use super::time_index::{TimeIndex, TimestampOffset};
 use super::transaction_index::TransactionIndex;
 use crate::env::DiskFile;
@@ -22,6 +23,8 @@ use std::sync::Arc;
 const SCAN_BYTES: usize = 4096;
 /// Newest batches of the active segment whose place is remembered, so that readers at the log's end need no index.
 const TAIL_BATCHES: usize = 32;
+/// Headers that are read to end a region with a whole batch; with the default interval an index entry is nearer.
+const HEADERS_MAX: usize = 256;
 
 /// Where a batch lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,17 @@ pub(crate) struct BatchPosition {
     pub(crate) last_offset: Offset,
     pub(crate) position: u32,
     pub(crate) size: u32,
+}
+
+impl BatchPosition {
+    fn of(header: &BatchHeader, at: u64) -> Self {
+        BatchPosition {
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            position: at as u32,
+            size: header.size() as u32,
+        }
+    }
 }
 
 /// What an append needs to know of a batch, once it is validated.
@@ -60,6 +74,7 @@ pub(crate) struct Segment {
     /// Largest timestamp of the first batch.
     first_timestamp: Mutex<Option<Timestamp>>,
     tail: VecDeque<BatchPosition>,
+    cursors: Cursors,
 }
 
 /// Lengths of a segment's files, as the directory lists them; `None` for one that is not there.
@@ -92,6 +107,7 @@ impl Segment {
             ),
             first_timestamp: Mutex::new(None),
             tail: VecDeque::new(),
+            cursors: Cursors::default(),
         }
     }
 
@@ -267,13 +283,83 @@ impl Segment {
             let n = self.tail.partition_point(|batch| batch.last_offset < offset);
             return Ok(self.tail.get(n).copied());
         }
+        Ok(self.find_in_file(directory, offset)?.map(|cursor| cursor.batch))
+    }
+
+    fn find_in_file(
+        &self,
+        directory: &Directory,
+        offset: Offset,
+    ) -> Result<Option<Cursor>, ReadError> {
+        if let Some(cursor) = self.cursors.find(offset) {
+            return Ok(Some(cursor));
+        }
         let entry = self.offset_index.lookup(directory, offset)?;
-        match self.find_from(directory, offset, entry.position) {
+        let position = entry.place.position;
+        let batch = match self.find_from(directory, offset, position) {
             // An index that points into nowhere is not believed: the file's start always is a batch.
-            Err(ReadError::Corrupt { .. }) if entry.position > 0 => {
-                self.find_from(directory, offset, 0)
+            Err(ReadError::Corrupt { .. }) if position > 0 => {
+                self.find_from(directory, offset, 0)?
             }
-            found => found,
+            found => found?,
+        };
+        Ok(batch.map(|batch| Cursor { batch, entry: entry.number }))
+    }
+
+    /// The first batch whose last offset is not below `offset`, and where the last batch begins that does not end
+    /// within `bytes` of it; remembers that place, where a sequential reader goes on. Without an end, all of the
+    /// segment is within `bytes`, or only a long search would tell.
+    pub(crate) fn find_region(
+        &self,
+        directory: &Directory,
+        offset: Offset,
+        bytes: usize,
+    ) -> Result<Option<(BatchPosition, Option<u32>)>, ReadError> {
+        let is_in_tail = self.tail.front().is_some_and(|first| offset >= first.base_offset);
+        let from = if is_in_tail {
+            self.find(directory, offset)?.map(|batch| Cursor { batch, entry: 0 })
+        } else {
+            self.find_in_file(directory, offset)?
+        };
+        let Some(from) = from else { return Ok(None) };
+        let limit = u64::from(from.batch.position) + bytes as u64;
+        if limit >= u64::from(self.size) || bytes < from.batch.size as usize {
+            return Ok(Some((from.batch, None)));
+        }
+        let next = self.batch_over(directory, &from, limit as u32)?;
+        if let Some(next) = next {
+            self.cursors.note(next);
+        }
+        Ok(Some((from.batch, next.map(|next| next.batch.position))))
+    }
+
+    /// The batch at or behind `from` that does not end at or before `limit`.
+    fn batch_over(
+        &self,
+        directory: &Directory,
+        from: &Cursor,
+        limit: u32,
+    ) -> Result<Option<Cursor>, ReadError> {
+        let is_over = |batch: &BatchPosition| batch.position + batch.size > limit;
+        if self.tail.front().is_some_and(|first| first.position <= limit) {
+            let over = self.tail.iter().find(|batch| is_over(batch));
+            return Ok(over.map(|batch| Cursor { batch: *batch, entry: from.entry }));
+        }
+        let entry = self.offset_index.lookup_position(directory, from.entry, limit)?;
+        let start = entry.place.position.max(from.batch.position);
+        let mut left = HEADERS_MAX;
+        let over = self.scan(directory, u64::from(start), u64::from(self.size), |header, at| {
+            let batch = BatchPosition::of(header, at);
+            left -= 1;
+            if is_over(&batch) {
+                return ControlFlow::Break(Some(batch));
+            }
+            if left == 0 { ControlFlow::Break(None) } else { ControlFlow::Continue(()) }
+        });
+        match over {
+            // Whoever reads what is damaged will see it.
+            Err(ReadError::Corrupt { .. }) => Ok(None),
+            over => Ok(over?.flatten().map(|batch| Cursor { batch, entry: entry.number })),
         }
     }
 
@@ -287,12 +373,7 @@ impl Segment {
             if header.last_offset() < offset {
                 return ControlFlow::Continue(());
             }
-            ControlFlow::Break(BatchPosition {
-                base_offset: header.base_offset,
-                last_offset: header.last_offset(),
-                position: at as u32,
-                size: header.size() as u32,
-            })
+            ControlFlow::Break(BatchPosition::of(header, at))
         })
     }
 
@@ -370,6 +451,7 @@ impl Segment {
     /// Makes `size` the file's size.
     pub(crate) fn cut_at(&mut self, directory: &Directory, size: u32) -> Result<(), StorageError> {
         self.tail.clear();
+        self.cursors.clear();
         self.size = size;
         self.has_torn_end = false;
         self.file(directory)?
@@ -380,15 +462,19 @@ impl Segment {
     /// Largest timestamp by the time index and the batches after its last entry.
     fn read_max_timestamp(&self, directory: &Directory) -> Result<TimestampOffset, ReadError> {
         let mut largest = self.time_index.last(directory)?;
-        let OffsetPosition { position, .. } =
-            self.offset_index.lookup(directory, largest.offset)?;
-        self.scan(directory, u64::from(position), u64::from(self.size), |header, _| {
-            if header.max_timestamp > largest.timestamp {
-                let offset = header.last_offset();
-                largest = TimestampOffset { timestamp: header.max_timestamp, offset };
-            }
-            ControlFlow::<()>::Continue(())
-        })?;
+        let entry = self.offset_index.lookup(directory, largest.offset)?;
+        self.scan(
+            directory,
+            u64::from(entry.place.position),
+            u64::from(self.size),
+            |header, _| {
+                if header.max_timestamp > largest.timestamp {
+                    let offset = header.last_offset();
+                    largest = TimestampOffset { timestamp: header.max_timestamp, offset };
+                }
+                ControlFlow::<()>::Continue(())
+            },
+        )?;
         Ok(largest)
     }
 
@@ -398,6 +484,7 @@ impl Segment {
         self.time_index.reset(directory)?;
         self.transactions.reset(directory)?;
         self.tail.clear();
+        self.cursors.clear();
         self.size = 0;
         self.bytes_since_index_entry = 0;
         *self.first_timestamp.get_mut() = None;
@@ -455,6 +542,7 @@ impl Segment {
 
     /// Gives the descriptors back.
     pub(crate) fn close_files(&self) {
+        self.cursors.clear();
         self.file.close();
         self.offset_index.close();
         self.time_index.close();

@@ -84,10 +84,11 @@ impl TimeIndex {
         directory: &Directory,
         target: Timestamp,
     ) -> Result<TimestampOffset, StorageError> {
-        match self.file.partition_point(directory, |entry| timestamp(entry) <= target.0)? {
-            0 => Ok(TimestampOffset { timestamp: Timestamp::NONE, offset: self.base_offset }),
-            n => Ok(self.parse(&self.file.entry(directory, n - 1)?)),
-        }
+        let front = self.file.front(directory, 0, |entry| timestamp(entry) <= target.0)?;
+        Ok(match front.last {
+            Some(entry) => self.parse(&entry),
+            None => TimestampOffset { timestamp: Timestamp::NONE, offset: self.base_offset },
+        })
     }
 
     /// Drops the entries at and after `offset`.
@@ -97,9 +98,8 @@ impl TimeIndex {
         offset: Offset,
     ) -> Result<(), StorageError> {
         let wanted = offset.0 - self.base_offset.0;
-        let n =
-            self.file.partition_point(directory, |entry| i64::from(relative(entry)) < wanted)?;
-        self.file.truncate(directory, n)
+        let kept = self.file.front(directory, 0, |entry| i64::from(relative(entry)) < wanted)?;
+        self.file.truncate(directory, kept.count)
     }
 
     pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {

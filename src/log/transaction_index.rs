@@ -91,8 +91,8 @@ impl TransactionIndex {
         directory: &Directory,
         offset: Offset,
     ) -> Result<(), StorageError> {
-        let n = self.file.partition_point(directory, |entry| number(entry, 18) < offset.0)?;
-        self.file.truncate(directory, n)
+        let kept = self.file.front(directory, 0, |entry| number(entry, 18) < offset.0)?;
+        self.file.truncate(directory, kept.count)
     }
 
     pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {

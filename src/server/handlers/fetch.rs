@@ -76,6 +76,14 @@ enum Outcome {
 }
 
 impl Found {
+    /// Bytes that count for `min_bytes`: a client whose limit lies within a batch does not wait for what it cannot get.
+    fn available(&self) -> usize {
+        match &self.outcome {
+            Outcome::Read(read) => read.slice.as_ref().map_or(0, |slice| slice.available),
+            Outcome::Failed(_) | Outcome::Unknown(_) => 0,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match &self.outcome {
             Outcome::Read(read) => read.slice.as_ref().map_or(0, |slice| slice.len),
@@ -185,7 +193,7 @@ impl<'a> Fetch<'a> {
         self.deadline.is_none()
             || all.iter().all(|found| found.partition.is_none())
             || all.iter().any(|found| matches!(found.outcome, Outcome::Failed(_)))
-            || all.iter().map(Found::bytes).sum::<usize>() >= self.min_bytes
+            || all.iter().map(Found::available).sum::<usize>() >= self.min_bytes
     }
 
     /// Reads again whenever a partition changes, until there is enough, time is up or the server stops.
