@@ -1,5 +1,5 @@
-//! What a broker does beside requests: retention, flushes, checkpoints, removal of deleted files, snapshots of
-//! the metadata.
+//! What a broker does beside requests: retention, flushes, checkpoints, expiry of producer ids, removal of
+//! deleted files, snapshots of the metadata.
 //!
 //! One task drives it; the disk work runs on a blocking thread. An interval without changes writes nothing.
 
@@ -41,6 +41,7 @@ struct Due {
     checkpoints: i64,
     high_watermarks: i64,
     flush: i64,
+    producers: i64,
     trash: i64,
 }
 
@@ -71,11 +72,12 @@ impl Housekeeping {
             checkpoints: now.saturating_add(settings.flush_checkpoint_interval_ms),
             high_watermarks: now.saturating_add(settings.high_watermark_checkpoint_interval_ms),
             flush: now.saturating_add(settings.flush_scheduler_interval_ms),
+            producers: now.saturating_add(settings.producer_id_expiration_check_interval_ms),
             trash: now,
         };
         loop {
             let next = due.retention.min(due.checkpoints).min(due.high_watermarks);
-            let next = next.min(due.flush).min(due.trash);
+            let next = next.min(due.flush).min(due.producers).min(due.trash);
             let pause = next.saturating_sub(self.clock.now().0).max(0) as u64;
             let pause = Duration::from_millis(pause.max(PAUSE_MS_MIN));
             tokio::select! {
@@ -118,6 +120,13 @@ impl Housekeeping {
             self.checkpoint_high_watermarks();
             let interval = self.settings.high_watermark_checkpoint_interval_ms;
             due.high_watermarks = now.0.saturating_add(interval);
+        }
+        if due.producers <= now.0 {
+            for partition in self.publisher.all() {
+                partition.remove_expired_producers(now);
+            }
+            let interval = self.settings.producer_id_expiration_check_interval_ms;
+            due.producers = now.0.saturating_add(interval);
         }
         if due.trash <= now.0 {
             self.publisher.empty_trash(now.0);

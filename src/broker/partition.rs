@@ -476,6 +476,12 @@ impl Partition {
         }
     }
 
+    /// Forgets producers that were silent for `producer.id.expiration.ms`.
+    pub fn remove_expired_producers(&self, now: Timestamp) {
+        // A partition that is closed has none.
+        let _ = self.with_log(|log| log.remove_expired_producers(now));
+    }
+
     /// Deletes what retention lets go; the files are to be removed later.
     ///
     /// # Errors
@@ -484,7 +490,6 @@ impl Partition {
         let mut owned = self.owned.lock();
         let high_watermark = owned.replica.high_watermark();
         let Some(log) = owned.log.as_mut() else { return Ok(Vec::new()) };
-        log.remove_expired_producers(now);
         let deleted = log.apply_retention(now, high_watermark)?;
         if !deleted.is_empty() {
             let log_start_offset = log.log_start_offset();

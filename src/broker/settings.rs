@@ -70,6 +70,8 @@ pub struct Settings {
     pub high_watermark_checkpoint_interval_ms: i64,
     /// `log.flush.scheduler.interval.ms`.
     pub flush_scheduler_interval_ms: i64,
+    /// `producer.id.expiration.check.interval.ms`.
+    pub producer_id_expiration_check_interval_ms: i64,
     /// How often deleted files are looked at.
     pub trash_interval_ms: i64,
 }
@@ -108,6 +110,9 @@ impl Settings {
                 .logs
                 .high_watermark_checkpoint_interval_ms,
             flush_scheduler_interval_ms: config.logs.flush_scheduler_interval_ms,
+            producer_id_expiration_check_interval_ms: i64::from(
+                config.logs.producer_id_expiration_check_interval_ms,
+            ),
             trash_interval_ms: TRASH_INTERVAL_MS,
             config,
         }
@@ -121,6 +126,10 @@ impl Settings {
         let broker = of(ResourceType::Broker, &self.node_id.to_string());
         let cluster = of(ResourceType::Broker, "");
         let dynamic = Dynamic { broker: &broker, cluster: &cluster };
+        let expiration = dynamic.value(&self.config, "producer.id.expiration.ms");
+        let expiration_ms = expiration
+            .and_then(|value| value.integer())
+            .unwrap_or(i64::from(self.config.logs.producer_id_expiration_ms));
         let topic_config = TopicConfig::new(&self.config, dynamic, &own).or_else(|error| {
             // The controller checks what it writes; a directory of another version may hold what is not valid here.
             tracing::error!(topic, %error, "the topic's configuration is not valid: defaults apply");
@@ -129,14 +138,14 @@ impl Settings {
         match topic_config {
             Ok(topic) => TopicSettings {
                 min_insync_replicas: usize::try_from(topic.min_insync_replicas).unwrap_or(1),
-                log: Arc::new(log_config(&topic, &self.config)),
+                log: Arc::new(log_config(&topic, expiration_ms)),
             },
             Err(_) => TopicSettings { log: Arc::default(), min_insync_replicas: 1 },
         }
     }
 }
 
-fn log_config(topic: &TopicConfig, config: &Config) -> LogConfig {
+fn log_config(topic: &TopicConfig, producer_id_expiration_ms: i64) -> LogConfig {
     let has = |policy: &str| topic.cleanup_policy.iter().any(|name| name == policy);
     LogConfig {
         segment_bytes: topic.internal_segment_bytes.unwrap_or(topic.segment_bytes),
@@ -160,7 +169,7 @@ fn log_config(topic: &TopicConfig, config: &Config) -> LogConfig {
         flush_messages: topic.flush_messages,
         flush_ms: topic.flush_ms,
         file_delete_delay_ms: topic.file_delete_delay_ms,
-        producer_id_expiration_ms: i64::from(config.logs.producer_id_expiration_ms),
+        producer_id_expiration_ms,
     }
 }
 

@@ -163,6 +163,7 @@ fn broker_settings(
     let voters = format!("1@127.0.0.1:{}", controller_address.port());
     for (key, value) in [
         ("process.roles", "broker,controller"),
+        ("producer.id.expiration.check.interval.ms", "50"),
         ("node.id", "1"),
         ("listeners", &listeners),
         ("controller.listener.names", "CONTROLLER"),
@@ -562,4 +563,49 @@ fn producer_ids_are_given_out_once() {
         response.producer_id
     };
     assert!(id() < id());
+}
+
+#[test]
+fn silent_producers_are_forgotten_after_the_time_that_was_set_last() {
+    let world = World::new();
+    world.create_topic("t", 1);
+    let mut client = world.connect();
+    let mut builder = BatchBuilder::new(BatchParams {
+        producer_id: ottla_protocol::ProducerId(5),
+        producer_epoch: ottla_protocol::ProducerEpoch(0),
+        base_sequence: 0,
+        ..BatchParams::default()
+    });
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    builder.push(Timestamp(now), None, Some(b"a"), &[]);
+    client.call(9, &produce("t", 1, builder.build().freeze()));
+    let partitions = describe_producers_request::TopicRequest {
+        name: "t".to_owned(),
+        partition_indexes: vec![0],
+    };
+    let describe = DescribeProducersRequest { topics: vec![partitions] };
+    let known = |client: &mut Client| {
+        let response = client.call(0, &describe);
+        response.topics[0].partitions[0].active_producers.len()
+    };
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    assert_eq!(known(&mut client), 1, "a day is the default");
+    let config = incremental_alter_configs_request::AlterableConfig {
+        name: "producer.id.expiration.ms".to_owned(),
+        value: Some("1".to_owned()),
+        ..Default::default()
+    };
+    let resource = incremental_alter_configs_request::AlterConfigsResource {
+        resource_type: 4,
+        configs: vec![config],
+        ..Default::default()
+    };
+    let request =
+        IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+    assert_eq!(client.call(1, &request).responses[0].error_code, 0);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while known(&mut client) != 0 {
+        assert!(std::time::Instant::now() < deadline, "the producer is still there");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }

@@ -1246,7 +1246,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("it changes nothing on one broker"),
+        support: Support::Honoured,
         documentation: "How often idle producer ids are looked for.",
     },
     Key {
