@@ -187,13 +187,13 @@ impl Broker {
     /// Puts a request to the coordinator of one group.
     ///
     /// # Errors
-    /// COORDINATOR_NOT_AVAILABLE before `__consumer_offsets` exists, NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS.
+    /// NOT_COORDINATOR, also before `__consumer_offsets` exists; COORDINATOR_LOAD_IN_PROGRESS.
     pub async fn group(
         &self,
         group_id: &str,
         request: GroupRequest,
     ) -> Result<GroupResponse, ErrorCode> {
-        let index = self.group_partition(group_id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        let index = self.group_partition(group_id).ok_or(ErrorCode::NotCoordinator)?;
         self.groups.call(index, request).await
     }
 

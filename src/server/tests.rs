@@ -2,6 +2,7 @@
 
 mod configs;
 mod describe_cluster;
+mod groups;
 
 use super::*;
 use crate::broker::{self, Broker};
