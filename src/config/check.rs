@@ -1,8 +1,8 @@
 //! Values of a file against each other, and what a file asks for that this release does not have.
 
-use super::key::{Scope, Support};
+use super::key::{self, Scope, Support};
 use super::listeners::SecurityProtocol;
-use super::{Config, ConfigError, Source, rules, table, value};
+use super::{Config, ConfigError, Source, table, value};
 
 /// Checks everything that one key alone does not show.
 pub(super) fn all(config: &Config) -> Result<(), ConfigError> {
@@ -16,7 +16,7 @@ pub(super) fn all(config: &Config) -> Result<(), ConfigError> {
 /// Values of keys without a field are checked here, and keys that are refused found.
 fn every_value(config: &Config) -> Result<(), ConfigError> {
     for (name, given) in config.values.iter() {
-        let Some(key) = table::find(Scope::Broker, rules::base_name(name)) else { continue };
+        let Some(key) = table::find(Scope::Broker, key::base_name(name)) else { continue };
         if let Support::Refused(reason) = key.support
             && given.source != Source::Ottla
             && Some(given.value.trim()) != key.default.text()

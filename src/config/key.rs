@@ -221,3 +221,9 @@ impl Key {
         }
     }
 }
+
+/// The key behind `listener.name.NAME.key`, or the name itself.
+pub fn base_name(name: &str) -> &str {
+    let inside = name.strip_prefix("listener.name.").and_then(|rest| rest.split_once('.'));
+    inside.map_or(name, |(_, base)| base)
+}

@@ -14,7 +14,6 @@ pub mod key;
 pub mod listeners;
 pub mod properties;
 pub mod read;
-pub mod rules;
 pub mod shown;
 pub mod table;
 pub mod topic;

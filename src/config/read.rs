@@ -2,8 +2,8 @@
 //!
 //! Source: Kafka's `kafka-server-start [FILE] [--override KEY=VALUE]`; KIP-297 for the `${...}` that is not read.
 
-use super::key::{Scope, Support};
-use super::{Config, ConfigError, Source, Values, properties, rules, table};
+use super::key::{self, Scope, Support};
+use super::{Config, ConfigError, Source, Values, properties, table};
 use crate::env::disk::Disk;
 use std::path::Path;
 
@@ -57,7 +57,7 @@ pub fn load(
 }
 
 fn is_known(name: &str) -> bool {
-    table::find(Scope::Broker, rules::base_name(name)).is_some()
+    table::find(Scope::Broker, key::base_name(name)).is_some()
         || name.starts_with("listener.name.")
         || ["rsm.config.", "rlmm.config."].iter().any(|prefix| name.starts_with(prefix))
 }
@@ -206,7 +206,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
 
 /// The given keys that are read and not acted on, with the reasons.
 pub fn ignored(config: &Config) -> Vec<(String, &'static str)> {
-    let reason = |name: &str| match table::find(Scope::Broker, rules::base_name(name))?.support {
+    let reason = |name: &str| match table::find(Scope::Broker, key::base_name(name))?.support {
         Support::Ignored(reason) => Some(reason),
         Support::Honoured | Support::Refused(_) => None,
     };

@@ -1,7 +1,7 @@
 //! Configuration as people read it: `ottla config`, the commented example files, the tables of COMPATIBILITY.md.
 
-use super::key::{Importance, Key, Scope, Support};
-use super::{Config, Source, rules, table};
+use super::key::{self, Importance, Key, Scope, Support};
+use super::{Config, Source, table};
 use std::fmt::Write;
 
 const HIDDEN: &str = "[hidden]";
@@ -14,7 +14,7 @@ pub fn effective(config: &Config) -> String {
     names.dedup();
     let mut text = String::new();
     for name in names {
-        let key = table::find(Scope::Broker, rules::base_name(name));
+        let key = table::find(Scope::Broker, key::base_name(name));
         let source = config.values.given(name).map_or(&Source::Default, |given| &given.source);
         let value = match key {
             Some(key) if key.is_sensitive() => config.values.given(name).map(|_| HIDDEN),

@@ -39,51 +39,6 @@ fn with(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::from_values(values)
 }
 
-fn check_topic(pairs: &[(&str, &str)], expected: Result<(), &str>) {
-    let found = topic::validate_topic(&Config::default(), Dynamic::NONE, &overrides(pairs));
-    assert_eq!(found, expected.map_err(str::to_owned), "{pairs:?}");
-}
-
-#[test]
-fn topic_overrides_are_refused_in_kafkas_words() {
-    let bad = |name: &str, value: &str, why: &str| {
-        let message = format!("Invalid value {value} for configuration {name}: {why}");
-        check_topic(&[(name, value)], Err(&message));
-    };
-    bad("retention.ms", "abc", "Not a number of type LONG");
-    bad("retention.ms", "-2", "Value must be at least -1");
-    bad("segment.bytes", "99999999999", "Not a number of type INT");
-    bad("segment.bytes", "10", "Value must be at least 1048576");
-    bad("cleanup.policy", "foo", "String must be one of: compact, delete");
-    bad("min.cleanable.dirty.ratio", "1.5", "Value must be no more than 1");
-    bad("compression.gzip.level", "0", "Value must be between 1 and 9 or equal to -1");
-    bad("preallocate", "maybe", "Expected value to be either true or false");
-    check_topic(
-        &[("min.cleanable.dirty.ratio", "-1")],
-        Err("Invalid value -1.0 for configuration min.cleanable.dirty.ratio: Value must be at \
-             least 0"),
-    );
-    check_topic(
-        &[("cleanup.policy", "delete, ,compact")],
-        Err("Configuration 'cleanup.policy' values must not be empty."),
-    );
-    check_topic(&[("foo", "1")], Err("Unknown topic config name: foo"));
-    check_topic(
-        &[("message.format.version", "3.0")],
-        Err("Unknown topic config name: message.format.version"),
-    );
-    check_topic(
-        &[("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "5")],
-        Err("conflict topic config setting min.compaction.lag.ms (10) > max.compaction.lag.ms (5)"),
-    );
-    for good in
-        [("cleanup.policy", ""), ("cleanup.policy", "delete,delete"), ("retention.ms", "+5")]
-    {
-        check_topic(&[good], Ok(()));
-    }
-    check_topic(&[("leader.replication.throttled.replicas", "1:2,1:2")], Ok(()));
-}
-
 #[test]
 fn a_topics_value_comes_from_the_most_specific_unit() {
     let config = with(&[("log.retention.hours", "1"), ("log.retention.minutes", "2")]);
@@ -100,42 +55,6 @@ fn a_topics_value_comes_from_the_most_specific_unit() {
         retention_ms(Dynamic { broker: &broker, cluster: &cluster }, &[("retention.ms", "9")]),
         Ok(9)
     );
-}
-
-#[test]
-fn dynamic_broker_values_follow_their_update_modes() {
-    use rules::BrokerLevel::{Cluster, One};
-    let check = |level, pairs: &[(&str, &str)]| rules::validate_broker(level, &overrides(pairs));
-    assert_eq!(check(Cluster, &[("log.retention.ms", "5"), ("unknown", "x")]), Ok(()));
-    assert_eq!(
-        check(One, &[("num.partitions", "5")]),
-        Err("Cannot update these configs dynamically: Set(num.partitions)".to_owned())
-    );
-    assert!(check(One, &[("listener.name.a.ssl.keystore.location", "x")]).is_ok());
-    assert!(check(One, &[("ssl.keystore.location", "x")]).is_err());
-    assert_eq!(
-        check(Cluster, &[("listeners", "PLAINTEXT://:1")]),
-        Err("Cannot update these configs at default cluster level, broker id must be specified: \
-             Set(listeners)"
-            .to_owned())
-    );
-}
-
-#[test]
-fn group_overrides_stay_inside_the_brokers_bounds() {
-    let config = Config::default();
-    let check =
-        |pairs: &[(&str, &str)]| rules::validate_group(&config, Dynamic::NONE, &overrides(pairs));
-    assert_eq!(check(&[]), Ok(()));
-    assert_eq!(check(&[("foo", "1")]), Err("Unknown group config name: foo".to_owned()));
-    assert_eq!(
-        check(&[("consumer.session.timeout.ms", "100")]),
-        Err("consumer.session.timeout.ms must be greater than or equal to \
-             group.consumer.min.session.timeout.ms"
-            .to_owned())
-    );
-    assert!(check(&[("share.auto.offset.reset", "by_duration:PT1H")]).is_ok());
-    assert!(check(&[("share.auto.offset.reset", "by_duration:-PT1H")]).is_err());
 }
 
 fn check_refused(pairs: &[(&str, &str)], part: &str) {

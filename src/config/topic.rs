@@ -157,41 +157,6 @@ fn in_units_of(key: &Key, synonym: &str, value: Value) -> Value {
     }
 }
 
-/// Checks a topic's overrides as they would be after a change: names, values, and the values against each other.
-///
-/// # Errors
-/// Kafka's message for INVALID_CONFIG.
-pub fn validate_topic(
-    config: &Config,
-    dynamic: Dynamic<'_>,
-    overrides: &Overrides,
-) -> Result<(), String> {
-    for name in overrides.keys() {
-        if table::find(Scope::Topic, name).is_none_or(|key| key.gone.is_some()) {
-            return Err(format!("Unknown topic config name: {name}"));
-        }
-    }
-    for (name, text) in overrides {
-        if let Some(key) = table::find(Scope::Topic, name) {
-            value::parse(key, text)?;
-        }
-    }
-    let topic = TopicConfig::new(config, dynamic, overrides)?;
-    if topic.min_compaction_lag_ms > topic.max_compaction_lag_ms {
-        return Err(format!(
-            "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
-            topic.min_compaction_lag_ms, topic.max_compaction_lag_ms
-        ));
-    }
-    let is_remote = overrides.get("remote.storage.enable").map(|text| text.trim());
-    if is_remote.is_some_and(|text| text.eq_ignore_ascii_case("true")) {
-        return Err("Tiered Storage functionality is disabled in the broker. Topic cannot be \
-                    configured with remote log storage."
-            .to_owned());
-    }
-    Ok(())
-}
-
 /// Checks the broker's own defaults for topics, which a file can get wrong in the same ways.
 pub(super) fn check_defaults(config: &Config) -> Result<(), ConfigError> {
     let topic = TopicConfig::new(config, Dynamic::NONE, NOTHING).map_err(ConfigError::new)?;

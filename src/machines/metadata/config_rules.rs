@@ -5,6 +5,7 @@
 use super::controller::ApiError;
 use super::effective::BrokerSources;
 use super::image::ConfigMap;
+use crate::config::key::base_name;
 use crate::config::{Kind, Scope, Update, Value, table, value};
 use ottla_protocol::ErrorCode;
 
@@ -22,7 +23,11 @@ pub fn is_list(scope: Scope, name: &str) -> bool {
 }
 
 fn check_values(scope: Scope, kind: &str, configs: &ConfigMap) -> Result<(), ApiError> {
-    if let Some(name) = configs.keys().find(|name| table::find(scope, name).is_none()) {
+    let is_unknown = |name: &&String| {
+        let key = table::find(scope, name);
+        key.is_none_or(|key| key.gone.is_some())
+    };
+    if let Some(name) = configs.keys().find(is_unknown) {
         return Err(invalid_config(format!("Unknown {kind} config name: {name}")));
     }
     for (name, text) in configs {
@@ -176,40 +181,59 @@ pub enum BrokerScope {
     All,
 }
 
+/// Listeners' keys that all brokers may share.
+const CLUSTER_KEYS_OF_LISTENERS: [&str; 3] =
+    ["max.connections", "max.connection.creation.rate", "num.network.threads"];
+
+fn is_read_only(name: &str) -> bool {
+    table::find(Scope::Broker, name)
+        .is_some_and(|key| key.gone.is_none() && key.update == Update::ReadOnly)
+}
+
+/// Keys of certificates change for one listener only.
+fn needs_listener(name: &str) -> bool {
+    let is_store = name.starts_with("ssl.keystore.") || name.starts_with("ssl.truststore.");
+    is_store || name == "ssl.key.password"
+}
+
+fn is_of_one_broker(name: &str) -> bool {
+    match base_name(name) {
+        base if base != name => !CLUSTER_KEYS_OF_LISTENERS.contains(&base),
+        _ => table::find(Scope::Broker, name).is_some_and(|key| key.update == Update::PerBroker),
+    }
+}
+
 /// Whether a broker, or all of them, may have all these dynamic configurations.
 ///
 /// INVALID_REQUEST with Kafka's text.
 pub fn check_broker(configs: &ConfigMap, scope: BrokerScope) -> Result<(), ApiError> {
-    let names = |wanted: &dyn Fn(Update) -> bool| -> Vec<&str> {
-        configs
-            .keys()
-            .filter(|name| table::find(Scope::Broker, name).is_some_and(|key| wanted(key.update)))
-            .map(String::as_str)
-            .collect()
+    let refuse = |why: &str, is_wrong: fn(&str) -> bool| {
+        let wrong: Vec<&str> =
+            configs.keys().map(String::as_str).filter(|name| is_wrong(name)).collect();
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(invalid_request(format!("{why}: [{}]", wrong.join(", ")))),
+        }
     };
-    let fixed = names(&|update| update == Update::ReadOnly);
-    if !fixed.is_empty() {
-        return Err(invalid_request(format!(
-            "Cannot update these configs dynamically: [{}]",
-            fixed.join(", ")
-        )));
-    }
+    refuse("Cannot update these configs dynamically", is_read_only)?;
+    refuse(
+        "These security configs can be dynamically updated only per-listener using the listener \
+         prefix",
+        needs_listener,
+    )?;
     for (name, text) in configs {
-        let name = match name.strip_prefix("listener.name.").and_then(|rest| rest.split_once('.')) {
-            Some((_, general)) => general,
-            None => name,
-        };
-        if let Some(key) = table::find(Scope::Broker, name) {
+        if let Some(key) = table::find(Scope::Broker, base_name(name)) {
             value::parse(key, text).map_err(invalid_request)?;
         }
     }
-    let per_broker = names(&|update| update == Update::PerBroker);
-    if scope == BrokerScope::All && !per_broker.is_empty() {
-        return Err(invalid_request(format!(
-            "Cannot update these configs at default cluster level, broker id must be specified: \
-             [{}]",
-            per_broker.join(", ")
-        )));
+    match scope {
+        BrokerScope::One => Ok(()),
+        BrokerScope::All => refuse(
+            "Cannot update these configs at default cluster level, broker id must be specified",
+            is_of_one_broker,
+        ),
     }
-    Ok(())
 }
+
+#[cfg(test)]
+mod tests;
