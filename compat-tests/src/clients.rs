@@ -5,7 +5,8 @@
 //! subscribe to all of them. It produces two fifths of the records (key `k` and the number modulo
 //! 100, value the number and some words), lets a third member join while it produces the next three
 //! tenths, and the first member leave before the last three. It succeeds if every record of every
-//! topic was read and each key's records came in order; a record that is read again after a change
+//! topic was read and each key's records came in order (producers are idempotent where the client
+//! can: without it a retry may change the order); a record that is read again after a change
 //! of the group is counted, not an error.
 //!
 //! `COMPAT_RECORDS` is the number of records of each codec, `COMPAT_LIMIT_S` how long a program

@@ -228,7 +228,11 @@ impl Session<'_> {
                 Mode::Check => actual == step.expected || begin.elapsed() > RETRY_LIMIT,
                 Mode::Update => before.iter().rev().take_while(|b| **b == actual).count() >= 12,
             };
-            if !step.marks.retry || is_settled {
+            // Apache Kafka publishes a change a moment after it has answered; Ottla does at once.
+            let is_late = self.mode == Mode::Check
+                && self.broker.side() == Side::Kafka
+                && only_reads(&script, &args);
+            if !(step.marks.retry || is_late) || is_settled {
                 return Ok(Some(actual));
             }
             before.push(actual);
@@ -259,6 +263,12 @@ impl Session<'_> {
         all.push(format!("= {}", answer.status));
         all
     }
+}
+
+/// Whether the command changes nothing, so that it may be run again.
+fn only_reads(script: &str, args: &[String]) -> bool {
+    let is_read = |arg: &String| arg == "--list" || arg == "--describe" || arg == "describe";
+    script == "kafka-get-offsets" || args.iter().any(is_read)
 }
 
 /// The lines that differ: `-` only expected, `+` only printed; equal ones at the ends are left out.

@@ -21,7 +21,12 @@ class Client:
             if error:
                 self.scenario.fail(f"produce: {error}")
 
-        config = {"bootstrap.servers": self.servers, "compression.type": codec, "linger.ms": 5}
+        config = {
+            "bootstrap.servers": self.servers,
+            "compression.type": codec,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+        }
         producer = Producer(config)
         for key, value in records:
             while True:

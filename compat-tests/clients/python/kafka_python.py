@@ -20,6 +20,7 @@ class Client:
             bootstrap_servers=self.servers,
             compression_type=None if codec == "none" else codec,
             acks="all",
+            enable_idempotence=True,
             linger_ms=5,
         )
         futures = [producer.send(topic, key=key, value=value) for key, value in records]

@@ -124,6 +124,7 @@ public final class GroupScenario {
             Properties config = config();
             config.put("compression.type", codec);
             config.put("acks", "all");
+            config.put("enable.idempotence", "true");
             config.put("linger.ms", "5");
             config.put("key.serializer", StringSerializer.class.getName());
             config.put("value.serializer", StringSerializer.class.getName());

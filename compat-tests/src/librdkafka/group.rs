@@ -149,6 +149,7 @@ impl Scenario<'_> {
             let producer: ThreadedProducer<Delivered> = config(self.servers)
                 .set("compression.type", *codec)
                 .set("linger.ms", "5")
+                .set("enable.idempotence", "true")
                 .create_with_context(Delivered(self.shared.clone()))
                 .map_err(|e| e.to_string())?;
             for number in from..to {
