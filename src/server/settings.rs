@@ -135,6 +135,9 @@ fn listener(config: &Config, listener: &Listener, listener_type: ListenerType) -
     let socket = &config.socket;
     // -1 leaves the size to the system.
     let bytes = |bytes: i32| u32::try_from(bytes).ok().filter(|bytes| *bytes > 0);
+    // Kafka's default keeps the window so small that producers stall on it, and the broker pays for it: 0002-hot-path.
+    // The send buffer has Kafka's default; a larger one made fetches dearer.
+    let is_receive_buffer_given = config.values.given("socket.receive.buffer.bytes").is_some();
     let is_named = config.listeners.advertised.iter().any(|one| one.name == listener.name);
     ListenerParams {
         name: listener.name.clone(),
@@ -144,8 +147,33 @@ fn listener(config: &Config, listener: &Listener, listener_type: ListenerType) -
         advertised: if is_named { Advertised::AsRegistered } else { Advertised::AsDialled },
         options: ListenOptions {
             backlog: socket.listen_backlog_size,
-            receive_buffer_bytes: bytes(socket.receive_buffer_bytes),
+            receive_buffer_bytes: is_receive_buffer_given
+                .then(|| bytes(socket.receive_buffer_bytes))
+                .flatten(),
             send_buffer_bytes: bytes(socket.send_buffer_bytes),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Values;
+    use crate::config::values::Source;
+
+    #[test]
+    fn receive_buffer_is_the_systems_unless_somebody_sets_it() {
+        let check = |given: Option<&str>, expected: (Option<u32>, Option<u32>)| {
+            let mut values = Values::default();
+            if let Some(bytes) = given {
+                values.set("socket.receive.buffer.bytes", bytes, Source::Override);
+            }
+            let config = Config::from_values(values).unwrap();
+            let options = listeners(&config)[0].options;
+            assert_eq!((options.receive_buffer_bytes, options.send_buffer_bytes), expected);
+        };
+        check(None, (None, Some(102_400)));
+        check(Some("102400"), (Some(102_400), Some(102_400)));
+        check(Some("-1"), (None, Some(102_400)));
     }
 }
