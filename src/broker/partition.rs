@@ -11,7 +11,7 @@ use crate::log::{
     DeletedFiles, Log, LogConfig, LogSlice, MinOne, ReadError, StorageError, TimestampOffset,
     TransactionCheck,
 };
-use crate::machines::replica::{Effect, Event, Replica, Role};
+use crate::machines::replica::{Effect, Effects, Event, Replica, Role};
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId};
@@ -213,7 +213,7 @@ impl Partition {
         self.changed.notify_waiters();
     }
 
-    fn perform(&self, owned: &mut Owned, effects: Vec<Effect>) -> Result<(), AppendError> {
+    fn perform(&self, owned: &mut Owned, effects: Effects) -> Result<(), AppendError> {
         for effect in effects {
             let log = owned.log.as_mut().ok_or(AppendError::Offline)?;
             match effect {

@@ -52,6 +52,19 @@ pub enum Effect {
     HighWatermark(Offset),
 }
 
+/// The effects of one event, in order. None has more than two, so that an append allocates nothing.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Effects([Option<Effect>; 2]);
+
+impl IntoIterator for Effects {
+    type Item = Effect;
+    type IntoIter = std::iter::Flatten<std::array::IntoIter<Option<Effect>, 2>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter().flatten()
+    }
+}
+
 /// Whether this broker leads the partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -113,7 +126,7 @@ impl Replica {
     }
 
     /// Takes one event.
-    pub fn step(&mut self, event: Event) -> Vec<Effect> {
+    pub fn step(&mut self, event: Event) -> Effects {
         let effects = match event {
             Event::Lead { leader_epoch, partition_epoch, isr, log_end_offset } => {
                 self.lead(leader_epoch, partition_epoch, isr, log_end_offset)
@@ -124,18 +137,18 @@ impl Replica {
                     self.role = Role::Idle;
                     self.isr.clear();
                 }
-                Vec::new()
+                Effects::default()
             }
             Event::Appended { log_end_offset } => {
                 self.log_end_offset = log_end_offset;
-                self.advance()
+                Effects([self.advance(), None])
             }
             Event::LogStartMoved { log_start_offset } => {
                 if self.high_watermark < log_start_offset {
                     self.high_watermark = log_start_offset;
-                    vec![Effect::HighWatermark(log_start_offset)]
+                    Effects([Some(Effect::HighWatermark(log_start_offset)), None])
                 } else {
-                    Vec::new()
+                    Effects::default()
                 }
             }
         };
@@ -149,31 +162,28 @@ impl Replica {
         partition_epoch: i32,
         isr: Vec<BrokerId>,
         log_end_offset: Offset,
-    ) -> Vec<Effect> {
+    ) -> Effects {
         if leader_epoch < self.leader_epoch || partition_epoch < self.partition_epoch {
-            return Vec::new();
+            return Effects::default();
         }
-        let mut effects = Vec::new();
-        if leader_epoch > self.leader_epoch || self.role == Role::Idle {
-            effects.push(Effect::StartEpoch { leader_epoch, start_offset: log_end_offset });
-        }
+        let is_new = leader_epoch > self.leader_epoch || self.role == Role::Idle;
+        let start = Effect::StartEpoch { leader_epoch, start_offset: log_end_offset };
         self.role = Role::Leader;
         self.leader_epoch = leader_epoch;
         self.partition_epoch = partition_epoch;
         self.isr = isr;
         self.log_end_offset = log_end_offset;
-        effects.extend(self.advance());
-        effects
+        Effects([is_new.then_some(start), self.advance()])
     }
 
     /// Only replicas that replicate could hold the high watermark back; alone in the ISR, the leader's own end is it.
-    fn advance(&mut self) -> Vec<Effect> {
+    fn advance(&mut self) -> Option<Effect> {
         let alone = self.isr.iter().all(|member| *member == self.broker_id);
         if self.role != Role::Leader || !alone || self.log_end_offset <= self.high_watermark {
-            return Vec::new();
+            return None;
         }
         self.high_watermark = self.log_end_offset;
-        vec![Effect::HighWatermark(self.high_watermark)]
+        Some(Effect::HighWatermark(self.high_watermark))
     }
 
     fn validate(&self) -> bool {
@@ -185,6 +195,10 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn step(replica: &mut Replica, event: Event) -> Vec<Effect> {
+        replica.step(event).into_iter().collect()
+    }
 
     fn lead(epoch: i32, partition_epoch: i32, end: i64) -> Event {
         Event::Lead {
@@ -198,7 +212,7 @@ mod tests {
     #[test]
     fn leader_alone_in_the_isr_commits_what_it_appends() {
         let mut replica = Replica::new(BrokerId(1), Offset(5), Offset(3));
-        let effects = replica.step(lead(0, 0, 5));
+        let effects = step(&mut replica, lead(0, 0, 5));
         assert_eq!(
             effects,
             vec![
@@ -206,30 +220,33 @@ mod tests {
                 Effect::HighWatermark(Offset(5))
             ]
         );
-        let effects = replica.step(Event::Appended { log_end_offset: Offset(8) });
+        let effects = step(&mut replica, Event::Appended { log_end_offset: Offset(8) });
         assert_eq!(effects, vec![Effect::HighWatermark(Offset(8))]);
     }
 
     #[test]
     fn leader_does_not_advance_past_an_isr_member_that_it_has_not_heard_of() {
         let mut replica = Replica::new(BrokerId(1), Offset(0), Offset(0));
-        replica.step(Event::Lead {
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: 0,
-            isr: vec![BrokerId(1), BrokerId(2)],
-            log_end_offset: Offset(0),
-        });
-        assert_eq!(replica.step(Event::Appended { log_end_offset: Offset(4) }), vec![]);
+        step(
+            &mut replica,
+            Event::Lead {
+                leader_epoch: LeaderEpoch(0),
+                partition_epoch: 0,
+                isr: vec![BrokerId(1), BrokerId(2)],
+                log_end_offset: Offset(0),
+            },
+        );
+        assert_eq!(step(&mut replica, Event::Appended { log_end_offset: Offset(4) }), vec![]);
         assert_eq!(replica.high_watermark(), Offset(0));
     }
 
     #[test]
     fn an_older_leadership_is_ignored() {
         let mut replica = Replica::new(BrokerId(1), Offset(0), Offset(0));
-        replica.step(lead(4, 7, 0));
-        assert_eq!(replica.step(lead(3, 8, 0)), vec![]);
+        step(&mut replica, lead(4, 7, 0));
+        assert_eq!(step(&mut replica, lead(3, 8, 0)), vec![]);
         assert_eq!(replica.leader_epoch(), LeaderEpoch(4));
-        replica.step(Event::Resign { leader_epoch: LeaderEpoch(5) });
+        step(&mut replica, Event::Resign { leader_epoch: LeaderEpoch(5) });
         assert_eq!(replica.role(), Role::Idle);
     }
 }
