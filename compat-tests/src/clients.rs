@@ -69,7 +69,10 @@ pub fn run(paths: &Paths, side: Side, clients: &[Client], report: &Report) -> Re
         command.args(first).args([&broker.address(), &client.name, &records]);
         command.stdin(Stdio::null());
         match checked(&mut command, &client.name) {
-            Ok(_) => report.passed(&title, begin.elapsed()),
+            Ok(text) => {
+                println!("{title}: {}", text.trim_end());
+                report.passed(&title, begin.elapsed());
+            }
             Err(e) => report.failed(&title, &e),
         }
     }
