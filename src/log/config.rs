@@ -27,7 +27,7 @@ pub enum CompressionTarget {
 }
 
 /// Settings of one log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`, 1 to 2^31-1.
     pub segment_bytes: i32,
@@ -45,6 +45,12 @@ pub struct LogConfig {
     pub retention_bytes: i64,
     /// `cleanup.policy`.
     pub cleanup_policy: CleanupPolicy,
+    /// `min.cleanable.dirty.ratio`: share of uncleaned bytes from which the log is cleaned.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`.
+    pub min_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: how long tombstones and transaction markers stay after cleaning.
+    pub delete_retention_ms: i64,
     /// `max.compaction.lag.ms`; bounds `segment.ms` where the log is compacted.
     pub max_compaction_lag_ms: i64,
     /// `max.message.bytes`: largest batch, as sent and as stored.
@@ -80,6 +86,9 @@ impl Default for LogConfig {
             retention_ms: 7 * 24 * 3_600_000,
             retention_bytes: -1,
             cleanup_policy: CleanupPolicy { delete: true, compact: false },
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            delete_retention_ms: 86_400_000,
             max_compaction_lag_ms: i64::MAX,
             max_message_bytes: 1_048_588,
             max_decompressed_message_bytes: i32::MAX - 8,

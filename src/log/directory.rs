@@ -38,14 +38,24 @@ pub(crate) fn offset_of_name(name: &str) -> Option<i64> {
 #[derive(Debug)]
 pub(crate) struct Directory {
     disk: Arc<dyn Disk>,
-    path: RwLock<PathBuf>,
+    path: Arc<RwLock<PathBuf>>,
+    /// Follows the name of every file in it.
+    suffix: &'static str,
     /// An entry was made, renamed or removed since the last sync of the directory.
     is_changed: AtomicBool,
 }
 
 impl Directory {
     pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
-        Directory { disk, path: RwLock::new(path), is_changed: AtomicBool::new(false) }
+        let path = Arc::new(RwLock::new(path));
+        Directory { disk, path, suffix: "", is_changed: AtomicBool::new(false) }
+    }
+
+    /// The same directory with `suffix` after the names of its files: where a segment is made that is to take
+    /// another's place.
+    pub(crate) fn with_suffix(&self, suffix: &'static str) -> Self {
+        let path = self.path.clone();
+        Directory { disk: self.disk.clone(), path, suffix, is_changed: AtomicBool::new(false) }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -57,7 +67,12 @@ impl Directory {
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
-        self.path.read().join(name)
+        let path = self.path.read();
+        if self.suffix.is_empty() {
+            path.join(name)
+        } else {
+            path.join(format!("{name}{}", self.suffix))
+        }
     }
 
     pub(crate) fn mark_changed(&self) {

@@ -14,6 +14,7 @@
 
 mod append;
 pub mod checkpoint;
+mod compaction;
 mod config;
 mod cursors;
 mod directory;
@@ -36,6 +37,9 @@ mod truncate;
 mod validate;
 
 pub use append::{AppendContext, AppendInfo, TransactionCheck};
+pub use compaction::{
+    CleanStats, Cleanable, CleanedSegment, Cleaning, CleaningBuffers, CleaningError, MayRoll,
+};
 pub use config::{CleanupPolicy, CompressionTarget, LogConfig};
 pub use error::{AppendError, ReadError, RecordError, RecoveryError, StorageError};
 pub use flush::FlushJob;

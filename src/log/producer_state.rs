@@ -263,6 +263,17 @@ impl ProducerState {
         all
     }
 
+    /// Of each producer the last offset of its last batch, where there is one, and its epoch: what the cleaner keeps.
+    pub(crate) fn last_records(&self) -> BTreeMap<ProducerId, (Option<Offset>, ProducerEpoch)> {
+        self.producers
+            .iter()
+            .map(|(id, entry)| {
+                let last = entry.last_batch().map(|batch| batch.last_offset);
+                (ProducerId(*id), (last, entry.epoch))
+            })
+            .collect()
+    }
+
     /// Checks a batch against `entry` and says what the producer's state is after it. `marker` is the control
     /// record of a control batch.
     pub(crate) fn prepare(

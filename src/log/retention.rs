@@ -15,6 +15,10 @@ use ottla_protocol::{Offset, Timestamp};
 use std::sync::Arc;
 use tracing::info;
 
+/// All files of a segment, the snapshot last.
+pub(super) const SEGMENT_SUFFIXES: [&str; 5] =
+    [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, SNAPSHOT_SUFFIX];
+
 /// The files of one deleted segment, renamed and to be removed later.
 #[derive(Debug)]
 pub struct DeletedFiles {
@@ -167,11 +171,20 @@ impl Log {
         &mut self,
         segment: Segment,
     ) -> Result<DeletedFiles, StorageError> {
+        let suffixes = match self.producers.forget_snapshot(segment.base_offset) {
+            true => &SEGMENT_SUFFIXES[..],
+            false => &SEGMENT_SUFFIXES[..SEGMENT_SUFFIXES.len() - 1],
+        };
+        self.rename_files_to_deleted(segment, suffixes)
+    }
+
+    /// As `rename_to_deleted`, for the files with these suffixes.
+    pub(super) fn rename_files_to_deleted(
+        &self,
+        segment: Segment,
+        suffixes: &[&str],
+    ) -> Result<DeletedFiles, StorageError> {
         let base_offset = segment.base_offset;
-        let mut suffixes = vec![LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX];
-        if self.producers.forget_snapshot(base_offset) {
-            suffixes.push(SNAPSHOT_SUFFIX);
-        }
         let mut names = Vec::new();
         for suffix in suffixes {
             let name = file_name(base_offset.0, suffix);

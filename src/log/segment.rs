@@ -7,9 +7,9 @@
 use super::cursors::{Cursor, Cursors};
 use super::directory::{Directory, LOG_SUFFIX, LazyFile};
 use super::error::{ReadError, StorageError};
-use super::offset_index::OffsetIndex;
-use super::time_index::{TimeIndex, TimestampOffset};
-use super::transaction_index::TransactionIndex;
+use super::offset_index::{self, OffsetIndex};
+use super::time_index::{self, TimeIndex, TimestampOffset};
+use super::transaction_index::{self, TransactionIndex};
 use crate::env::DiskFile;
 use ottla_protocol::batch::{BATCH_OVERHEAD, BatchHeader};
 use ottla_protocol::{Offset, Timestamp};
@@ -109,6 +109,22 @@ impl Segment {
             tail: VecDeque::new(),
             cursors: Cursors::default(),
         }
+    }
+
+    /// Another view of a segment that takes no more appends, with descriptors of its own.
+    pub(crate) fn view(&self) -> Segment {
+        let len = |entries: usize, size: usize| Some((entries * size) as u64);
+        let transactions = self.transactions.entries();
+        let files = SegmentFiles {
+            log: Some(u64::from(self.size)),
+            offset_index: len(self.offset_index.entries(), offset_index::ENTRY_SIZE),
+            time_index: len(self.time_index.entries(), time_index::ENTRY_SIZE),
+            transactions: len(transactions, transaction_index::ENTRY_SIZE)
+                .filter(|_| transactions > 0),
+        };
+        let mut view = Segment::new(self.base_offset, files, self.created);
+        view.roll_jitter_ms = self.roll_jitter_ms;
+        view
     }
 
     pub(crate) fn name(&self) -> String {

@@ -43,6 +43,10 @@ impl TimeIndex {
         TimeIndex { base_offset, file: IndexFile::new(base_offset.0, TIME_INDEX_SUFFIX, len) }
     }
 
+    pub(crate) fn entries(&self) -> usize {
+        self.file.entries()
+    }
+
     /// One entry is kept free for the one that a roll adds.
     pub(crate) fn is_full(&self, index_bytes_max: i32) -> bool {
         self.file.entries() + 1 >= index_bytes_max.max(0) as usize / ENTRY_SIZE

@@ -51,6 +51,10 @@ impl TransactionIndex {
         TransactionIndex { file: IndexFile::new(base_offset.0, TXN_INDEX_SUFFIX, len) }
     }
 
+    pub(crate) fn entries(&self) -> usize {
+        self.file.entries()
+    }
+
     pub(crate) fn append(
         &mut self,
         directory: &Directory,
