@@ -177,12 +177,12 @@ impl BatchHeader {
 
     /// Offset of the last record.
     pub fn last_offset(&self) -> Offset {
-        Offset(self.base_offset.0 + i64::from(self.last_offset_delta))
+        self.base_offset.plus(i64::from(self.last_offset_delta))
     }
 
     /// Offset after the last record.
     pub fn next_offset(&self) -> Offset {
-        Offset(self.base_offset.0 + i64::from(self.last_offset_delta) + 1)
+        self.last_offset().plus(1)
     }
 
     /// The codec, `None` where the bits name none.
@@ -324,5 +324,22 @@ impl<'a> Iterator for Batches<'a> {
                 Some(Err(error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_past_the_last_one_do_not_overflow() {
+        let mut bytes = [0; BATCH_OVERHEAD];
+        bytes[..8].copy_from_slice(&i64::MAX.to_be_bytes());
+        bytes[8..12].copy_from_slice(&49i32.to_be_bytes());
+        bytes[MAGIC_AT] = MAGIC_V2 as u8;
+        bytes[23..27].copy_from_slice(&i32::MAX.to_be_bytes());
+        let header = BatchHeader::parse(&bytes).expect("a header");
+        assert_eq!(header.last_offset(), Offset(i64::MAX));
+        assert_eq!(header.next_offset(), Offset(i64::MAX));
     }
 }

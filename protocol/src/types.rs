@@ -60,7 +60,7 @@ impl Offset {
 
     /// The offset `count` records later.
     pub fn plus(self, count: i64) -> Offset {
-        Offset(self.0 + count)
+        Offset(self.0.saturating_add(count))
     }
 }
 
