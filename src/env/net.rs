@@ -11,6 +11,7 @@ use rustix::net::SendFlags;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -206,28 +207,48 @@ impl Connection {
     /// Sends all that is queued and leaves the queue empty.
     ///
     /// # Errors
-    /// A broken connection, or a file that ends before its region does: what was promised in the frame's length cannot
-    /// be sent then, and the connection must be closed.
-    pub async fn send(&self, queue: &mut SendQueue) -> io::Result<()> {
+    /// A broken connection; `TimedOut` when the peer took nothing for `patience`; or a file that ends before its region
+    /// does: what was promised in the frame's length cannot be sent then, and the connection must be closed.
+    pub async fn send(&self, queue: &mut SendQueue, patience: Option<Duration>) -> io::Result<()> {
         let regions = std::mem::take(&mut queue.regions);
         let mut sent = 0;
         for (at, region) in regions {
             let length = at - sent;
-            self.send_bytes(&queue.bytes[..length], SendFlags::MORE).await?;
+            self.send_bytes(&queue.bytes[..length], SendFlags::MORE, patience).await?;
             queue.bytes.advance(length);
             sent = at;
-            self.send_file(&region).await?;
+            self.send_file(&region, patience).await?;
         }
-        self.send_bytes(&queue.bytes, SendFlags::empty()).await?;
+        self.send_bytes(&queue.bytes, SendFlags::empty(), patience).await?;
         queue.bytes.clear();
         Ok(())
     }
 
-    async fn send_bytes(&self, mut bytes: &[u8], flags: SendFlags) -> io::Result<()> {
+    /// Runs `send` once the socket takes bytes; waits for that no longer than `patience`.
+    async fn writable<T>(
+        &self,
+        patience: Option<Duration>,
+        send: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let sent = self.stream.async_io(Interest::WRITABLE, send);
+        match patience {
+            Some(patience) => {
+                let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+                tokio::time::timeout(patience, sent).await.map_err(late)?
+            }
+            None => sent.await,
+        }
+    }
+
+    async fn send_bytes(
+        &self,
+        mut bytes: &[u8],
+        flags: SendFlags,
+        patience: Option<Duration>,
+    ) -> io::Result<()> {
         while !bytes.is_empty() {
             let sent = self
-                .stream
-                .async_io(Interest::WRITABLE, || {
+                .writable(patience, || {
                     Ok(rustix::net::send(&self.stream, bytes, flags | SendFlags::NOSIGNAL)?)
                 })
                 .await?;
@@ -236,16 +257,15 @@ impl Connection {
         Ok(())
     }
 
-    async fn send_file(&self, region: &FileRegion) -> io::Result<()> {
+    async fn send_file(&self, region: &FileRegion, patience: Option<Duration>) -> io::Result<()> {
         let Some(descriptor) = region.file.descriptor() else {
-            return self.copy_file(region).await;
+            return self.copy_file(region, patience).await;
         };
         let mut position = region.position;
         let end = region.position + region.len as u64;
         while position < end {
             let sent = self
-                .stream
-                .async_io(Interest::WRITABLE, || {
+                .writable(patience, || {
                     let left = (end - position) as usize;
                     let socket = self.stream.as_fd();
                     Ok(rustix::fs::sendfile(socket, descriptor, Some(&mut position), left)?)
@@ -259,14 +279,14 @@ impl Connection {
     }
 
     /// The way of a file that has no descriptor: read and send, a piece at a time.
-    async fn copy_file(&self, region: &FileRegion) -> io::Result<()> {
+    async fn copy_file(&self, region: &FileRegion, patience: Option<Duration>) -> io::Result<()> {
         const PIECE: usize = 64 * 1024;
         let mut piece = vec![0; region.len.min(PIECE)];
         let mut done = 0;
         while done < region.len {
             let length = (region.len - done).min(PIECE);
             region.file.read_exact_at(&mut piece[..length], region.position + done as u64)?;
-            self.send_bytes(&piece[..length], SendFlags::empty()).await?;
+            self.send_bytes(&piece[..length], SendFlags::empty(), patience).await?;
             done += length;
         }
         Ok(())
@@ -340,5 +360,29 @@ impl SendQueue {
         if self.is_empty() {
             *self = SendQueue::default();
         }
+    }
+}
+
+/// Both ends of a connection over loopback.
+#[cfg(test)]
+pub(crate) async fn pair() -> (Connection, TcpStream) {
+    let options = ListenOptions { backlog: 1, receive_buffer_bytes: None, send_buffer_bytes: None };
+    let listener = Listener::bind("127.0.0.1", 0, &options).await.expect("a free port");
+    let peer = TcpStream::connect(listener.address()).await.expect("connected");
+    (listener.accept().await.expect("accepted"), peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_given_up() {
+        let (connection, _peer) = pair().await;
+        let mut queue = SendQueue::default();
+        // More than the buffers of both sockets hold.
+        queue.bytes_mut().resize(64 << 20, 0);
+        let sent = connection.send(&mut queue, Some(Duration::from_millis(20))).await;
+        assert_eq!(sent.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
     }
 }

@@ -138,6 +138,7 @@ impl Session<'_> {
 
     async fn handle(&mut self, frame: Bytes) -> Result<(), Close> {
         let (header, body) = request::parse_header(frame)?;
+        let idle_max = self.context.shared.limits.idle_max;
         let before = self.output.len();
         let begun = handlers::begin(&mut self.context, header, body, &mut self.output);
         let mut pending = match begun? {
@@ -150,8 +151,8 @@ impl Session<'_> {
             self.output.append(answer?);
             return Ok(());
         }
-        self.connection.send(&mut self.output).await.map_err(Close::Broken)?;
-        let answer = pending.await?;
+        send(self.connection, &mut self.output, idle_max).await?;
+        let answer = within(idle_max, pending).await??;
         self.output.append(answer);
         Ok(())
     }
@@ -160,7 +161,8 @@ impl Session<'_> {
         if self.output.is_empty() {
             return Ok(());
         }
-        self.connection.send(&mut self.output).await.map_err(Close::Broken)
+        let idle_max = self.context.shared.limits.idle_max;
+        send(self.connection, &mut self.output, idle_max).await
     }
 
     fn end(&self, reason: &Close) {
@@ -173,6 +175,26 @@ impl Session<'_> {
         if let Some(left_out) = self.context.shared.refusals.admit(Instant::now()) {
             info!(%peer, client_id, %reason, left_out, "connection closed");
         }
+    }
+}
+
+/// Sends what is queued; a peer that takes nothing for too long is idle, like one that says nothing.
+async fn send(
+    connection: &Connection,
+    output: &mut SendQueue,
+    idle_max: Option<Duration>,
+) -> Result<(), Close> {
+    connection.send(output, idle_max).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::TimedOut if idle_max.is_some() => Close::Idle,
+        _ => Close::Broken(error),
+    })
+}
+
+/// Waits for an answer, but not longer than a connection may be idle.
+async fn within<F: Future>(idle_max: Option<Duration>, answer: F) -> Result<F::Output, Close> {
+    match idle_max {
+        Some(max) => tokio::time::timeout(max, answer).await.map_err(|_| Close::Idle),
+        None => Ok(answer.await),
     }
 }
 

@@ -140,6 +140,22 @@ struct Doors {
     per_ip: HashMap<IpAddr, usize>,
 }
 
+impl Doors {
+    /// Puts a connection on the books, unless `allowed` of its address are there.
+    fn open(&mut self, connection: &Arc<Connection>, allowed: usize) -> Option<u64> {
+        let ip = connection.peer().ip();
+        // An address that is refused gets no entry: there is no end of addresses.
+        if self.per_ip.get(&ip).copied().unwrap_or(0) >= allowed {
+            return None;
+        }
+        *self.per_ip.entry(ip).or_default() += 1;
+        let number = self.next;
+        self.next += 1;
+        self.open.insert(number, connection.clone());
+        Some(number)
+    }
+}
+
 /// Takes the connection off the books when its task ends, however it ends.
 struct Door {
     doors: Arc<Mutex<Doors>>,
@@ -194,19 +210,12 @@ impl Acceptor {
         };
         let ip = connection.peer().ip();
         let allowed = self.connections_allowed(ip);
-        let mut doors = self.doors.lock();
-        let count = doors.per_ip.entry(ip).or_default();
-        if *count >= allowed {
-            drop(doors);
+        let Some(number) = self.doors.lock().open(&connection, allowed) else {
             if let Some(left_out) = self.shared.refusals.admit(tokio::time::Instant::now()) {
                 info!(%ip, allowed, left_out, "too many connections from this address, closed one");
             }
             return None;
-        }
-        *count += 1;
-        let number = doors.next;
-        doors.next += 1;
-        doors.open.insert(number, connection.clone());
+        };
         let door = Door { doors: self.doors.clone(), number, ip, _slot: slot };
         Some((connection, door))
     }
@@ -251,5 +260,22 @@ impl Acceptor {
             tasks.shutdown().await;
         }
         debug!(listener = &*self.bound.name, "listener closed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::net::pair;
+
+    #[tokio::test]
+    async fn an_address_that_may_not_connect_leaves_nothing_behind() {
+        let (connection, _peer) = pair().await;
+        let connection = Arc::new(connection);
+        let mut doors = Doors::default();
+        assert_eq!(doors.open(&connection, 0), None);
+        assert!(doors.per_ip.is_empty() && doors.open.is_empty());
+        assert_eq!(doors.open(&connection, 1), Some(0));
+        assert_eq!(doors.open(&connection, 1), None);
     }
 }
