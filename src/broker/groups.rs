@@ -148,7 +148,7 @@ impl Groups {
     /// # Errors
     /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS.
     pub async fn call(
-        &self,
+        self: &Arc<Self>,
         index: i32,
         request: GroupRequest,
     ) -> Result<GroupResponse, ErrorCode> {
@@ -163,12 +163,19 @@ impl Groups {
     }
 
     /// A machine whose append failed has been dropped; it is loaded anew while the partition still leads.
-    fn reload(self: &Groups, index: i32, failed: &Arc<Host<GroupStage>>) {
-        let mut slots = self.slots.write();
-        let is_same =
-            matches!(slots.get(&index), Some(Slot::Active(host)) if Arc::ptr_eq(host, failed));
-        if is_same && failed.with(|_| ()).is_err() {
+    fn reload(self: &Arc<Self>, index: i32, failed: &Arc<Host<GroupStage>>) {
+        {
+            let mut slots = self.slots.write();
+            let is_same =
+                matches!(slots.get(&index), Some(Slot::Active(host)) if Arc::ptr_eq(host, failed));
+            if !is_same || failed.with(|_| ()).is_ok() {
+                return;
+            }
             slots.remove(&index);
+        }
+        let partition = &failed.stage().partition;
+        if partition.is_leader() && !partition.is_gone() {
+            self.elect(Arc::clone(partition));
         }
     }
 

@@ -100,6 +100,11 @@ impl<S: Stage> Host<S> {
         })
     }
 
+    /// What the machine writes to.
+    pub fn stage(&self) -> &S {
+        &self.stage
+    }
+
     /// Puts one request to the machine and waits for its reply.
     ///
     /// # Errors

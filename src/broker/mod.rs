@@ -26,6 +26,8 @@ mod replay;
 mod settings;
 mod snapshots;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use crate::log::{
     AbortedTransaction, ActiveProducer, AppendError, AppendInfo, AppendOrigin, LogSlice, MinOne,

@@ -214,14 +214,14 @@ impl Publisher {
         registration: &PartitionRegistration,
     ) -> Result<Arc<Partition>, RecoveryError> {
         let name = topic.name.to_string();
-        let found = self.found.lock().remove(&(name.clone(), index));
-        let found = found.filter(|found| self.is_of_topic(found, &name, index, topic.id));
+        let key = (name, index);
+        let found = self.found.lock().get(&key).cloned();
+        let found = found.filter(|found| self.is_of_topic(found, &key.0, index, topic.id));
         let directory = match found {
             Some(found) => found.directory,
             None => self.choose_directory(registration),
         };
         let log_dir = &self.directories.all[directory];
-        let key = (name, index);
         let offset = |offsets: &BTreeMap<(String, i32), Offset>| {
             offsets.get(&key).copied().unwrap_or(Offset(0))
         };
@@ -238,6 +238,8 @@ impl Publisher {
             clean_shutdown: log_dir.was_clean,
             now: self.clock.now(),
         })?;
+        // Not before: a log that cannot be opened today must be looked for in the same place tomorrow.
+        self.found.lock().remove(&key);
         let high_watermark = offset(&log_dir.high_watermarks);
         let partition = Partition::new(
             self.node_id,
@@ -353,8 +355,22 @@ impl Publisher {
     }
 
     /// Sets aside what lies in the log directories and no topic of `image` owns; runs after the first publication.
-    pub fn set_strays_aside(&self) {
-        let strays: Vec<_> = self.found.lock().drain().collect();
+    /// What a topic owns and could not be opened stays where it is.
+    pub fn set_strays_aside(&self, image: &Image) {
+        let is_owned = |topic: &str, index: i32, found: &Found| {
+            let owner = image.topics.get(topic);
+            owner.is_some_and(|owner| {
+                owner.partition(index).is_some_and(|it| it.replicas.contains(&self.node_id))
+                    && found.topic_id.is_none_or(|id| id == owner.id)
+            })
+        };
+        let strays: Vec<_> = {
+            let mut found = self.found.lock();
+            let (owned, strays): (HashMap<_, _>, HashMap<_, _>) =
+                found.drain().partition(|((topic, index), found)| is_owned(topic, *index, found));
+            *found = owned;
+            strays.into_iter().collect()
+        };
         for ((topic, index), found) in strays {
             if topic == ottla_protocol::CLUSTER_METADATA_TOPIC {
                 continue;

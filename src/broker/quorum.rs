@@ -154,9 +154,9 @@ impl Quorum {
         let logged = log.latest_epoch().unwrap_or(LeaderEpoch(0));
         let epoch = stored_epoch(params.disk.as_ref(), &dir)?.max(logged);
         let from = start.max(log.log_start_offset());
-        replay_into(&log, from, controller)?;
+        let bytes_since_snapshot = replay_into(&log, from, controller)?;
         let end = log.log_end_offset();
-        let owned = Owned { log, epoch, snapshot, bytes_since_snapshot: 0, failed: false };
+        let owned = Owned { log, epoch, snapshot, bytes_since_snapshot, failed: false };
         let committed = AtomicI64::new(end.0);
         let metadata_version = AtomicI16::new(controller.image().features.metadata_version());
         Ok(Quorum { params, dir, owned: Mutex::new(owned), committed, metadata_version })
@@ -341,13 +341,18 @@ fn stored_epoch(disk: &dyn Disk, dir: &Path) -> Result<LeaderEpoch, QuorumError>
     }
 }
 
-fn replay_into(log: &Log, from: Offset, controller: &mut Controller) -> Result<(), QuorumError> {
-    replay_log(log, from, |header, batch| replay_batch(header, batch, from, controller))?;
+/// Replays the log from `from` on; answers how many bytes that was.
+fn replay_into(log: &Log, from: Offset, controller: &mut Controller) -> Result<u64, QuorumError> {
+    let mut bytes = 0;
+    replay_log(log, from, |header, batch| {
+        bytes += batch.len() as u64;
+        replay_batch(header, batch, from, controller)
+    })?;
     let end = log.log_end_offset();
     if end > Offset(0) {
         controller.advance_to(Offset(end.0 - 1));
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Replays one batch of the log or of a snapshot; records below `from` are passed over.
@@ -376,3 +381,6 @@ pub(super) fn replay_batch(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,7 @@ impl Broker {
         let controller = Host::new(stage, Arc::clone(&clock), controller, end);
         let broker_epoch =
             register(&settings, &directories, &controller, &quorum, previous_epoch).await?;
-        publisher.set_strays_aside();
+        publisher.set_strays_aside(&image.load());
         let housekeeping = Housekeeping::new(
             Arc::clone(&clock),
             Arc::clone(&settings),
@@ -153,7 +153,8 @@ fn open_quorum(
         snapshot_bytes: settings.metadata_snapshot_bytes,
     };
     let quorum = Quorum::open(params, &mut controller)?;
-    let is_new = quorum.committed() == Offset(0);
+    // Not the log's end: a first start that was cut short may have left an epoch without any record.
+    let is_new = controller.image().features.metadata_version() == 0;
     quorum.elect()?;
     controller.advance_to(Offset(quorum.committed().0 - 1));
     if is_new {

@@ -1,0 +1,121 @@
+//! Whole brokers without listeners: what survives failures.
+
+use super::quorum::QuorumParams;
+use super::*;
+use crate::config::{Config, Source, Values};
+use crate::env::{RealDisk, SystemClock};
+use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use ottla_protocol::messages::{CreateTopicsRequest, OffsetCommitRequest};
+use std::path::Path;
+
+pub(super) fn settings(dirs: &[&Path]) -> Settings {
+    let dirs: Vec<&str> = dirs.iter().filter_map(|dir| dir.to_str()).collect();
+    let mut values = Values::default();
+    values.set("log.dirs", &dirs.join(","), Source::Override);
+    let listener = AdvertisedListener {
+        name: "PLAINTEXT".to_owned(),
+        host: "localhost".to_owned(),
+        port: 9092,
+        security_protocol: 0,
+    };
+    Settings::new(Arc::new(Config::from_values(values).unwrap()), &[listener])
+}
+
+async fn start(dirs: &[&Path]) -> Arc<Broker> {
+    Broker::start(settings(dirs), Arc::new(RealDisk), Arc::new(SystemClock)).await.unwrap()
+}
+
+async fn create_topic(broker: &Broker, name: &str) -> Arc<Partition> {
+    let topic = CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: 1,
+        replication_factor: 1,
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+    let seed = uuid::Uuid::new_v4();
+    broker.controller(ControllerRequest::CreateTopics { request, seed }).await.unwrap();
+    broker.partition(name, 0).unwrap()
+}
+
+/// The process was killed after the metadata log's first epoch and before its first records.
+#[tokio::test]
+async fn a_first_start_that_was_cut_short_is_completed_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(&[dir.path()]);
+    let mut controller = crate::machines::metadata::Controller::new(settings.controller.clone());
+    let params = QuorumParams {
+        disk: Arc::new(RealDisk),
+        clock: Arc::new(SystemClock),
+        dir: settings.metadata_log_dir.clone(),
+        node_id: settings.node_id,
+        log: Arc::clone(&settings.metadata_log),
+        snapshot_bytes: settings.metadata_snapshot_bytes,
+    };
+    let quorum = Quorum::open(params, &mut controller).unwrap();
+    quorum.elect().unwrap();
+    drop(quorum);
+    let broker = start(&[dir.path()]).await;
+    assert!(broker.image().features.metadata_version() > 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_coordinator_comes_back_after_a_write_that_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(&[dir.path()]).await;
+    let partition = create_topic(&broker, GROUP_METADATA_TOPIC).await;
+    let topic = broker.settings().topic(&broker.image(), GROUP_METADATA_TOPIC);
+    let commit = || {
+        let partitions =
+            vec![OffsetCommitRequestPartition { committed_offset: 5, ..Default::default() }];
+        let topic =
+            OffsetCommitRequestTopic { name: "t".to_owned(), partitions, ..Default::default() };
+        let request = OffsetCommitRequest {
+            group_id: "g".to_owned(),
+            generation_id_or_member_epoch: -1,
+            topics: vec![topic],
+            ..Default::default()
+        };
+        broker.group("g", GroupRequest::CommitOffsets { version: 9, request })
+    };
+    assert!(commit().await.is_ok());
+    partition.set_config(Arc::clone(&topic.log), 2);
+    assert_eq!(commit().await.err(), Some(ErrorCode::NotCoordinator));
+    partition.set_config(topic.log, 1);
+    let recovered = async {
+        while commit().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), recovered).await.unwrap();
+    broker.stop().await;
+}
+
+/// Another directory would show the topic empty, and its records would be lost to all readers.
+#[tokio::test]
+async fn what_cannot_be_opened_is_looked_for_in_its_own_directory_again() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = start(&[one.path(), other.path()]).await;
+    let directory = create_topic(&broker, "t").await.checkpoint().unwrap().directory;
+    broker.stop().await;
+    // The locks of the directories go with it.
+    drop(broker);
+    assert_eq!(directory, one.path());
+    // A link to itself cannot be opened, whoever tries.
+    let segment = directory.join("t-0").join("00000000000000000000.log");
+    std::os::unix::fs::symlink(&segment, &segment).unwrap();
+    let mut settings = settings(&[other.path(), one.path()]);
+    settings.metadata_log_dir = one.path().to_owned();
+    let started = Broker::start(settings, Arc::new(RealDisk), Arc::new(SystemClock)).await;
+    let broker = started.unwrap();
+    assert_eq!(broker.partition("t", 0).err(), Some(ErrorCode::KafkaStorageError));
+    std::fs::remove_file(&segment).unwrap();
+    broker.publisher.publish(&Image::default(), &broker.image());
+    assert!(!other.path().join("t-0").exists());
+    assert_eq!(broker.partition("t", 0).unwrap().checkpoint().unwrap().directory, one.path());
+    broker.stop().await;
+}
