@@ -361,7 +361,7 @@ impl Partition {
     /// Hands every batch of the log to `visit`, up to the end that the log has now.
     ///
     /// # Errors
-    /// Every [`ReplayError`].
+    /// Every `ReplayError`.
     pub fn replay(
         &self,
         visit: impl FnMut(&BatchHeader, &Bytes) -> Result<(), ReplayError>,

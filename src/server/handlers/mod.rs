@@ -1,7 +1,7 @@
 //! Which function answers which API, and what a request's surroundings are.
 //!
 //! One file per API: `pub async fn handle(ctx: &RequestContext, request: XRequest) -> XResponse`. To add one, write
-//! the file, which begins with its api key and versions, and a line in [`route`]. Produce and Fetch have entries of
+//! the file, which begins with its api key and versions, and a line in `route`. Produce and Fetch have entries of
 //! their own: they answer without a task switch where they can, and Fetch sends file regions.
 
 mod admin;
