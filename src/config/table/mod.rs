@@ -12,6 +12,7 @@ mod client_metrics;
 mod gone;
 mod group;
 mod own;
+mod throttles;
 mod topic;
 
 const PARTS: &[&[Key]] = &[
@@ -32,6 +33,11 @@ pub fn find(scope: Scope, name: &str) -> Option<&'static Key> {
         let at = part.binary_search_by(|key| key.name.cmp(name)).ok()?;
         part.get(at).filter(|key| key.scope == scope)
     })
+}
+
+/// A key that only dynamic broker configuration has.
+pub fn throttle(name: &str) -> Option<&'static Key> {
+    throttles::KEYS.iter().find(|key| key.name == name)
 }
 
 /// Every key of the scope that today's Kafka knows or that is Ottla's own, in the order of the parts.

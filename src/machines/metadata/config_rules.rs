@@ -222,7 +222,8 @@ pub fn check_broker(configs: &ConfigMap, scope: BrokerScope) -> Result<(), ApiEr
         needs_listener,
     )?;
     for (name, text) in configs {
-        if let Some(key) = table::find(Scope::Broker, base_name(name)) {
+        let name = base_name(name);
+        if let Some(key) = table::find(Scope::Broker, name).or_else(|| table::throttle(name)) {
             value::parse(key, text).map_err(invalid_request)?;
         }
     }

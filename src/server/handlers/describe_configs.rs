@@ -213,7 +213,7 @@ fn described_keys(
 /// The key that says what a broker's configuration is: its own, or the general one that a listener overrides.
 fn broker_key(name: &str) -> Option<&'static Key> {
     let general = || table::find(Scope::Broker, overridden_by_listener(name)?);
-    table::find(Scope::Broker, name).or_else(general)
+    table::find(Scope::Broker, name).or_else(|| table::throttle(name)).or_else(general)
 }
 
 /// A key of a client metrics subscription as it applies.

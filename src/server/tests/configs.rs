@@ -119,3 +119,19 @@ fn internal_keys_are_described_where_they_are_set() {
         assert_eq!(found.next().and_then(|entry| entry.value.as_deref()), expected);
     }
 }
+
+#[test]
+fn replication_throttles_are_described_where_they_are_set() {
+    let world = World::new();
+    let mut client = world.connect();
+    let rate = "leader.replication.throttled.rate";
+    let value = |client: &mut Client| {
+        let found = describe(client, ResourceType::Broker, "1");
+        found.into_iter().find(|entry| entry.name == rate).and_then(|entry| entry.value)
+    };
+    assert_eq!(value(&mut client), None);
+    alter(&mut client, ResourceType::Broker, "1", &[(rate, Some("123"))]);
+    assert_eq!(value(&mut client).as_deref(), Some("123"));
+    alter(&mut client, ResourceType::Broker, "1", &[(rate, None)]);
+    assert_eq!(value(&mut client), None);
+}
