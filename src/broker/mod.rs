@@ -14,6 +14,7 @@
 //! | `groups.rs` | one group machine for each led partition of `__consumer_offsets` |
 //! | `housekeeping.rs` | retention, flushes, checkpoints |
 
+mod cordon;
 mod directories;
 mod groups;
 mod host;
@@ -96,6 +97,8 @@ impl std::fmt::Debug for Broker {
 pub struct LogDirStatus {
     /// Where it is.
     pub path: PathBuf,
+    /// Whether it gets no new partitions.
+    pub is_cordoned: bool,
     /// Bytes of its file system.
     pub total_bytes: i64,
     /// Bytes free there.
@@ -176,7 +179,17 @@ impl Broker {
         &self,
         request: ControllerRequest,
     ) -> Result<ControllerReply, ErrorCode> {
-        self.controller.call(request).await.map_err(|_| ErrorCode::NotController)
+        let may_cordon = matches!(
+            request,
+            ControllerRequest::IncrementalAlterConfigs(_)
+                | ControllerRequest::AlterConfigs(_)
+                | ControllerRequest::UpdateFeatures { .. }
+        );
+        let reply = self.controller.call(request).await.map_err(|_| ErrorCode::NotController)?;
+        if may_cordon {
+            self.report_cordoned_dirs().await;
+        }
+        Ok(reply)
     }
 
     /// The partition of `__consumer_offsets` that a group lives in; `None` before the topic exists.
@@ -258,6 +271,9 @@ impl Broker {
     /// The log directories and what lies in them.
     pub fn log_dirs(&self) -> Vec<LogDirStatus> {
         let mut all: Vec<LogDirStatus> = Vec::new();
+        let image = self.image.load();
+        let own = image.cluster.brokers.get(&self.node_id());
+        let cordoned = own.and_then(|own| own.cordoned_log_dirs.as_deref()).unwrap_or_default();
         for log_dir in &self.directories.all {
             let space = self.directories.disk().space(&log_dir.path);
             let (total, usable) = space.map_or((-1, -1), |space| {
@@ -265,6 +281,7 @@ impl Broker {
             });
             all.push(LogDirStatus {
                 path: log_dir.path.clone(),
+                is_cordoned: cordoned.contains(&log_dir.id),
                 total_bytes: total,
                 usable_bytes: usable,
                 partitions: Vec::new(),

@@ -219,7 +219,7 @@ impl Publisher {
         let found = found.filter(|found| self.is_of_topic(found, &key.0, index, topic.id));
         let directory = match found {
             Some(found) => found.directory,
-            None => self.choose_directory(registration),
+            None => self.choose_directory(image, registration),
         };
         let log_dir = &self.directories.all[directory];
         let offset = |offsets: &BTreeMap<(String, i32), Offset>| {
@@ -280,8 +280,9 @@ impl Publisher {
         }
     }
 
-    /// The directory that the controller assigned, or the one with the fewest partitions.
-    fn choose_directory(&self, registration: &PartitionRegistration) -> usize {
+    /// The directory that the controller assigned, or the one with the fewest partitions; a
+    /// cordoned one only where all are.
+    fn choose_directory(&self, image: &Image, registration: &PartitionRegistration) -> usize {
         let assigned = registration.directory_of(self.node_id);
         let all = &self.directories.all;
         if let Some(at) = all.iter().position(|log_dir| log_dir.id == assigned) {
@@ -297,7 +298,12 @@ impl Publisher {
                 counts[at] += 1;
             }
         }
-        let fewest = counts.iter().enumerate().min_by_key(|(_, count)| **count);
+        let own = image.cluster.brokers.get(&self.node_id);
+        let cordoned = own.and_then(|own| own.cordoned_log_dirs.as_deref()).unwrap_or_default();
+        let fewest = counts
+            .iter()
+            .enumerate()
+            .min_by_key(|(at, count)| (cordoned.contains(&all[*at].id), **count));
         fewest.map_or(0, |(at, _)| at)
     }
 

@@ -94,7 +94,7 @@ impl Broker {
             tokio::spawn(Arc::clone(&housekeeping).run(stop)),
             tokio::spawn(Arc::clone(&controller).run()),
         ];
-        Ok(Arc::new(Broker {
+        let broker = Arc::new(Broker {
             settings,
             clock,
             directories,
@@ -108,7 +108,9 @@ impl Broker {
             producer_ids: Mutex::new(ProducerIds::default()),
             stopping,
             tasks: Mutex::new(tasks),
-        }))
+        });
+        broker.report_cordoned_dirs().await;
+        Ok(broker)
     }
 }
 

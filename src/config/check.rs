@@ -2,7 +2,7 @@
 
 use super::key::{self, Scope, Support};
 use super::listeners::SecurityProtocol;
-use super::{Config, ConfigError, Source, table, value};
+use super::{Config, ConfigError, Source, cordon, table, value};
 
 /// Checks everything that one key alone does not show.
 pub(super) fn all(config: &Config) -> Result<(), ConfigError> {
@@ -106,6 +106,10 @@ fn other_limits(config: &Config) -> Result<(), ConfigError> {
             config.offsets.topic_compression_codec
         );
         return Err(config.values.complaint(CODEC, &why));
+    }
+    let cordoned = config.logs.cordoned_dirs.join(",");
+    if let Err(why) = cordon::cordoned(&cordoned, &config.log_dirs) {
+        return Err(config.values.complaint(cordon::CORDONED_LOG_DIRS, &why));
     }
     let replication = &config.replication;
     if replication.fetch_wait_max_ms > replication.socket_timeout_ms {

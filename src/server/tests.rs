@@ -1,6 +1,7 @@
 //! A whole broker behind a loopback listener, spoken to in raw frames.
 
 mod configs;
+mod cordoned_log_dirs;
 mod describe_cluster;
 mod groups;
 
@@ -35,6 +36,18 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut Limits)) -> World {
+        World::build(change, |_| Vec::new())
+    }
+
+    /// A broker with properties that may name its directory.
+    fn configured(properties: fn(&str) -> Vec<(&'static str, String)>) -> World {
+        World::build(|_| {}, properties)
+    }
+
+    fn build(
+        change: impl FnOnce(&mut Limits),
+        properties: fn(&str) -> Vec<(&'static str, String)>,
+    ) -> World {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -51,7 +64,7 @@ impl World {
             let addresses = (bound.address(), controller.address());
             let disk = Arc::new(RealDisk);
             let clock = Arc::new(SystemClock);
-            let of_broker = broker_settings(dir.path(), addresses.0, addresses.1);
+            let of_broker = broker_settings(dir.path(), addresses.0, addresses.1, properties);
             let broker = Broker::start(of_broker, disk, clock).await.unwrap();
             let server = Server::start(broker.clone(), limits, settings, vec![bound, controller]);
             (broker, server, addresses.0, addresses.1)
@@ -155,6 +168,7 @@ fn broker_settings(
     dir: &std::path::Path,
     address: SocketAddr,
     controller_address: SocketAddr,
+    properties: fn(&str) -> Vec<(&'static str, String)>,
 ) -> broker::Settings {
     let mut values = crate::config::Values::default();
     let dir = dir.to_str().expect("a temporary directory's path is text");
@@ -172,6 +186,9 @@ fn broker_settings(
         ("controller.quorum.voters", &voters),
     ] {
         values.set(key, value, crate::config::Source::Override);
+    }
+    for (key, value) in properties(dir) {
+        values.set(key, &value, crate::config::Source::Override);
     }
     let config = crate::config::Config::from_values(values).expect("valid settings");
     let listener = |name: &str, host: &str, port| broker::AdvertisedListener {

@@ -564,7 +564,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("it changes nothing on one broker"),
+        support: Support::Honoured,
         documentation: "Log directories that get no new partitions.",
     },
     Key {

@@ -105,6 +105,11 @@ const DIRECTORY_ASSIGNMENT_SUPPORTED: i16 = 17;
 const ELR_SUPPORTED: i16 = 23;
 const CORDONED_LOG_DIRS_SUPPORTED: i16 = 30;
 
+/// Whether brokers may cordon log directories at this level of `metadata.version` (KIP-1066).
+pub fn can_cordon(metadata_version: i16) -> bool {
+    metadata_version >= CORDONED_LOG_DIRS_SUPPORTED
+}
+
 /// The version in which a record is written while `metadata_version` is finalized.
 pub fn record_version(record: &MetadataRecord, metadata_version: i16) -> i16 {
     match record {

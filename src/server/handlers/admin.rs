@@ -2,8 +2,10 @@
 
 use super::RequestContext;
 use crate::broker::effective::BrokerSources;
-use crate::broker::{ControllerReply, Image};
+use crate::broker::{ApiError, ControllerReply, Image};
+use crate::config::cordon::{CORDONED_LOG_DIRS, cordoned};
 use ottla_protocol::ErrorCode;
+use std::collections::BTreeMap;
 
 /// The error to answer when the controller did not give the reply that belongs to the request.
 pub(super) fn controller_error(reply: Result<ControllerReply, ErrorCode>) -> ErrorCode {
@@ -20,6 +22,18 @@ pub(super) fn broker_sources<'a>(ctx: &'a RequestContext, image: &Image) -> Brok
 pub(super) fn broker_number(ctx: &RequestContext, name: &str) -> Option<i64> {
     let image = ctx.broker.image();
     broker_sources(ctx, &image).broker_key(name).value?.parse().ok()
+}
+
+/// Whether these configurations of a broker cordon only directories that it has.
+pub(super) fn check_cordoned_dirs(
+    ctx: &RequestContext,
+    configs: &BTreeMap<String, String>,
+) -> Result<(), ApiError> {
+    let Some(value) = configs.get(CORDONED_LOG_DIRS) else { return Ok(()) };
+    let checked = cordoned(value, &ctx.broker.settings().log_dirs);
+    checked.map(drop).map_err(|text| {
+        ApiError::new(ErrorCode::InvalidRequest, format!("requirement failed: {text}"))
+    })
 }
 
 /// Whether a broker's configuration is `true`.

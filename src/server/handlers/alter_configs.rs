@@ -5,13 +5,14 @@
 //! Known differences from Kafka: values are not tried out on the running broker first.
 
 use super::RequestContext;
+use super::admin::check_cordoned_dirs;
 use super::incremental_alter_configs::check_node_id;
 use crate::broker::config_rules::{BrokerScope, check_broker};
 use crate::broker::{ApiError, ControllerReply, ControllerRequest, ResourceType};
+use ottla_protocol::ErrorCode;
 use ottla_protocol::messages::alter_configs_request::AlterConfigsResource;
 use ottla_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use ottla_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
-use ottla_protocol::{BrokerId, ErrorCode};
 use std::collections::BTreeMap;
 
 /// Answers the request.
@@ -27,7 +28,7 @@ pub async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -> Alter
             if request.resources.iter().filter(same).count() > 1 {
                 return Err(invalid("Each resource must appear at most once."));
             }
-            check(ctx.broker.node_id(), resource)
+            check(ctx, resource)
         })
         .collect();
     let passed = request.resources.iter().zip(&checked).filter(|(_, outcome)| outcome.is_ok());
@@ -68,7 +69,7 @@ fn failed(resource: AlterConfigsResource, error: ApiError) -> AlterConfigsResour
     }
 }
 
-fn check(node_id: BrokerId, resource: &AlterConfigsResource) -> Result<(), ApiError> {
+fn check(ctx: &RequestContext, resource: &AlterConfigsResource) -> Result<(), ApiError> {
     let mut configs = BTreeMap::new();
     let mut nulls = Vec::new();
     for config in &resource.configs {
@@ -88,7 +89,8 @@ fn check(node_id: BrokerId, resource: &AlterConfigsResource) -> Result<(), ApiEr
             check_broker(&configs, BrokerScope::All)
         }
         Some(ResourceType::Broker) => {
-            check_node_id(node_id, &resource.resource_name)?;
+            check_node_id(ctx.broker.node_id(), &resource.resource_name)?;
+            check_cordoned_dirs(ctx, &configs)?;
             check_broker(&configs, BrokerScope::One)
         }
         Some(ResourceType::BrokerLogger) | None => {

@@ -52,6 +52,7 @@ fn describe(dir: LogDirStatus, wanted: Option<&BTreeSet<(String, i32)>>) -> Desc
             .collect(),
         total_bytes: dir.total_bytes,
         usable_bytes: dir.usable_bytes,
+        is_cordoned: dir.is_cordoned,
         ..Default::default()
     }
 }

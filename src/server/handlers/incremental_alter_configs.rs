@@ -8,16 +8,19 @@
 //! are not tried out on the running broker first.
 
 use super::RequestContext;
+use super::admin::check_cordoned_dirs;
 use crate::broker::config_rules::{BrokerScope, check_broker};
 use crate::broker::{
     ApiError, ConfigResource, ControllerReply, ControllerRequest, Image, ResourceType, alter_config,
 };
 use crate::config::Scope;
+use crate::config::cordon::{self, CORDONED_LOG_DIRS};
+use ottla_protocol::apis::ListenerType;
 use ottla_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use ottla_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use ottla_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use ottla_protocol::{BrokerId, ErrorCode};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const DELETE: i8 = 1;
 
@@ -38,7 +41,7 @@ pub async fn handle(
             if request.resources.iter().filter(same).count() > 1 {
                 return Err(invalid("Each resource must appear at most once."));
             }
-            check(&image, ctx.broker.node_id(), resource)
+            check(ctx, &image, resource)
         })
         .collect();
     let passed = request.resources.iter().zip(&checked).filter(|(_, outcome)| outcome.is_ok());
@@ -83,10 +86,11 @@ fn failed(resource: AlterConfigsResource, error: ApiError) -> AlterConfigsResour
 
 /// What the broker itself finds wrong.
 fn check(
+    ctx: &RequestContext,
     image: &Image,
-    node_id: BrokerId,
     resource: &AlterConfigsResource,
 ) -> Result<(), ApiError> {
+    let node_id = ctx.broker.node_id();
     let names: BTreeSet<&str> = resource.configs.iter().map(|c| c.name.as_str()).collect();
     if names.len() < resource.configs.len() {
         return Err(invalid("Error due to duplicate config keys"));
@@ -101,7 +105,7 @@ fn check(
         return Err(invalid(format!("Null value not supported for : {}", nulls.join(", "))));
     }
     match ResourceType::from_id(resource.resource_type) {
-        Some(ResourceType::Broker) => check_broker_change(image, node_id, resource),
+        Some(ResourceType::Broker) => check_broker_change(ctx, image, resource),
         Some(ResourceType::BrokerLogger) => {
             check_node_id(node_id, &resource.resource_name)?;
             let unknown = names.iter().find(|name| **name != "root");
@@ -117,13 +121,13 @@ fn check(
 }
 
 fn check_broker_change(
+    ctx: &RequestContext,
     image: &Image,
-    node_id: BrokerId,
     resource: &AlterConfigsResource,
 ) -> Result<(), ApiError> {
     let name = &resource.resource_name;
     if !name.is_empty() {
-        check_node_id(node_id, name)?;
+        check_node_id(ctx.broker.node_id(), name)?;
     }
     let before = image.config(&ConfigResource::new(ResourceType::Broker, name));
     let mut after = (*before).clone();
@@ -134,7 +138,22 @@ fn check_broker_change(
             None => after.remove(&config.name),
         };
     }
+    if ctx.listener_type == ListenerType::Controller && !uncordons_only(&before, &after) {
+        let text = "When updating cordoned.log.dirs via controllers,  the new value must be a \
+                    subset of the current configuration value.";
+        return Err(ApiError::new(ErrorCode::InvalidConfig, text));
+    }
+    check_cordoned_dirs(ctx, &after)?;
     check_broker(&after, if name.is_empty() { BrokerScope::All } else { BrokerScope::One })
+}
+
+/// Whether no more directories are cordoned: a controller does not know which ones a broker has.
+fn uncordons_only(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> bool {
+    let dirs = |configs: &'_ BTreeMap<String, String>| -> BTreeSet<String> {
+        let value = configs.get(CORDONED_LOG_DIRS).map_or("", String::as_str);
+        cordon::entries(value).map(str::to_owned).collect()
+    };
+    dirs(after).is_subset(&dirs(before))
 }
 
 /// A broker takes changes for itself alone.

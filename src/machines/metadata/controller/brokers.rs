@@ -295,7 +295,7 @@ impl Controller {
             records.push(registration_change(broker, |change| change.log_dirs = online));
         }
         if let Some(cordoned) = &request.cordoned_log_dirs
-            && broker.cordoned_log_dirs.as_ref() != Some(cordoned)
+            && broker.cordoned_log_dirs.as_deref().unwrap_or_default() != cordoned
         {
             let cordoned = cordoned.clone();
             records.push(registration_change(broker, |change| {

@@ -2,11 +2,13 @@
 
 use super::topics::validate_topic_name;
 use super::{ApiError, Controller, ControllerReply, Decision};
+use crate::config::cordon::CORDONED_LOG_DIRS;
 use crate::config::{Scope, table};
 use crate::machines::metadata::config_rules::{
     check_client_metrics, check_group, check_topic, is_list,
 };
 use crate::machines::metadata::effective::BrokerSources;
+use crate::machines::metadata::features;
 use crate::machines::metadata::image::{ConfigMap, ConfigResource, ResourceType};
 use ottla_protocol::messages::create_topics_response::CreatableTopicConfigs;
 use ottla_protocol::messages::incremental_alter_configs_request::AlterableConfig;
@@ -117,6 +119,15 @@ impl Controller {
         self.check_exists(resource)?;
         if resource.kind == ResourceType::Broker && self.elr_enabled() {
             self.check_min_isr(resource, &changes)?;
+        }
+        let can_cordon = features::can_cordon(self.image.features.metadata_version());
+        if resource.kind == ResourceType::Broker
+            && changes.contains_key(CORDONED_LOG_DIRS)
+            && !can_cordon
+        {
+            let text = "The cordoned.log.dirs configuration value cannot be set because it \
+                        requires metadata.version >= 4.3-IV0";
+            return Err(ApiError::new(ErrorCode::InvalidConfig, text));
         }
         // Brokers read a value again when it is written again (a renewed key store, say).
         let always = resource.kind == ResourceType::Broker;
