@@ -9,7 +9,9 @@
 //! KIP-58 (min lag), KIP-354 (max lag), KIP-534 (delete horizon).
 
 mod clean;
+mod filter;
 mod key_map;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod transactions;

@@ -6,12 +6,12 @@ use super::super::directory::{CLEANED_SUFFIX, Directory, SWAP_SUFFIX, file_name}
 use super::super::error::{ReadError, StorageError};
 use super::super::segment::{BatchMeta, Segment, SegmentFiles};
 use super::super::transaction_index::AbortedTransaction;
+use super::filter::{Filter, expand};
 use super::key_map::KeyMap;
-use super::transactions::{CleanedTransactions, Marker};
+use super::reader::Reader;
+use super::transactions::CleanedTransactions;
 use super::{Cleanable, MADE_SUFFIXES};
-use crate::env::DiskFile;
-use ottla_protocol::batch::{self, BATCH_OVERHEAD, BatchHeader, TimestampType};
-use ottla_protocol::record::{BatchBuilder, BatchParams, Payload, RecordHeader, RecordView};
+use ottla_protocol::batch::{BATCH_OVERHEAD, BatchHeader};
 use ottla_protocol::{Offset, ProducerEpoch, ProducerId, Timestamp};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -146,7 +146,7 @@ impl std::fmt::Debug for Cleaning {
 }
 
 /// Called with bytes read or written; may wait, and breaks the cleaning off.
-type Pace<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
+pub(super) type Pace<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
 
 impl Cleaning {
     pub(super) fn new(params: CleaningParams) -> Self {
@@ -365,7 +365,7 @@ impl Cleaning {
     }
 }
 
-fn paced(pace: &mut Pace<'_>, bytes: usize) -> Result<(), CleaningError> {
+pub(super) fn paced(pace: &mut Pace<'_>, bytes: usize) -> Result<(), CleaningError> {
     match pace(bytes) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(CleaningError::Stopped),
@@ -380,82 +380,6 @@ fn meta_of(batch: &[u8]) -> Result<BatchMeta, String> {
         max_timestamp: header.max_timestamp,
         size: header.size(),
     })
-}
-
-/// Reads a segment's batches front to back in pieces.
-struct Reader<'a> {
-    segment: &'a Segment,
-    directory: &'a Directory,
-    file: Arc<dyn DiskFile>,
-    chunk: usize,
-    buffer: Vec<u8>,
-    /// Where the buffer begins in the file.
-    from: u64,
-    position: u64,
-    /// Where the batch lies that was given last.
-    last: u64,
-}
-
-impl<'a> Reader<'a> {
-    fn open(
-        segment: &'a Segment,
-        directory: &'a Directory,
-        position: u32,
-        chunk: usize,
-    ) -> Result<Self, StorageError> {
-        let position = u64::from(position);
-        let file = segment.file(directory)?;
-        let buffer = Vec::new();
-        Ok(Reader { segment, directory, file, chunk, buffer, from: 0, position, last: position })
-    }
-
-    fn corrupt(&self, cause: String) -> CleaningError {
-        let path = self.directory.join(&self.segment.name());
-        ReadError::Corrupt { path, position: self.last, cause }.into()
-    }
-
-    /// Makes the buffer hold `size` bytes at the position.
-    fn fill(&mut self, size: usize, pace: &mut Pace<'_>) -> Result<usize, CleaningError> {
-        let end = self.from + self.buffer.len() as u64;
-        if self.position < self.from || self.position + size as u64 > end {
-            let left = u64::from(self.segment.size) - self.position;
-            let wanted = (self.chunk.max(size) as u64).min(left) as usize;
-            paced(pace, wanted)?;
-            self.buffer.resize(wanted, 0);
-            self.file
-                .read_exact_at(&mut self.buffer, self.position)
-                .map_err(|e| self.segment.file_error(self.directory, "read", self.position, e))
-                .map_err(ReadError::from)?;
-            self.from = self.position;
-        }
-        Ok((self.position - self.from) as usize)
-    }
-
-    /// The next batch, its CRC checked: what is rewritten gets a new one.
-    fn next(
-        &mut self,
-        pace: &mut Pace<'_>,
-    ) -> Result<Option<(BatchHeader, Vec<u8>)>, CleaningError> {
-        self.last = self.position;
-        let left = u64::from(self.segment.size).saturating_sub(self.position);
-        if left == 0 {
-            return Ok(None);
-        }
-        if left < BATCH_OVERHEAD as u64 {
-            return Err(self.corrupt("a batch is cut".to_owned()));
-        }
-        let at = self.fill(BATCH_OVERHEAD, pace)?;
-        let header =
-            BatchHeader::parse(&self.buffer[at..]).map_err(|e| self.corrupt(e.to_string()))?;
-        if header.size() as u64 > left {
-            return Err(self.corrupt("a batch is cut".to_owned()));
-        }
-        let at = self.fill(header.size(), pace)?;
-        let batch = self.buffer[at..at + header.size()].to_vec();
-        batch::check_crc(&header, &batch).map_err(|e| self.corrupt(e.to_string()))?;
-        self.position += header.size() as u64;
-        Ok(Some((header, batch)))
-    }
 }
 
 /// Puts the keys of batches into the map.
@@ -488,174 +412,4 @@ impl MapBuilder<'_> {
         }
         Ok(true)
     }
-}
-
-fn expand<'a>(
-    header: &BatchHeader,
-    batch: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-) -> Result<Payload<'a>, String> {
-    // The bound on expanded bytes held when the batch was appended.
-    Payload::expand(header, batch, i32::MAX as usize, scratch).map_err(|e| e.to_string())
-}
-
-/// Decides what of a batch stays.
-struct Filter<'a> {
-    map: &'a KeyMap,
-    params: &'a CleaningParams,
-    transactions: &'a mut CleanedTransactions,
-    stats: &'a mut CleanStats,
-    scratch: Vec<u8>,
-}
-
-/// What becomes of a batch without records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Empty {
-    /// It stays, for what its header says.
-    Kept,
-    Dropped,
-}
-
-impl Filter<'_> {
-    /// Appends what stays of a batch to `out`; gives the aborted transaction whose marker it is, where that stays
-    /// because of the transaction's batches.
-    fn keep(
-        &mut self,
-        header: &BatchHeader,
-        batch: Vec<u8>,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<AbortedTransaction>, String> {
-        self.stats.bytes_read += batch.len() as u64;
-        self.stats.records_read += header.records_count.max(0) as u64;
-        let mut aborted = None;
-        let mut is_unneeded_marker = false;
-        let is_dropped = if header.is_control() {
-            match self.transactions.on_control_batch(header, &batch) {
-                Marker::Needed(txn) => aborted = txn,
-                Marker::Unneeded => is_unneeded_marker = true,
-            }
-            is_unneeded_marker && self.is_past_horizon(header)
-        } else {
-            self.transactions.on_batch(header)
-        };
-        let empty = self.empty_batch(header);
-        if is_dropped {
-            if empty == Empty::Kept {
-                write_empty(header, out);
-            }
-            return Ok(aborted);
-        }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let payload = expand(header, &batch, &mut scratch)?;
-        let mut retained: Vec<RecordView<'_>> = Vec::new();
-        for record in payload.iter() {
-            let record = record.map_err(|e| e.to_string())?;
-            if header.is_control() || self.is_retained(header, &record) {
-                retained.push(record);
-            }
-        }
-        self.stats.records_written += retained.len() as u64;
-        if retained.is_empty() {
-            if empty == Empty::Kept {
-                write_empty(header, out);
-            }
-        } else {
-            let has_tombstones = retained.iter().any(|record| record.value.is_none());
-            let needs_horizon =
-                (has_tombstones || is_unneeded_marker) && !header.has_delete_horizon();
-            if retained.len() == payload.count() && !needs_horizon {
-                out.extend_from_slice(&batch);
-            } else {
-                out.extend_from_slice(&self.rebuild(header, &retained, needs_horizon));
-            }
-        }
-        drop(retained);
-        self.scratch = scratch;
-        Ok(aborted)
-    }
-
-    fn is_past_horizon(&self, header: &BatchHeader) -> bool {
-        header.has_delete_horizon() && header.base_timestamp <= self.params.now
-    }
-
-    /// The batch of each active producer that its sequence is known by stays, and the last of all, so that the log's
-    /// offsets do not fall back.
-    fn empty_batch(&self, header: &BatchHeader) -> Empty {
-        let last = self.params.last_records.get(&header.producer_id);
-        let is_last_of_producer = last.is_some_and(|(last_offset, epoch)| match last_offset {
-            Some(last_offset) => header.last_offset() == *last_offset,
-            None => header.is_control() && header.producer_epoch == *epoch,
-        });
-        let bound = self.params.cleanable.first_uncleanable_offset;
-        let is_kept =
-            (header.producer_id.0 >= 0 && is_last_of_producer) || header.next_offset() == bound;
-        if is_kept { Empty::Kept } else { Empty::Dropped }
-    }
-
-    fn is_retained(&mut self, header: &BatchHeader, record: &RecordView<'_>) -> bool {
-        let offset = record.offset(header);
-        if offset > self.map.latest_offset() {
-            return true;
-        }
-        let Some(key) = record.key else {
-            self.stats.invalid_records += 1;
-            return false;
-        };
-        offset >= self.map.get(key) && (record.value.is_some() || !self.is_past_horizon(header))
-    }
-
-    /// The batch with these records only, at their offsets and with the first and last offset that it had.
-    fn rebuild(
-        &self,
-        header: &BatchHeader,
-        retained: &[RecordView<'_>],
-        needs_horizon: bool,
-    ) -> bytes::BytesMut {
-        let delete_horizon = if needs_horizon {
-            Some(self.params.now.plus_ms(self.params.config.delete_retention_ms))
-        } else {
-            Some(header.base_timestamp).filter(|_| header.has_delete_horizon())
-        };
-        let mut builder = BatchBuilder::new(BatchParams { delete_horizon, ..params_of(header) });
-        for record in retained {
-            let headers: Vec<RecordHeader> = record
-                .headers()
-                .map(|(key, value)| RecordHeader {
-                    key: bytes::Bytes::copy_from_slice(key),
-                    value: value.map(bytes::Bytes::copy_from_slice),
-                })
-                .collect();
-            let timestamp = record.timestamp(header);
-            builder.push_at(record.offset_delta, timestamp, record.key, record.value, &headers);
-        }
-        builder.set_last_offset(header.last_offset());
-        builder.build()
-    }
-}
-
-fn params_of(header: &BatchHeader) -> BatchParams {
-    let is_append_time = header.timestamp_type() == TimestampType::LogAppendTime;
-    BatchParams {
-        base_offset: header.base_offset,
-        leader_epoch: header.leader_epoch,
-        compression: header.compression().unwrap_or(batch::Compression::None),
-        level: None,
-        log_append_time: is_append_time.then_some(header.max_timestamp),
-        producer_id: header.producer_id,
-        producer_epoch: header.producer_epoch,
-        base_sequence: header.base_sequence,
-        is_transactional: header.is_transactional(),
-        is_control: header.is_control(),
-        delete_horizon: None,
-    }
-}
-
-/// The header alone, which keeps offsets, producer and sequence.
-fn write_empty(header: &BatchHeader, out: &mut Vec<u8>) {
-    let params = BatchParams { compression: batch::Compression::None, ..params_of(header) };
-    let mut builder = BatchBuilder::new(params);
-    builder.set_last_offset(header.last_offset());
-    let mut empty = builder.build();
-    batch::set_max_timestamp(&mut empty, header.timestamp_type(), header.max_timestamp);
-    out.extend_from_slice(&empty);
 }
