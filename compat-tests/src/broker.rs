@@ -20,6 +20,14 @@ use crate::paths::Paths;
 pub enum Side {
     Ottla,
     Kafka,
+    KafkaOlder,
+}
+
+impl Side {
+    /// Whether it is Apache Kafka, in whichever version.
+    pub fn is_kafka(self) -> bool {
+        self != Side::Ottla
+    }
 }
 
 impl fmt::Display for Side {
@@ -27,6 +35,7 @@ impl fmt::Display for Side {
         f.write_str(match self {
             Side::Ottla => "ottla",
             Side::Kafka => "kafka",
+            Side::KafkaOlder => "kafka-3.9.1",
         })
     }
 }
@@ -62,7 +71,7 @@ impl Broker {
         let file = dir.path().join("server.properties");
         std::fs::write(&file, properties).map_err(|e| format!("{file:?}: {e}"))?;
         let mut broker = Broker { side, paths: paths.clone(), dir, port, child: None };
-        if side == Side::Kafka {
+        if side.is_kafka() {
             let config = file.to_string_lossy().into_owned();
             let id = "compat-tests-cluster-0";
             let mut format = broker.kafka("kafka.tools.StorageTool")?;
@@ -107,7 +116,7 @@ impl Broker {
                 command.arg("start");
                 command
             }
-            Side::Kafka => self.kafka("kafka.Kafka")?,
+            Side::Kafka | Side::KafkaOlder => self.kafka("kafka.Kafka")?,
         };
         let log = std::fs::File::options()
             .create(true)
@@ -172,7 +181,8 @@ impl Broker {
     }
 
     fn kafka(&self, main: &str) -> Result<Command, String> {
-        let libs = java::jars(&self.paths, "kafka", java::KAFKA)?;
+        let version = if self.side == Side::Kafka { java::KAFKA } else { java::KAFKA_OLDER };
+        let libs = java::jars(&self.paths, "kafka", version)?;
         let log = self.paths.sources.join("java/runner/log4j2.properties");
         let mut command = Command::new("java");
         command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);

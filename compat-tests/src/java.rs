@@ -14,6 +14,8 @@ use crate::paths::Paths;
 
 /// The version of Apache Kafka that scenarios are compared with.
 pub const KAFKA: &str = "4.3.1";
+/// The older version whose tools are in use as well.
+pub const KAFKA_OLDER: &str = "3.9.1";
 
 /// Fetches the jars of one pom below `java/` in one version; answers their directory.
 ///
@@ -32,6 +34,8 @@ pub fn jars(paths: &Paths, pom: &str, version: &str) -> Result<PathBuf, String> 
     let mut command = Command::new("mvn");
     command.args(["-q", "-B", "-f"]).arg(&source).arg("dependency:copy-dependencies");
     command.arg(format!("-DoutputDirectory={}", libs.display()));
+    // Kafka 3.9 brings a second binding of SLF4J, of which one must go.
+    command.arg("-DexcludeArtifactIds=slf4j-reload4j");
     let property = if pom == "flume" { "flume" } else { "kafka" };
     command.arg(format!("-D{property}.version={version}")).stdin(Stdio::null());
     checked(&mut command, "mvn (Maven, Debian: apt-get install maven)")?;

@@ -7,11 +7,13 @@
 mod apis;
 mod broker;
 mod clients;
+mod commands;
 mod crash;
 mod dump;
 mod flume;
 mod java;
 mod normalise;
+mod overlay;
 mod paths;
 mod report;
 mod tools;
@@ -29,7 +31,7 @@ use crate::tools::Mode;
 /// Runs scenarios of stock Kafka clients and tools.
 #[derive(Parser)]
 struct Args {
-    /// Suites to run, each with an optional filter: tools, tools:topics, apis, clients, dump, flume, crash
+    /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump, flume, crash
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -75,8 +77,12 @@ fn main() -> ExitCode {
 fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Report) {
     let (name, filter) = suite.split_once(':').unwrap_or((suite, ""));
     // What both sides need is fetched before they run.
-    let flume = if name == "flume" { flume::fetch(paths) } else { Ok(()) };
-    if let Err(e) = java::jars(paths, "kafka", java::KAFKA).and(flume) {
+    let more = match name {
+        "flume" => flume::fetch(paths),
+        "tools-3.9.1" => java::jars(paths, "kafka", java::KAFKA_OLDER).map(|_| ()),
+        _ => Ok(()),
+    };
+    if let Err(e) = java::jars(paths, "kafka", java::KAFKA).and(more) {
         report.failed(suite, &e);
         return;
     }
@@ -95,6 +101,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                     "dump" => dump::run(paths, side, filter, report),
                     "flume" => flume::run(paths, side, report),
                     "tools" => tools::run(paths, side, filter, mode, report),
+                    "tools-3.9.1" => tools::run_older(paths, side, filter, mode, report),
                     _ => Err(format!("no suite {name}")),
                 };
                 if let Err(e) = result {

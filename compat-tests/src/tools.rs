@@ -1,15 +1,18 @@
 //! The stock tools: every transcript in `tools/`, run against a broker of one side.
 //!
 //! Each file gets a fresh broker. `UPDATE_EXPECT=1` (or `--update`) writes what Apache Kafka prints
-//! into the file; without it both sides must print what the file says.
+//! into the file; without it both sides must print what the file says. With the tools of 3.9.1 that
+//! is the file and its [overlay](crate::overlay).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, Side};
-use crate::java::{Answer, KAFKA, Running, ToolRunner};
+use crate::commands::{class_of, spelled};
+use crate::java::{Answer, KAFKA, KAFKA_OLDER, Running, ToolRunner};
 use crate::normalise::{self, Known};
+use crate::overlay::Overlay;
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::transcript::{Marks, Step, Transcript, Verb, words};
@@ -23,56 +26,11 @@ const RETRY_LIMIT: Duration = Duration::from_secs(20);
 /// The pause between two such attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
-/// The names of Kafka's scripts and the classes that they run.
-const TOOLS: &[(&str, &str)] = &[
-    ("kafka-topics", "org.apache.kafka.tools.TopicCommand"),
-    ("kafka-console-producer", "org.apache.kafka.tools.ConsoleProducer"),
-    ("kafka-console-consumer", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
-    ("kafka-consumer-groups", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
-    ("kafka-configs", "kafka.admin.ConfigCommand"),
-    ("kafka-get-offsets", "org.apache.kafka.tools.GetOffsetShell"),
-    ("kafka-delete-records", "org.apache.kafka.tools.DeleteRecordsCommand"),
-    ("kafka-log-dirs", "org.apache.kafka.tools.LogDirsCommand"),
-    ("kafka-broker-api-versions", "org.apache.kafka.tools.BrokerApiVersionsCommand"),
-    ("kafka-cluster", "org.apache.kafka.tools.ClusterTool"),
-    ("kafka-features", "org.apache.kafka.tools.FeatureCommand"),
-    ("kafka-metadata-quorum", "org.apache.kafka.tools.MetadataQuorumCommand"),
-    ("kafka-groups", "org.apache.kafka.tools.GroupsCommand"),
-    ("kafka-verifiable-producer", "org.apache.kafka.tools.VerifiableProducer"),
-    ("kafka-verifiable-consumer", "org.apache.kafka.tools.VerifiableConsumer"),
-    ("kafka-leader-election", "org.apache.kafka.tools.LeaderElectionCommand"),
-    ("kafka-reassign-partitions", "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"),
-    ("kafka-producer-perf-test", "org.apache.kafka.tools.ProducerPerformance"),
-    ("kafka-consumer-perf-test", "org.apache.kafka.tools.ConsumerPerformance"),
-    ("kafka-transactions", "org.apache.kafka.tools.TransactionsCommand"),
-    ("kafka-acls", "org.apache.kafka.tools.AclCommand"),
-    ("kafka-client-metrics", "org.apache.kafka.tools.ClientMetricsCommand"),
-    ("kafka-replica-verification", "org.apache.kafka.tools.ReplicaVerificationTool"),
-    ("kafka-dump-log", "org.apache.kafka.tools.DumpLogSegments"),
-];
-
 /// Whether a run checks the expected lines or writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Check,
     Update,
-}
-
-/// The transcripts in the order of their names.
-///
-/// # Errors
-/// If the directory cannot be read.
-pub fn files(paths: &Paths) -> Result<Vec<PathBuf>, String> {
-    let folder = paths.sources.join("tools");
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(|e| format!("{folder:?}: {e}"))? {
-        let path = entry.map_err(|e| e.to_string())?.path();
-        if path.extension().is_some_and(|extension| extension == "txt") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// Runs transcripts whose names contain `filter` against one side.
@@ -86,38 +44,136 @@ pub fn run(
     mode: Mode,
     report: &Report,
 ) -> Result<(), String> {
-    let mut runner = ToolRunner::start(paths, KAFKA)?;
-    for file in files(paths)? {
-        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if !name.contains(filter) {
-            continue;
+    let mut player = Player::start(paths, KAFKA, mode, report)?;
+    for (name, file) in files(paths, filter)? {
+        let transcript = Transcript::parse(&read(&file)?).map_err(|e| format!("{file:?}: {e}"))?;
+        let done = player.play(&name, side, transcript)?;
+        if let (Mode::Update, Some(done)) = (mode, done) {
+            std::fs::write(&file, done.render()).map_err(|e| format!("{file:?}: {e}"))?;
         }
-        let text = std::fs::read_to_string(&file).map_err(|e| format!("{file:?}: {e}"))?;
-        let transcript = Transcript::parse(&text).map_err(|e| format!("{file:?}: {e}"))?;
-        let broker = match Broker::start(paths, side, &[]) {
+    }
+    Ok(())
+}
+
+/// The same with the tools of 3.9.1, against Ottla or against Apache Kafka 3.9.1 and 4.3.1.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_older(
+    paths: &Paths,
+    side: Side,
+    filter: &str,
+    mode: Mode,
+    report: &Report,
+) -> Result<(), String> {
+    let mut player = Player::start(paths, KAFKA_OLDER, mode, report)?;
+    let sides: &[Side] =
+        if side.is_kafka() { &[Side::KafkaOlder, Side::Kafka] } else { &[Side::Ottla] };
+    for (name, base) in files(paths, filter)? {
+        let file = base.with_file_name(KAFKA_OLDER).join(format!("{name}.txt"));
+        let mut base = Transcript::parse(&read(&base)?).map_err(|e| format!("{base:?}: {e}"))?;
+        base.steps.retain(|step| is_known(step, KAFKA_OLDER));
+        let text = if file.exists() { read(&file)? } else { String::new() };
+        let overlay = Overlay::parse(&text).map_err(|e| format!("{file:?}: {e}"))?;
+        let mut played = Vec::new();
+        for side in sides {
+            let transcript = overlay.apply(&base, *side).map_err(|e| format!("{file:?}: {e}"))?;
+            played.extend(player.play(&name, *side, transcript)?);
+        }
+        if let (Mode::Update, [older, newer]) = (mode, played.as_slice()) {
+            let text = overlay.record(&base, older, newer).render();
+            std::fs::write(&file, text).map_err(|e| format!("{file:?}: {e}"))?;
+        }
+        for step in overlay.unexplained().filter(|_| mode == Mode::Check) {
+            let title = format!("tools-{KAFKA_OLDER}/{name}");
+            report.failed(&title, &format!("{}\n  no reason after % broker", step.head.join("\n")));
+        }
+    }
+    Ok(())
+}
+
+/// The transcripts whose names contain `filter`, in the order of their names.
+fn files(paths: &Paths, filter: &str) -> Result<Vec<(String, PathBuf)>, String> {
+    let folder = paths.sources.join("tools");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(|e| format!("{folder:?}: {e}"))? {
+        let path = entry.map_err(|e| e.to_string())?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if path.extension().is_some_and(|extension| extension == "txt") && name.contains(filter) {
+            files.push((name, path));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    std::fs::read_to_string(file).map_err(|e| format!("{file:?}: {e}"))
+}
+
+/// Whether a version has the script that a step runs.
+fn is_known(step: &Step, version: &str) -> bool {
+    match &step.verb {
+        Verb::Run(line) => {
+            let script = words(line).into_iter().next().unwrap_or_default();
+            class_of(&script, version).is_some()
+        }
+        _ => true,
+    }
+}
+
+/// Plays transcripts with the tools of one version.
+struct Player<'a> {
+    paths: &'a Paths,
+    version: &'static str,
+    mode: Mode,
+    runner: ToolRunner,
+    report: &'a Report,
+}
+
+impl<'a> Player<'a> {
+    fn start(
+        paths: &'a Paths,
+        version: &'static str,
+        mode: Mode,
+        report: &'a Report,
+    ) -> Result<Player<'a>, String> {
+        let runner = ToolRunner::start(paths, version)?;
+        Ok(Player { paths, version, mode, runner, report })
+    }
+
+    /// Plays one transcript on a fresh broker; answers it with what was printed if it updates.
+    fn play(
+        &mut self,
+        name: &str,
+        side: Side,
+        transcript: Transcript,
+    ) -> Result<Option<Transcript>, String> {
+        let name = match self.version {
+            KAFKA => format!("tools/{name}"),
+            version => format!("tools-{version}/{name}"),
+        };
+        let broker = match Broker::start(self.paths, side, &[]) {
             Ok(broker) => broker,
             Err(e) => {
-                report.failed(&format!("tools/{name} [{side}]"), &e);
-                continue;
+                self.report.failed(&format!("{name} [{side}]"), &e);
+                return Ok(None);
             }
         };
         let scratch = tempfile::tempdir().map_err(|e| e.to_string())?;
         let mut session = Session {
             name,
-            mode,
+            version: self.version,
+            mode: self.mode,
             known: known(&broker, scratch.path()),
             broker,
-            runner: &mut runner,
+            runner: &mut self.runner,
             scratch: scratch.path(),
             background: BTreeMap::new(),
-            report,
+            report: self.report,
         };
-        let done = session.play(transcript);
-        if mode == Mode::Update {
-            std::fs::write(&file, done.render()).map_err(|e| format!("{file:?}: {e}"))?;
-        }
+        Ok(Some(session.play(transcript)))
     }
-    Ok(())
 }
 
 fn known(broker: &Broker, scratch: &Path) -> Known {
@@ -133,6 +189,7 @@ fn known(broker: &Broker, scratch: &Path) -> Known {
 /// One transcript on one broker.
 struct Session<'a> {
     name: String,
+    version: &'static str,
     mode: Mode,
     known: Known,
     broker: Broker,
@@ -147,11 +204,11 @@ impl Session<'_> {
         let mut hangs = 0;
         for step in &mut transcript.steps {
             if hangs == HANGS_MAX {
-                self.report.failed(&format!("tools/{}", self.name), "given up");
+                self.report.failed(&self.name, "given up");
                 break;
             }
             let begin = Instant::now();
-            let title = format!("tools/{}:{} [{}]", self.name, step.line, self.broker.side());
+            let title = format!("{}:{} [{}]", self.name, step.line, self.broker.side());
             match self.step(step) {
                 Err(e) => {
                     hangs += 1;
@@ -204,15 +261,16 @@ impl Session<'_> {
                 Ok(Some(self.comparable(&answer, &step.marks)))
             }
             Verb::Run(line) => self.command(step, line),
+            Verb::Broker(_) => Err("% broker belongs to the files of an older version".to_owned()),
         }
     }
 
     fn command(&mut self, step: &Step, line: &str) -> Result<Option<Vec<String>>, String> {
         let mut words = words(line).into_iter();
         let script = words.next().unwrap_or_default();
-        let main = TOOLS.iter().find(|(name, _)| *name == script).map(|(_, main)| *main);
-        let main = main.ok_or_else(|| format!("no tool {script}"))?;
-        let args: Vec<String> = words.map(|word| self.fill(&word)).collect();
+        let main = class_of(&script, self.version).ok_or_else(|| format!("no tool {script}"))?;
+        let args = words.map(|word| self.fill(&word)).collect();
+        let args = spelled(&script, args, self.version);
         let input = self.fill(&step.input);
         if let Some(name) = &step.marks.background {
             let running = self.runner.spawn(main, &args, &input)?;
@@ -224,14 +282,15 @@ impl Session<'_> {
         loop {
             let answer = self.runner.run(main, &args, &input, LIMIT)?;
             let actual = self.comparable(&answer, &step.marks);
-            let is_settled = match self.mode {
-                Mode::Check => actual == step.expected || begin.elapsed() > RETRY_LIMIT,
-                Mode::Update => before.iter().rev().take_while(|b| **b == actual).count() >= 12,
+            let same = before.iter().rev().take_while(|before| **before == actual).count();
+            let is_expected = actual == step.expected;
+            let is_settled = match (self.mode, step.marks.retry) {
+                (Mode::Check, _) => is_expected || begin.elapsed() > RETRY_LIMIT,
+                (Mode::Update, true) => same >= 12,
+                (Mode::Update, false) => is_expected || same >= 4,
             };
             // Apache Kafka publishes a change a moment after it has answered; Ottla does at once.
-            let is_late = self.mode == Mode::Check
-                && self.broker.side() == Side::Kafka
-                && only_reads(&script, &args);
+            let is_late = self.broker.side().is_kafka() && only_reads(&script, &args);
             if !(step.marks.retry || is_late) || is_settled {
                 return Ok(Some(actual));
             }

@@ -9,7 +9,8 @@
 //! restarts the broker in order.
 //! Marks: `% background NAME`; `% sort` compares lines in any order; `% retry` runs the command
 //! again until it prints what is expected; `% numbers` ignores figures; `% pending WHY` says that
-//! the Ottla broker does not do so yet.
+//! the Ottla broker does not do so yet. `% nth N` and the verb `% broker WHY` belong to the files of
+//! [`crate::overlay`], which say what the tools of 3.9.1 print otherwise.
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,7 @@ pub enum Verb {
     Stop(String),
     Wait(String),
     Restart,
+    Broker(String),
 }
 
 /// How the output of a step is compared.
@@ -29,6 +31,7 @@ pub struct Marks {
     pub retry: bool,
     pub numbers: bool,
     pub pending: Option<String>,
+    pub nth: Option<usize>,
 }
 
 /// One step, with the lines it is written in.
@@ -123,6 +126,7 @@ impl Step {
             "retry" => self.marks.retry = true,
             "numbers" => self.marks.numbers = true,
             "pending" => self.marks.pending = Some(rest.to_owned()),
+            "nth" => self.marks.nth = Some(rest.parse().ok()?),
             _ => return None,
         }
         Some(())
@@ -139,6 +143,7 @@ fn verb_of(line: &str) -> Option<Verb> {
         "stop" => Some(Verb::Stop(rest.to_owned())),
         "wait" => Some(Verb::Wait(rest.to_owned())),
         "restart" => Some(Verb::Restart),
+        "broker" => Some(Verb::Broker(rest.to_owned())),
         _ => None,
     }
 }
