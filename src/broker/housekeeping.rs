@@ -210,14 +210,7 @@ impl Housekeeping {
     /// The last chores of an orderly stop: closes all logs, checkpoints, and says in each directory that it was
     /// clean.
     pub fn finish(&self, broker_epoch: BrokerEpoch) {
-        let partitions = self.publisher.all();
-        let mut is_clean = true;
-        for partition in &partitions {
-            if let Err(error) = partition.close() {
-                tracing::error!(?partition, %error, "log not closed in order");
-                is_clean = false;
-            }
-        }
+        let is_clean = close_all(&self.publisher.all());
         self.write(RECOVERY_POINTS, |checkpoint| Some(checkpoint.recovery_point));
         self.write(LOG_START_OFFSETS, |checkpoint| {
             let is_above = checkpoint.log_start_offset > checkpoint.first_segment;
@@ -234,6 +227,30 @@ impl Housekeeping {
             }
         }
     }
+}
+
+/// Closes logs side by side, since each waits for the disk, which makes several syncs durable at once. Whether all
+/// were closed in order.
+fn close_all(partitions: &[Arc<Partition>]) -> bool {
+    /// More gain little on one file system.
+    const THREADS: usize = 8;
+    let close = |partition: &Arc<Partition>| match partition.close() {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(?partition, %error, "log not closed in order");
+            false
+        }
+    };
+    let share = partitions.len().div_ceil(THREADS).max(1);
+    std::thread::scope(|scope| {
+        let closers: Vec<_> = partitions
+            .chunks(share)
+            .map(|partitions| {
+                scope.spawn(move || partitions.iter().map(close).fold(true, |all, it| all & it))
+            })
+            .collect();
+        closers.into_iter().all(|closer| closer.join().unwrap_or(false))
+    })
 }
 
 fn report(partition: &Partition, result: Result<(), StorageError>) {

@@ -107,6 +107,7 @@ async fn what_cannot_be_opened_is_looked_for_in_its_own_directory_again() {
     assert_eq!(directory, one.path());
     // A link to itself cannot be opened, whoever tries.
     let segment = directory.join("t-0").join("00000000000000000000.log");
+    std::fs::create_dir(directory.join("t-0")).unwrap();
     std::os::unix::fs::symlink(&segment, &segment).unwrap();
     let mut settings = settings(&[other.path(), one.path()]);
     settings.metadata_log_dir = one.path().to_owned();

@@ -346,12 +346,15 @@ impl Log {
         if self.has_metadata_file || self.topic_id.is_nil() {
             return Ok(());
         }
+        self.directory.create()?;
         checkpoint::write_partition_metadata(
             &**self.directory.disk(),
             &self.directory.path(),
             self.topic_id,
         )?;
+        self.directory.mark_changed();
         self.has_metadata_file = true;
+        self.is_metadata_file_new = true;
         Ok(())
     }
 

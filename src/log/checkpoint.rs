@@ -5,11 +5,11 @@
 //! (directory ids), KIP-966 (the clean-shutdown file's broker epoch).
 
 use super::error::{RecoveryError, StorageError};
-use crate::env::Disk;
+use crate::env::{Disk, OpenMode};
 use ottla_protocol::{Offset, TopicId, uuid_from_text, uuid_to_text};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 /// Offsets below which everything is synced.
@@ -232,7 +232,8 @@ pub fn write_meta_properties(
     write_text(disk, &log_dir.join(META_PROPERTIES), &text)
 }
 
-/// Reads a partition's topic id; `None` where the file is not there.
+/// Reads a partition's topic id; `None` where the file is not there, or empty because the machine went down before
+/// it was synced.
 ///
 /// # Errors
 /// The file cannot be read, or is malformed.
@@ -241,7 +242,9 @@ pub fn read_partition_metadata(
     dir: &Path,
 ) -> Result<Option<TopicId>, RecoveryError> {
     let path = dir.join(PARTITION_METADATA);
-    let Some(text) = read_text(disk, &path)? else { return Ok(None) };
+    let Some(text) = read_text(disk, &path)?.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
     let mut lines = text.lines();
     let version = lines.next().and_then(|line| line.strip_prefix("version: "));
     if version.map(str::trim) != Some("0") {
@@ -253,7 +256,8 @@ pub fn read_partition_metadata(
         .ok_or_else(|| invalid(&path, "has no topic id"))
 }
 
-/// Writes a partition's topic id.
+/// Writes a partition's topic id. It is synced with the first flush of the log: before that no record is durable
+/// either, and thousands of partitions that get their first record do not wait for the disk one by one.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -263,7 +267,13 @@ pub fn write_partition_metadata(
     topic_id: TopicId,
 ) -> Result<(), StorageError> {
     let text = format!("version: 0\ntopic_id: {}", uuid_to_text(topic_id));
-    write_text(disk, &dir.join(PARTITION_METADATA), &text)
+    let path = dir.join(PARTITION_METADATA);
+    let write = || {
+        let file = disk.open(&path, OpenMode::Create)?;
+        file.set_len(0)?;
+        file.write_all_at(&[IoSlice::new(text.as_bytes())], 0)
+    };
+    write().map_err(|e| StorageError::new("write", &path, e))
 }
 
 /// The directory of a partition: `topic-partition`.

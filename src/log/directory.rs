@@ -4,6 +4,7 @@
 //! move between log directories) needs no change in the files' owners.
 
 use super::error::StorageError;
+use crate::env::disk::DirEntry;
 use crate::env::{Disk, DiskFile, OpenMode};
 use parking_lot::{Mutex, RwLock};
 use std::io;
@@ -43,19 +44,26 @@ pub(crate) struct Directory {
     suffix: &'static str,
     /// An entry was made, renamed or removed since the last sync of the directory.
     is_changed: AtomicBool,
+    /// It lies on the disk. One that was never written into costs nothing there.
+    exists: AtomicBool,
+    /// It was made since the last sync of its parent.
+    is_new: AtomicBool,
 }
 
 impl Directory {
     pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
         let path = Arc::new(RwLock::new(path));
-        Directory { disk, path, suffix: "", is_changed: AtomicBool::new(false) }
+        let [is_changed, exists, is_new] = [const { AtomicBool::new(false) }; 3];
+        Directory { disk, path, suffix: "", is_changed, exists, is_new }
     }
 
     /// The same directory with `suffix` after the names of its files: where a segment is made that is to take
     /// another's place.
     pub(crate) fn with_suffix(&self, suffix: &'static str) -> Self {
         let path = self.path.clone();
-        Directory { disk: self.disk.clone(), path, suffix, is_changed: AtomicBool::new(false) }
+        let exists = AtomicBool::new(self.exists());
+        let [is_changed, is_new] = [const { AtomicBool::new(false) }; 2];
+        Directory { disk: self.disk.clone(), path, suffix, is_changed, exists, is_new }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -79,7 +87,42 @@ impl Directory {
         self.is_changed.store(true, Ordering::Release);
     }
 
+    /// Whether it lies on the disk.
+    pub(crate) fn exists(&self) -> bool {
+        self.exists.load(Ordering::Acquire)
+    }
+
+    /// What lies in it; nothing where it does not exist.
+    pub(crate) fn list(&self) -> Result<Vec<DirEntry>, StorageError> {
+        let path = self.path();
+        match self.disk.list(&path) {
+            Ok(entries) => {
+                self.exists.store(true, Ordering::Release);
+                Ok(entries)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(StorageError::new("list", &path, e)),
+        }
+    }
+
+    /// Makes it where it does not exist. Its parent is synced together with it.
+    pub(crate) fn create(&self) -> Result<(), StorageError> {
+        if self.exists() {
+            return Ok(());
+        }
+        let path = self.path();
+        self.disk.create_dir_all(&path).map_err(|e| StorageError::new("create", &path, e))?;
+        self.is_new.store(true, Ordering::Release);
+        self.exists.store(true, Ordering::Release);
+        Ok(())
+    }
+
     pub(crate) fn sync_if_changed(&self) -> Result<(), StorageError> {
+        if self.is_new.swap(false, Ordering::AcqRel)
+            && let Some(parent) = self.path().parent()
+        {
+            self.disk.sync_dir(parent).map_err(|e| StorageError::new("sync", parent, e))?;
+        }
         if self.is_changed.swap(false, Ordering::AcqRel) {
             let path = self.path();
             self.disk.sync_dir(&path).map_err(|e| StorageError::new("sync", &path, e))?;
@@ -110,12 +153,17 @@ impl Directory {
     /// Renames the directory itself, within its parent or to another.
     pub(crate) fn rename_to(&self, to: &Path) -> Result<(), StorageError> {
         let mut path = self.path.write();
+        if !self.exists() {
+            *path = to.to_owned();
+            return Ok(());
+        }
         self.disk.rename(&path, to).map_err(|e| StorageError::new("rename", &path, e))?;
-        let parents = [path.parent().map(Path::to_owned), to.parent().map(Path::to_owned)];
+        let from = path.parent().map(Path::to_owned);
         *path = to.to_owned();
         drop(path);
-        for parent in parents.into_iter().flatten() {
-            self.disk.sync_dir(&parent).map_err(|e| StorageError::new("sync", &parent, e))?;
+        let to = to.parent().map(Path::to_owned);
+        for parent in from.iter().chain(to.iter().filter(|to| Some(*to) != from.as_ref())) {
+            self.disk.sync_dir(parent).map_err(|e| StorageError::new("sync", parent, e))?;
         }
         Ok(())
     }
@@ -160,6 +208,9 @@ impl LazyFile {
         let mut handle = self.handle.lock();
         if let Some(file) = handle.as_ref() {
             return Ok(file.clone());
+        }
+        if mode == OpenMode::Create {
+            directory.create()?;
         }
         let path = self.path(directory);
         let file =

@@ -5,9 +5,10 @@
 //! its log directory.
 
 use super::Log;
+use super::checkpoint::PARTITION_METADATA;
 use super::directory::Directory;
 use super::error::StorageError;
-use crate::env::DiskFile;
+use crate::env::{DiskFile, OpenMode};
 use ottla_protocol::{Offset, Timestamp};
 use std::sync::Arc;
 
@@ -84,6 +85,7 @@ impl Log {
                 files.extend(segment.files_to_sync(&directory)?);
             }
         }
+        files.extend(self.metadata_to_sync()?);
         Ok(FlushJob { up_to, truncations: self.truncations, files, directory })
     }
 
@@ -128,6 +130,10 @@ impl Log {
             return Ok(());
         }
         let directory = self.directory.clone();
+        if self.is_untouched() {
+            self.is_closed = true;
+            return Ok(());
+        }
         self.complete_files(&directory).map_err(|e| self.fail(e))?;
         self.flush(now)?;
         self.sync_active_indexes(&directory).map_err(|e| self.fail(e))?;
@@ -139,9 +145,26 @@ impl Log {
         Ok(())
     }
 
+    /// `partition.metadata`, where it was written since the last flush.
+    fn metadata_to_sync(&mut self) -> Result<Option<Arc<dyn DiskFile>>, StorageError> {
+        if !std::mem::take(&mut self.is_metadata_file_new) {
+            return Ok(None);
+        }
+        let path = self.directory.join(PARTITION_METADATA);
+        let file = self.directory.disk().open(&path, OpenMode::ReadWrite);
+        file.map(Some).map_err(|e| StorageError::new("open", &path, e))
+    }
+
+    /// Nothing was ever written into it: there is nothing to say about it on the disk.
+    fn is_untouched(&self) -> bool {
+        !self.directory.exists()
+    }
+
     /// A clean shutdown promises sound indexes of every segment.
     fn sync_active_indexes(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        for file in self.active().files_to_sync(directory)? {
+        let mut files = self.active().files_to_sync(directory)?;
+        files.extend(self.metadata_to_sync()?);
+        for file in files {
             file.sync().map_err(|e| StorageError::new("sync", &directory.path(), e))?;
         }
         Ok(())

@@ -84,6 +84,8 @@ pub struct Log {
     is_closed: bool,
     /// `partition.metadata` lies in the directory.
     has_metadata_file: bool,
+    /// It was written since the last flush.
+    is_metadata_file_new: bool,
     recovered: RecoveryReport,
 }
 
@@ -231,7 +233,8 @@ impl Log {
         self.epochs.epoch_for_offset(offset)
     }
 
-    /// Moves the directory, open files and all: topic deletion, or a move to another log directory.
+    /// Moves the directory, open files and all: topic deletion, or a move to another log directory. One that was
+    /// never written into is not on the disk, and nothing is moved.
     ///
     /// # Errors
     /// The rename or the sync of a parent directory failed.

@@ -33,7 +33,7 @@ const CHECKPOINT_DELETED_SUFFIX: &str = ".checkpoint.deleted";
 pub struct LogParams {
     /// The disk.
     pub disk: Arc<dyn Disk>,
-    /// The partition's own directory; made if it is not there.
+    /// The partition's own directory; if it is not there it is made with the first file.
     pub dir: PathBuf,
     /// The topic's name.
     pub topic: Arc<str>,
@@ -87,7 +87,10 @@ impl Log {
     /// the recovery point cannot be read.
     pub fn open(params: LogParams) -> Result<Log, RecoveryError> {
         let directory = Arc::new(Directory::new(params.disk.clone(), params.dir.clone()));
-        let entries = list_or_create(&directory)?;
+        let entries = directory.list()?;
+        if params.topic_id.is_nil() {
+            directory.create()?;
+        }
         let entries = sort_out(&directory, entries)?;
         let mut log = Log {
             epochs: LeaderEpochs::open(&directory)?,
@@ -105,7 +108,10 @@ impl Log {
             truncations: 0,
             is_offline: false,
             is_closed: false,
-            has_metadata_file: entries.iter().any(|e| e.name == checkpoint::PARTITION_METADATA),
+            has_metadata_file: entries
+                .iter()
+                .any(|e| e.name == checkpoint::PARTITION_METADATA && e.len > 0),
+            is_metadata_file_new: false,
             recovered: RecoveryReport::default(),
         };
         log.load(&params, &entries)?;
@@ -232,20 +238,6 @@ impl Log {
     }
 }
 
-fn list_or_create(directory: &Directory) -> Result<Vec<DirEntry>, StorageError> {
-    let path = directory.path();
-    match directory.disk().list(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            directory
-                .disk()
-                .create_dir_all(&path)
-                .map_err(|e| StorageError::new("create", &path, e))?;
-            Ok(Vec::new())
-        }
-        listed => listed.map_err(|e| StorageError::new("list", &path, e)),
-    }
-}
-
 /// Deals with the left-overs of deletion and compaction; gives the entries that remain.
 fn sort_out(directory: &Directory, entries: Vec<DirEntry>) -> Result<Vec<DirEntry>, RecoveryError> {
     let is_left_over = |entry: &DirEntry| {
@@ -278,8 +270,7 @@ fn sort_out(directory: &Directory, entries: Vec<DirEntry>) -> Result<Vec<DirEntr
     }
     finish_swap(directory, &entries, &finished)?;
     directory.sync_if_changed()?;
-    let path = directory.path();
-    Ok(directory.disk().list(&path).map_err(|e| StorageError::new("list", &path, e))?)
+    Ok(directory.list()?)
 }
 
 /// Lets the `.swap` files take the place of the segments within their offsets.

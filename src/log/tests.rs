@@ -116,10 +116,7 @@ pub(super) fn read_all(log: &Log, mut offset: Offset) -> Vec<BatchHeader> {
 fn reads_what_was_appended_across_segments_and_reopening() {
     let fixture = Fixture::new();
     let mut log = fixture.open();
-    assert!(
-        !fixture.files().iter().any(|name| name.ends_with(".log")),
-        "an empty log has no files"
-    );
+    assert!(!fixture.path().exists(), "an empty log is not on the disk");
     for n in 0..40 {
         let info = append(&mut log, batch(3, NOW.0 + n)).unwrap();
         assert_eq!((info.first_offset, info.last_offset), (Offset(n * 3), Offset(n * 3 + 2)));
@@ -141,6 +138,32 @@ fn reads_what_was_appended_across_segments_and_reopening() {
     check(&fixture.open());
     fixture.open().close(NOW).unwrap();
     check(&fixture.open_clean());
+}
+
+#[test]
+fn an_empty_log_leaves_nothing_on_the_disk() {
+    let fixture = Fixture::new();
+    let mut log = fixture.open();
+    log.assign_leader_epoch(LeaderEpoch(3), Offset(0));
+    log.close(NOW).unwrap();
+    assert!(!fixture.path().exists());
+    let mut log = fixture.open_clean();
+    log.rename_directory(&fixture.dir.path().join("events-0.x-delete")).unwrap();
+    assert_eq!(RealDisk.list(fixture.dir.path()).unwrap(), []);
+}
+
+/// The machine may go down before the first flush.
+#[test]
+fn partition_metadata_that_was_not_synced_is_written_again() {
+    let fixture = Fixture::new();
+    append(&mut fixture.open(), batch(1, NOW.0)).unwrap();
+    let path = fixture.path().join(checkpoint::PARTITION_METADATA);
+    std::fs::write(&path, "").unwrap();
+    assert_eq!(checkpoint::read_partition_metadata(&RealDisk, &fixture.path()).unwrap(), None);
+    let mut log = fixture.open();
+    append(&mut log, batch(1, NOW.0)).unwrap();
+    let found = checkpoint::read_partition_metadata(&RealDisk, &fixture.path()).unwrap();
+    assert_eq!(found, Some(log.topic_id()));
 }
 
 fn coordinator() -> AppendContext {
