@@ -3,6 +3,7 @@
 //! Invariants: every directory is locked before it is read; nothing is written into a directory that belongs to
 //! another cluster or node. Source: Kafka documentation, "KRaft: Storage"; KIP-858 (directory ids).
 
+use super::dir_health::DirHealth;
 use crate::env::{Disk, LockError, LockGuard};
 use crate::log::checkpoint::{
     self, HIGH_WATERMARKS, LOG_START_OFFSETS, MetaProperties, PartitionKey, RECOVERY_POINTS,
@@ -81,6 +82,8 @@ pub struct LogDirectory {
     pub log_start_offsets: BTreeMap<PartitionKey, Offset>,
     /// High watermarks at the last checkpoint.
     pub high_watermarks: BTreeMap<PartitionKey, Offset>,
+    /// Whether it takes records.
+    pub health: Arc<DirHealth>,
     _lock: LockGuard,
 }
 
@@ -127,6 +130,11 @@ impl Directories {
         &self.disk
     }
 
+    /// Those whose files may still be written.
+    pub fn online(&self) -> impl Iterator<Item = &LogDirectory> {
+        self.all.iter().filter(|log_dir| !log_dir.health.is_offline())
+    }
+
     /// Marks every directory as not cleanly stopped; called once logs may be written.
     ///
     /// # Errors
@@ -141,7 +149,7 @@ impl Directories {
 
 fn lock(disk: &dyn Disk, path: &Path) -> Result<LockGuard, DirectoryError> {
     let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
-    disk.create_dir_all(path).map_err(unusable)?;
+    disk.create_dir_durably(path).map_err(unusable)?;
     disk.lock(&path.join(LOCK_FILE)).map_err(|error| match error {
         LockError::Held(holder) => DirectoryError::InUse { path: path.to_owned(), holder },
         LockError::Io(source) => DirectoryError::Unusable { path: path.to_owned(), source },
@@ -212,6 +220,7 @@ fn load(
         recovery_points: checkpoint::read_offsets(disk, path, RECOVERY_POINTS)?,
         log_start_offsets: checkpoint::read_offsets(disk, path, LOG_START_OFFSETS)?,
         high_watermarks: checkpoint::read_offsets(disk, path, HIGH_WATERMARKS)?,
+        health: Arc::default(),
         _lock: lock,
     })
 }

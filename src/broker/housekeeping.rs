@@ -181,14 +181,16 @@ impl Housekeeping {
 
     fn write(&self, name: &'static str, pick: impl Fn(&Checkpoint) -> Option<Offset>) {
         let mut by_directory: BTreeMap<PathBuf, Offsets> = BTreeMap::new();
-        for log_dir in &self.directories.all {
+        for log_dir in self.directories.online() {
             by_directory.insert(log_dir.path.clone(), Vec::new());
         }
         for partition in self.publisher.all() {
             let Some(checkpoint) = partition.checkpoint() else { continue };
             let Some(offset) = pick(&checkpoint) else { continue };
             let line = (Arc::clone(partition.topic()), partition.index(), offset);
-            by_directory.entry(checkpoint.directory).or_default().push(line);
+            if let Some(lines) = by_directory.get_mut(&checkpoint.directory) {
+                lines.push(line);
+            }
         }
         let mut written = self.written.lock();
         for (directory, mut offsets) in by_directory {
@@ -208,7 +210,7 @@ impl Housekeeping {
     }
 
     /// The last chores of an orderly stop: closes all logs, checkpoints, and says in each directory that it was
-    /// clean.
+    /// clean; one that is offline was not.
     pub fn finish(&self, broker_epoch: BrokerEpoch) {
         let partitions = self.publisher.all();
         let mut is_clean = true;
@@ -227,7 +229,7 @@ impl Housekeeping {
         if !is_clean {
             return;
         }
-        for log_dir in &self.directories.all {
+        for log_dir in self.directories.online() {
             let disk = self.directories.disk().as_ref();
             if let Err(error) = write_clean_shutdown(disk, &log_dir.path, broker_epoch.0) {
                 tracing::error!(%error, "clean-shutdown file not written");

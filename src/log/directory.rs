@@ -43,19 +43,23 @@ pub(crate) struct Directory {
     suffix: &'static str,
     /// An entry was made, renamed or removed since the last sync of the directory.
     is_changed: AtomicBool,
+    /// The directory itself was made since its parent was last synced.
+    is_new: AtomicBool,
 }
 
 impl Directory {
     pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
         let path = Arc::new(RwLock::new(path));
-        Directory { disk, path, suffix: "", is_changed: AtomicBool::new(false) }
+        let (is_changed, is_new) = (AtomicBool::new(false), AtomicBool::new(false));
+        Directory { disk, path, suffix: "", is_changed, is_new }
     }
 
     /// The same directory with `suffix` after the names of its files: where a segment is made that is to take
     /// another's place.
     pub(crate) fn with_suffix(&self, suffix: &'static str) -> Self {
         let path = self.path.clone();
-        Directory { disk: self.disk.clone(), path, suffix, is_changed: AtomicBool::new(false) }
+        let (is_changed, is_new) = (AtomicBool::new(false), AtomicBool::new(false));
+        Directory { disk: self.disk.clone(), path, suffix, is_changed, is_new }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -79,10 +83,25 @@ impl Directory {
         self.is_changed.store(true, Ordering::Release);
     }
 
+    /// Makes the directory, if it is not there.
+    pub(crate) fn create(&self) -> Result<(), StorageError> {
+        let path = self.path();
+        self.disk.create_dir_all(&path).map_err(|e| StorageError::new("create", &path, e))?;
+        self.is_new.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes what changed in it durable; of one that is new, also that it is there.
     pub(crate) fn sync_if_changed(&self) -> Result<(), StorageError> {
+        let sync =
+            |path: &Path| self.disk.sync_dir(path).map_err(|e| StorageError::new("sync", path, e));
         if self.is_changed.swap(false, Ordering::AcqRel) {
-            let path = self.path();
-            self.disk.sync_dir(&path).map_err(|e| StorageError::new("sync", &path, e))?;
+            sync(&self.path())?;
+        }
+        if self.is_new.swap(false, Ordering::AcqRel)
+            && let Some(parent) = self.path().parent()
+        {
+            sync(parent)?;
         }
         Ok(())
     }

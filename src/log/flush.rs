@@ -11,6 +11,17 @@ use crate::env::DiskFile;
 use ottla_protocol::{Offset, Timestamp};
 use std::sync::Arc;
 
+/// What a sync of the newest records has to come before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushOwed {
+    /// Nothing: the page cache is enough.
+    Nothing,
+    /// The high watermark may not pass them unsynced (`ottla.ack.durability=fsync`).
+    BeforeCommit,
+    /// Neither the high watermark nor any acknowledgement may (`flush.messages`).
+    BeforeAnswer,
+}
+
 /// The files to sync for one flush.
 #[derive(Debug)]
 pub struct FlushJob {
@@ -110,6 +121,18 @@ impl Log {
         job.run().map_err(|e| self.fail(e))?;
         self.mark_flushed(&job, now);
         Ok(())
+    }
+
+    /// What the settings ask for the records that no sync has reached yet.
+    pub fn flush_owed(&self) -> FlushOwed {
+        let unflushed = self.unflushed_records();
+        if unflushed >= self.config.flush_messages {
+            FlushOwed::BeforeAnswer
+        } else if unflushed > 0 && self.config.sync_before_commit {
+            FlushOwed::BeforeCommit
+        } else {
+            FlushOwed::Nothing
+        }
     }
 
     /// Whether `flush.ms` asks for a flush.

@@ -42,7 +42,7 @@ pub use compaction::{
 };
 pub use config::{CleanupPolicy, CompressionTarget, LogConfig};
 pub use error::{AppendError, ReadError, RecordError, RecoveryError, StorageError};
-pub use flush::FlushJob;
+pub use flush::{FlushJob, FlushOwed};
 pub use leader_epochs::EpochEntry;
 pub use producer_state::{ActiveProducer, AppendOrigin, BATCHES_KEPT};
 pub use read::{LogSlice, MinOne};

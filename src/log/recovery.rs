@@ -236,10 +236,7 @@ fn list_or_create(directory: &Directory) -> Result<Vec<DirEntry>, StorageError> 
     let path = directory.path();
     match directory.disk().list(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            directory
-                .disk()
-                .create_dir_all(&path)
-                .map_err(|e| StorageError::new("create", &path, e))?;
+            directory.create()?;
             Ok(Vec::new())
         }
         listed => listed.map_err(|e| StorageError::new("list", &path, e)),

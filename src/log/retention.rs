@@ -31,12 +31,21 @@ pub struct DeletedFiles {
 }
 
 impl DeletedFiles {
-    /// Removes the files. One that is gone already is no failure.
+    /// Makes the renames of all files of this log durable. Blocks for the disk.
     ///
     /// # Errors
-    /// A file cannot be removed.
+    /// The directory cannot be synced.
+    pub fn sync_renames(&self) -> Result<(), StorageError> {
+        self.directory.sync_if_changed()
+    }
+
+    /// Removes the files, durably. One that is gone already is no failure. Blocks for the disk.
+    ///
+    /// # Errors
+    /// A file cannot be removed, or the directory not synced.
     pub fn remove(&self) -> Result<(), StorageError> {
-        self.names.iter().try_for_each(|name| self.directory.remove_file(name))
+        self.names.iter().try_for_each(|name| self.directory.remove_file(name))?;
+        self.directory.sync_if_changed()
     }
 }
 

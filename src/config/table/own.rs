@@ -6,6 +6,27 @@ use crate::config::key::{Check, Default, Importance, Key, Kind, Scope, Support, 
 pub(super) const KEYS: &[Key] = &[
     Key {
         scope: Scope::Broker,
+        name: "ottla.ack.durability",
+        kind: Kind::String,
+        default: Default::Text("page-cache"),
+        check: Check::OneOf(&["page-cache", "fsync"]),
+        importance: Importance::High,
+        is_internal: false,
+        update: Update::ReadOnly,
+        synonyms: &[],
+        since: "ottla",
+        gone: None,
+        support: Support::Honoured,
+        documentation: "What an acknowledgement of acks=all means on each in-sync replica. With \
+                        page-cache, as in Kafka, the operating system has the records: they \
+                        outlive the process, and a loss of power through replication only. With \
+                        fsync the disk has them, the high watermark passes nothing that it has \
+                        not, and requests that arrive together share one sync. acks=0 and acks=1 \
+                        do not wait for it. A topic's flush.messages, where it asks for more, \
+                        holds too.",
+    },
+    Key {
+        scope: Scope::Broker,
         name: "ottla.cluster.id",
         kind: Kind::String,
         default: Default::Null,
