@@ -3,7 +3,7 @@
 //! Invariants: every directory is locked before it is read; nothing is written into a directory that belongs to
 //! another cluster or node. Source: Kafka documentation, "KRaft: Storage"; KIP-858 (directory ids).
 
-use super::dir_health::DirHealth;
+use super::dir_health::{DirHealth, DirState, reserve_bytes};
 use crate::env::{Disk, LockError, LockGuard};
 use crate::log::checkpoint::{
     self, HIGH_WATERMARKS, LOG_START_OFFSETS, MetaProperties, PartitionKey, RECOVERY_POINTS,
@@ -133,6 +133,32 @@ impl Directories {
     /// Those whose files may still be written.
     pub fn online(&self) -> impl Iterator<Item = &LogDirectory> {
         self.all.iter().filter(|log_dir| !log_dir.health.is_offline())
+    }
+
+    /// Looks how much space each directory has, and refuses producers or lets them go on. `reserve` is
+    /// `ottla.log.dir.reserve.bytes`. One system call for each directory.
+    pub fn look_at_space(&self, reserve: i64) {
+        for log_dir in self.online() {
+            let directory = log_dir.path.display();
+            let space = match self.disk.space(&log_dir.path) {
+                Ok(space) => space,
+                Err(error) => {
+                    tracing::warn!(%directory, %error, "free space is not known");
+                    continue;
+                }
+            };
+            let reserve = reserve_bytes(reserve, space);
+            let available = space.available;
+            match log_dir.health.look(space, reserve) {
+                Some(DirState::Full) => {
+                    tracing::error!(%directory, available, reserve, "disk full: producers have to wait");
+                }
+                Some(_) => {
+                    tracing::info!(%directory, available, reserve, "producers go on: there is space again");
+                }
+                None => {}
+            }
+        }
     }
 
     /// Marks every directory as not cleanly stopped; called once logs may be written.

@@ -1,5 +1,5 @@
 //! What a broker does beside requests: retention, flushes, checkpoints, expiry of producer ids, removal of
-//! deleted files, snapshots of the metadata.
+//! deleted files, free space, snapshots of the metadata.
 //!
 //! One task drives it; the disk work runs on a blocking thread. An interval without changes writes nothing.
 
@@ -131,6 +131,7 @@ impl Housekeeping {
         if due.trash <= now.0 {
             self.publisher.empty_trash(now.0);
             self.remove_deleted(now.0);
+            self.directories.look_at_space(self.settings.dir_reserve_bytes);
             due.trash = now.0.saturating_add(self.settings.trash_interval_ms);
         }
     }

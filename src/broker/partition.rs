@@ -10,7 +10,9 @@ mod read;
 pub use flush::Flush;
 pub use read::{IsolationLevel, PartitionRead, ReadParams};
 
-use super::dir_health::DirHealth;
+use flush::Group;
+
+use super::dir_health::{DirHealth, DirState};
 use crate::env::Clock;
 use crate::log::{
     ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin, DeletedFiles, FlushOwed,
@@ -32,6 +34,7 @@ struct Owned {
     min_insync_replicas: usize,
     /// A thread syncs, or is about to, for all appends that owe it.
     is_group_committing: bool,
+    last_group: Group,
 }
 
 /// One partition on this broker.
@@ -77,6 +80,10 @@ pub enum ProduceError {
         /// The in-sync replicas' ids.
         members: String,
     },
+    /// The log directory is below its reserve, or a write found no space: NOT_ENOUGH_REPLICAS, which every client
+    /// takes for "not written, try again" and counts no sequence for.
+    #[error("the log directory has no room for more records")]
+    DirectoryFull,
     /// The log refused the batches.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -87,7 +94,9 @@ impl ProduceError {
     pub fn error_code(&self) -> ErrorCode {
         match self {
             ProduceError::NotLeader => ErrorCode::NotLeaderOrFollower,
-            ProduceError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+            ProduceError::NotEnoughReplicas { .. } | ProduceError::DirectoryFull => {
+                ErrorCode::NotEnoughReplicas
+            }
             ProduceError::Append(error) => error.error_code(),
         }
     }
@@ -122,6 +131,7 @@ impl Partition {
                 replica,
                 min_insync_replicas,
                 is_group_committing: false,
+                last_group: Group::default(),
             }),
             syncing: Mutex::new(()),
             gone: AtomicBool::new(false),
@@ -221,12 +231,10 @@ impl Partition {
         acks: i16,
         origin: AppendOrigin,
     ) -> Result<AppendInfo, ProduceError> {
-        if self.is_offline() {
-            return Err(AppendError::Offline.into());
-        }
+        self.admit(origin)?;
         let now = self.clock.now();
         let mut owned = self.owned.lock();
-        let Owned { log, replica, min_insync_replicas, is_group_committing } = &mut *owned;
+        let Owned { log, replica, min_insync_replicas, is_group_committing, .. } = &mut *owned;
         if replica.role() != Role::Leader {
             return Err(ProduceError::NotLeader);
         }
@@ -259,11 +267,30 @@ impl Partition {
         Ok(info)
     }
 
-    fn append_failed(&self, log: &Log, error: AppendError) -> ProduceError {
-        if let AppendError::Storage(cause) = &error {
-            self.note_failure(log, Some(cause));
+    /// Whether there is room for more records. Budgets of bytes for topics would be asked here too.
+    fn admit(&self, origin: AppendOrigin) -> Result<(), ProduceError> {
+        match self.health.state() {
+            DirState::Usable => Ok(()),
+            DirState::Full if origin == AppendOrigin::Client => Err(ProduceError::DirectoryFull),
+            DirState::Full => Ok(()),
+            DirState::Offline => Err(AppendError::Offline.into()),
         }
-        error.into()
+    }
+
+    fn append_failed(&self, log: &Log, error: AppendError) -> ProduceError {
+        match &error {
+            AppendError::Storage(cause) if cause.is_storage_full() => {
+                if self.health.fill() {
+                    tracing::error!(partition = ?self, %cause, "disk full: producers have to wait");
+                }
+                ProduceError::DirectoryFull
+            }
+            AppendError::Storage(cause) => {
+                self.note_failure(log, Some(cause));
+                error.into()
+            }
+            _ => error.into(),
+        }
     }
 
     fn not_enough(&self, replica: &Replica, min: usize) -> ProduceError {

@@ -74,6 +74,8 @@ pub struct Settings {
     pub producer_id_expiration_check_interval_ms: i64,
     /// How often deleted files are looked at.
     pub trash_interval_ms: i64,
+    /// `ottla.log.dir.reserve.bytes`.
+    pub dir_reserve_bytes: i64,
 }
 
 /// How often deleted files are looked at, in milliseconds.
@@ -114,6 +116,7 @@ impl Settings {
                 config.logs.producer_id_expiration_check_interval_ms,
             ),
             trash_interval_ms: TRASH_INTERVAL_MS,
+            dir_reserve_bytes: config.logs.dir_reserve_bytes,
             config,
         }
     }

@@ -75,6 +75,7 @@ groups! {
             "producer.id.expiration.check.interval.ms",
         cordoned_dirs: Vec<String> = "cordoned.log.dirs",
         ack_durability: String = "ottla.ack.durability",
+        dir_reserve_bytes: i64 = "ottla.log.dir.reserve.bytes",
     }
 
     /// The log cleaner.

@@ -4,7 +4,7 @@ use super::disk::{DirEntry, Disk, DiskFile, LockError, LockGuard, OpenMode, Real
 use parking_lot::{Condvar, Mutex};
 use rustix::fd::BorrowedFd;
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What goes wrong from now on.
@@ -18,6 +18,8 @@ pub(crate) struct Faults {
 struct State {
     syncs_fail: bool,
     is_full: bool,
+    /// Only files of this extension find no space.
+    full_extension: Option<&'static str>,
     /// Syncs of `.log` files wait for a permit.
     is_gated: bool,
     permits: usize,
@@ -33,6 +35,11 @@ impl Faults {
     /// Writes find no space.
     pub(crate) fn fill(&self, is_full: bool) {
         self.state.lock().is_full = is_full;
+    }
+
+    /// Writes to files of this extension find no space.
+    pub(crate) fn fill_only(&self, extension: Option<&'static str>) {
+        self.state.lock().full_extension = extension;
     }
 
     /// What `Disk::space` answers.
@@ -78,8 +85,13 @@ impl Faults {
         if state.syncs_fail { Err(io::Error::other("sync failed")) } else { Ok(()) }
     }
 
-    fn check_space(&self) -> io::Result<()> {
-        if self.state.lock().is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    fn check_space(&self, path: &Path) -> io::Result<()> {
+        let state = self.state.lock();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if state.is_full || extension.is_some() && extension == state.full_extension {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +104,7 @@ pub(crate) struct FaultyDisk {
 struct FaultyFile {
     file: Arc<dyn DiskFile>,
     faults: Arc<Faults>,
-    is_segment: bool,
+    path: PathBuf,
 }
 
 impl DiskFile for FaultyFile {
@@ -101,7 +113,7 @@ impl DiskFile for FaultyFile {
     }
 
     fn write_all_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        if let Err(full) = self.faults.check_space() {
+        if let Err(full) = self.faults.check_space(&self.path) {
             // A full disk takes some of it.
             let some = &slices[0][..slices[0].len().min(16)];
             self.file.write_all_at(&[IoSlice::new(some)], position)?;
@@ -119,7 +131,8 @@ impl DiskFile for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.faults.sync(self.is_segment)?;
+        let is_segment = self.path.extension().is_some_and(|extension| extension == "log");
+        self.faults.sync(is_segment)?;
         self.file.sync()
     }
 
@@ -131,11 +144,10 @@ impl DiskFile for FaultyFile {
 impl Disk for FaultyDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         if mode == OpenMode::CreateNew || mode == OpenMode::Create && !path.exists() {
-            self.faults.check_space()?;
+            self.faults.check_space(path)?;
         }
         let file = RealDisk.open(path, mode)?;
-        let is_segment = path.extension().is_some_and(|extension| extension == "log");
-        Ok(Arc::new(FaultyFile { file, faults: self.faults.clone(), is_segment }))
+        Ok(Arc::new(FaultyFile { file, faults: self.faults.clone(), path: path.to_owned() }))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -143,7 +155,7 @@ impl Disk for FaultyDisk {
     }
 
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.faults.check_space()?;
+        self.faults.check_space(path)?;
         RealDisk.write_atomic(path, bytes)
     }
 
@@ -152,7 +164,7 @@ impl Disk for FaultyDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.faults.check_space()?;
+        self.faults.check_space(dir)?;
         RealDisk.create_dir_all(dir)
     }
 

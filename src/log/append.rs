@@ -371,11 +371,8 @@ impl Log {
                 }
                 Ok(())
             }
-            // Nothing of it counts: the segment's size has not moved.
-            Err(error) if error.is_storage_full() && error.operation == "write" => {
-                Err(error.into())
-            }
-            Err(error) => Err(self.fail(error).into()),
+            // With a full disk nothing of it counts: the segment's size has not moved.
+            Err(error) => Err(self.fail_unless_full(error).into()),
         }
     }
 

@@ -40,6 +40,8 @@ fn full_disk_refuses_appends_and_leaves_nothing_half_written() {
     }
     assert!(!log.is_offline());
     assert_eq!(read_all(&log, Offset(0)).len(), 1);
+    let file = RealDisk.open(&fixture.path().join("00000000000000000000.log"), OpenMode::Read);
+    assert_eq!(file.unwrap().len().unwrap(), log.size(), "what was half written is cut off");
     faults.fill(false);
     let info = append(&mut log, idempotent(1, 0, 2, 2)).unwrap();
     assert_eq!((info.first_offset, info.is_duplicate), (Offset(2), false));
@@ -61,6 +63,74 @@ fn refused_write_that_was_torn_is_cut_by_a_clean_shutdown() {
     assert_eq!(log.log_end_offset(), Offset(1));
     append(&mut log, batch(1, NOW.0)).unwrap();
     assert_eq!(read_all(&log, Offset(0)).len(), 2);
+}
+
+#[test]
+fn full_disk_at_a_roll_leaves_the_log_as_it_was() {
+    let fixture = Fixture::new();
+    for extension in ["log", "snapshot", "index", "timeindex"] {
+        let (mut log, faults) = open_faulty(&fixture);
+        let (segments, end) = (log.segments().len(), log.log_end_offset());
+        faults.fill_only(Some(extension));
+        let mut n = 0;
+        let sequence = |n: i32| idempotent(end.0 + 1, 0, n, 1);
+        while append(&mut log, sequence(n)).is_ok() {
+            n += 1;
+            assert!(n < 100, "a segment has 600 bytes");
+        }
+        assert!(!log.is_offline(), "{extension}");
+        assert_eq!(log.segments().len(), segments);
+        append(&mut log, sequence(n)).unwrap_err();
+        faults.fill_only(None);
+        let info = append(&mut log, sequence(n)).unwrap();
+        assert_eq!(info.first_offset, end.plus(i64::from(n)));
+        while !append(&mut log, batch(1, NOW.0)).unwrap().has_rolled {}
+        let end = log.log_end_offset();
+        let count = read_all(&log, Offset(0)).len();
+        drop(log);
+        let log = fixture.open();
+        assert_eq!((log.log_end_offset(), read_all(&log, Offset(0)).len()), (end, count));
+    }
+}
+
+#[test]
+fn index_entries_that_find_no_space_wait_in_memory() {
+    let mut fixture = Fixture::new();
+    fixture.config.segment_bytes = 1 << 20;
+    fixture.config.segment_index_bytes = 1 << 20;
+    fixture.config.index_interval_bytes = 0;
+    let (mut log, faults) = open_faulty(&fixture);
+    faults.fill_only(Some("index"));
+    for _ in 0..1200 {
+        append(&mut log, batch(1, NOW.0)).unwrap();
+    }
+    assert!(log.flush(NOW).is_ok(), "the active segment's index is not part of it");
+    assert_eq!(
+        log.read(Offset(700), 1, MinOne::Yes, Offset(1200)).unwrap().unwrap().base_offset,
+        Offset(700)
+    );
+    log.close(NOW).unwrap_err();
+    assert!(!log.is_offline());
+    faults.fill_only(None);
+    log.close(NOW).unwrap();
+    assert_eq!(read_all(&fixture.open_clean(), Offset(0)).len(), 1200);
+}
+
+#[test]
+fn full_disk_lets_retention_delete_all_but_the_active_segment() {
+    let mut fixture = Fixture::new();
+    fixture.config.retention_ms = 1;
+    let (mut log, faults) = open_faulty(&fixture);
+    while log.segments().len() < 3 {
+        append(&mut log, batch(1, NOW.0)).unwrap();
+    }
+    faults.fill(true);
+    let end = log.log_end_offset();
+    assert_eq!(log.apply_retention(NOW.plus_ms(1000), end).unwrap().len(), 2);
+    assert!(log.apply_retention(NOW.plus_ms(1000), end).unwrap_err().is_storage_full());
+    assert!(!log.is_offline());
+    faults.fill(false);
+    assert_eq!(log.apply_retention(NOW.plus_ms(1000), end).unwrap().len(), 1);
 }
 
 #[test]

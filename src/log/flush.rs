@@ -55,7 +55,7 @@ impl Log {
     /// all is durable.
     ///
     /// # Errors
-    /// An index or the epochs cannot be written: the log is offline.
+    /// An index or the epochs cannot be written: the log is offline, unless the disk is full.
     pub fn prepare_flush(&mut self) -> Result<Option<FlushJob>, StorageError> {
         self.prepare_flush_up_to(self.log_end_offset)
     }
@@ -73,7 +73,7 @@ impl Log {
         if up_to <= self.recovery_point || self.is_offline {
             return Ok(None);
         }
-        self.collect_files(up_to).map(Some).map_err(|e| self.fail(e))
+        self.collect_files(up_to).map(Some).map_err(|e| self.fail_unless_full(e))
     }
 
     fn collect_files(&mut self, up_to: Offset) -> Result<FlushJob, StorageError> {
@@ -151,7 +151,7 @@ impl Log {
             return Ok(());
         }
         let directory = self.directory.clone();
-        self.complete_files(&directory).map_err(|e| self.fail(e))?;
+        self.complete_files(&directory).map_err(|e| self.fail_unless_full(e))?;
         self.flush(now)?;
         self.sync_active_indexes(&directory).map_err(|e| self.fail(e))?;
         directory.sync_if_changed().map_err(|e| self.fail(e))?;

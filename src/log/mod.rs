@@ -248,6 +248,11 @@ impl Log {
         self.segments.partition_point(|segment| segment.base_offset <= offset).checked_sub(1)
     }
 
+    /// As [`Log::fail`], but for a disk that is full, where nothing was changed that the next try does not do again.
+    fn fail_unless_full(&mut self, error: StorageError) -> StorageError {
+        if error.is_storage_full() { error } else { self.fail(error) }
+    }
+
     /// Puts the log offline: nothing that rests on a failed write or sync may be acknowledged.
     fn fail(&mut self, error: StorageError) -> StorageError {
         self.is_offline = true;

@@ -160,7 +160,11 @@ impl Log {
             return Ok(Vec::new());
         }
         if count == self.segments.len() {
-            self.roll(self.log_end_offset, now)?;
+            match self.roll(self.log_end_offset, now) {
+                // A full disk must get rid of the others all the same.
+                Err(error) if error.is_storage_full() && count > 1 => count -= 1,
+                rolled => rolled?,
+            }
         }
         let start = self.segments[count].base_offset.max(self.log_start_offset);
         self.log_start_offset = start;

@@ -4,6 +4,10 @@
 //! watermark nor the settled end. The first one starts a thread of the blocking pool that syncs for all: whatever
 //! reaches the file while a sync runs waits for the next one, which the same thread does.
 //!
+//! Producers that wait for an answer send their next records soon after it. A sync that would begin with fewer records
+//! than the last one served gives them a moment, bounded by a share of what a sync takes: else two halves of the
+//! producers take turns, and each record waits for two syncs.
+//!
 //! Invariants: one sync of a log runs at a time, because the kernel tells a failure to one caller only; the wait for
 //! the disk is outside the partition's lock; after a failed sync the log directory is offline, nothing is synced again
 //! and nobody who waits is acknowledged.
@@ -14,10 +18,26 @@ use crate::machines::replica::Event;
 use ottla_protocol::{ErrorCode, Offset};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Pause before files other than the log's own are tried again on a full disk; no sync has begun then.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
+
+/// The gathering of a group takes at most this share of the last sync's time,
+const GATHER_SHARE: u32 = 2;
+/// and never more than this, however slow the disk.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+/// How often a gathering thread looks: the timers' own grain.
+const GATHER_STEP: Duration = Duration::from_micros(50);
+
+/// What the last sync for appends served.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Group {
+    /// How many records.
+    records: i64,
+    /// How long it took.
+    sync: Duration,
+}
 
 /// Which part of a log a flush is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +94,14 @@ impl Partition {
 
     fn group_commit(&self) {
         loop {
+            let last_group = self.owned.lock().last_group;
+            self.gather(last_group);
+            let before = self.settled_end();
+            let start = Instant::now();
             let result = self.flush(Flush::Owed);
+            let records = self.settled_end().0 - before.0;
             let mut owned = self.owned.lock();
+            owned.last_group = Group { records, sync: start.elapsed() };
             // What came while the disk was busy owes a sync of its own.
             let owes = |log: &Log| log.flush_owed() != FlushOwed::Nothing && !log.is_offline();
             if !owned.log.as_ref().is_some_and(owes) || self.is_gone() {
@@ -88,6 +114,17 @@ impl Partition {
                 tracing::warn!(partition = ?self, %error, "cannot flush yet");
                 std::thread::sleep(FULL_PAUSE);
             }
+        }
+    }
+
+    /// Waits a moment for as many records as the last sync served.
+    fn gather(&self, last: Group) {
+        let bound = (last.sync / GATHER_SHARE).min(GATHER_MAX);
+        let start = Instant::now();
+        while self.log_end_offset().0 - self.settled_end().0 < last.records
+            && start.elapsed() < bound
+        {
+            std::thread::sleep(GATHER_STEP);
         }
     }
 

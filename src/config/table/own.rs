@@ -43,6 +43,25 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         scope: Scope::Broker,
+        name: "ottla.log.dir.reserve.bytes",
+        kind: Kind::Long,
+        default: Default::Text("-1"),
+        check: Check::AtLeast(-1),
+        importance: Importance::Medium,
+        is_internal: false,
+        update: Update::ReadOnly,
+        synonyms: &[],
+        since: "ottla",
+        gone: None,
+        support: Support::Honoured,
+        documentation: "Free bytes on the volume of a log directory below which producers to it \
+                        get an error that they retry, until there is space again. Consumers, \
+                        deletions, retention, committed offsets and metadata go on: the reserve \
+                        is what they need to get the disk out of it. -1 is 5 % of the volume, \
+                        1 GiB at the most; 0 waits for a write to fail.",
+    },
+    Key {
+        scope: Scope::Broker,
         name: "ottla.log.level",
         kind: Kind::String,
         default: Default::Text("info"),
