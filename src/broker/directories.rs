@@ -3,6 +3,7 @@
 //! Invariants: every directory is locked before it is read; nothing is written into a directory that belongs to
 //! another cluster or node. Source: Kafka documentation, "KRaft: Storage"; KIP-858 (directory ids).
 
+use super::dir_health::{DirHealth, DirState, reserve_bytes};
 use crate::env::{Disk, LockError, LockGuard};
 use crate::log::checkpoint::{
     self, HIGH_WATERMARKS, LOG_START_OFFSETS, MetaProperties, PartitionKey, RECOVERY_POINTS,
@@ -81,6 +82,8 @@ pub struct LogDirectory {
     pub log_start_offsets: BTreeMap<PartitionKey, Offset>,
     /// High watermarks at the last checkpoint.
     pub high_watermarks: BTreeMap<PartitionKey, Offset>,
+    /// Whether it takes records.
+    pub health: Arc<DirHealth>,
     _lock: LockGuard,
 }
 
@@ -127,6 +130,37 @@ impl Directories {
         &self.disk
     }
 
+    /// Those whose files may still be written.
+    pub fn online(&self) -> impl Iterator<Item = &LogDirectory> {
+        self.all.iter().filter(|log_dir| !log_dir.health.is_offline())
+    }
+
+    /// Looks how much space each directory has, and refuses producers or lets them go on. `reserve` is
+    /// `ottla.log.dir.reserve.bytes`. One system call for each directory.
+    pub fn look_at_space(&self, reserve: i64) {
+        for log_dir in self.online() {
+            let directory = log_dir.path.display();
+            let space = match self.disk.space(&log_dir.path) {
+                Ok(space) => space,
+                Err(error) => {
+                    tracing::warn!(%directory, %error, "free space is not known");
+                    continue;
+                }
+            };
+            let reserve = reserve_bytes(reserve, space);
+            let available = space.available;
+            match log_dir.health.look(space, reserve) {
+                Some(DirState::Full) => {
+                    tracing::error!(%directory, available, reserve, "disk full: producers have to wait");
+                }
+                Some(_) => {
+                    tracing::info!(%directory, available, reserve, "producers go on: there is space again");
+                }
+                None => {}
+            }
+        }
+    }
+
     /// Marks every directory as not cleanly stopped; called once logs may be written.
     ///
     /// # Errors
@@ -141,7 +175,7 @@ impl Directories {
 
 fn lock(disk: &dyn Disk, path: &Path) -> Result<LockGuard, DirectoryError> {
     let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
-    disk.create_dir_all(path).map_err(unusable)?;
+    disk.create_dir_durably(path).map_err(unusable)?;
     disk.lock(&path.join(LOCK_FILE)).map_err(|error| match error {
         LockError::Held(holder) => DirectoryError::InUse { path: path.to_owned(), holder },
         LockError::Io(source) => DirectoryError::Unusable { path: path.to_owned(), source },
@@ -212,6 +246,7 @@ fn load(
         recovery_points: checkpoint::read_offsets(disk, path, RECOVERY_POINTS)?,
         log_start_offsets: checkpoint::read_offsets(disk, path, LOG_START_OFFSETS)?,
         high_watermarks: checkpoint::read_offsets(disk, path, HIGH_WATERMARKS)?,
+        health: Arc::default(),
         _lock: lock,
     })
 }

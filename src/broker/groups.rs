@@ -53,8 +53,12 @@ impl Stage for GroupStage {
         self.partition.high_watermark()
     }
 
-    async fn commit_moved(&self) {
-        self.partition.changed().await;
+    fn commit_moved(&self) -> impl Future<Output = ()> + Send {
+        self.partition.changed()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.partition.is_offline()
     }
 
     fn publish(&self, _machine: &mut GroupMachine) {}

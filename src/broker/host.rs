@@ -41,8 +41,13 @@ pub trait Stage: Send + Sync + 'static {
     /// The offset below which the log is committed.
     fn committed(&self) -> Offset;
 
-    /// Completes when [`Stage::committed`] may have moved.
+    /// Completes when [`Stage::committed`] or [`Stage::is_lost`] may have changed, counted from this call on.
     fn commit_moved(&self) -> impl Future<Output = ()> + Send;
+
+    /// Whether what is appended and not committed never will be.
+    fn is_lost(&self) -> bool {
+        false
+    }
 
     /// The machine has replayed new records, which are committed; runs before the effects that rest on them.
     fn publish(&self, machine: &mut Self::Machine);
@@ -190,6 +195,10 @@ impl<S: Stage> Host<S> {
 
     /// Lets out the effects whose records are committed.
     fn release(&self, state: &mut State<S>) {
+        if self.stage.is_lost() {
+            drop_machine(state);
+            return;
+        }
         let committed = self.stage.committed();
         if committed >= state.written && state.published < state.written {
             state.published = state.written;
@@ -213,6 +222,7 @@ impl<S: Stage> Host<S> {
     pub async fn run(self: Arc<Self>) {
         loop {
             let alarm = self.alarm.notified();
+            let moved = self.stage.commit_moved();
             let deadline = {
                 let mut state = self.state.lock();
                 let now = self.clock.now();
@@ -236,7 +246,7 @@ impl<S: Stage> Host<S> {
             tokio::select! {
                 biased;
                 () = alarm => {}
-                () = self.stage.commit_moved() => {}
+                () = moved => {}
                 () = wait => {}
             }
         }

@@ -1,5 +1,5 @@
 //! What a broker does beside requests: retention, flushes, checkpoints, expiry of producer ids, removal of
-//! deleted files, snapshots of the metadata.
+//! deleted files, free space, snapshots of the metadata.
 //!
 //! One task drives it; the disk work runs on a blocking thread. An interval without changes writes nothing.
 
@@ -131,6 +131,7 @@ impl Housekeeping {
         if due.trash <= now.0 {
             self.publisher.empty_trash(now.0);
             self.remove_deleted(now.0);
+            self.directories.look_at_space(self.settings.dir_reserve_bytes);
             due.trash = now.0.saturating_add(self.settings.trash_interval_ms);
         }
     }
@@ -181,14 +182,16 @@ impl Housekeeping {
 
     fn write(&self, name: &'static str, pick: impl Fn(&Checkpoint) -> Option<Offset>) {
         let mut by_directory: BTreeMap<PathBuf, Offsets> = BTreeMap::new();
-        for log_dir in &self.directories.all {
+        for log_dir in self.directories.online() {
             by_directory.insert(log_dir.path.clone(), Vec::new());
         }
         for partition in self.publisher.all() {
             let Some(checkpoint) = partition.checkpoint() else { continue };
             let Some(offset) = pick(&checkpoint) else { continue };
             let line = (Arc::clone(partition.topic()), partition.index(), offset);
-            by_directory.entry(checkpoint.directory).or_default().push(line);
+            if let Some(lines) = by_directory.get_mut(&checkpoint.directory) {
+                lines.push(line);
+            }
         }
         let mut written = self.written.lock();
         for (directory, mut offsets) in by_directory {
@@ -208,7 +211,7 @@ impl Housekeeping {
     }
 
     /// The last chores of an orderly stop: closes all logs, checkpoints, and says in each directory that it was
-    /// clean.
+    /// clean; one that is offline was not.
     pub fn finish(&self, broker_epoch: BrokerEpoch) {
         let is_clean = close_all(&self.publisher.all());
         self.write(RECOVERY_POINTS, |checkpoint| Some(checkpoint.recovery_point));
@@ -220,7 +223,7 @@ impl Housekeeping {
         if !is_clean {
             return;
         }
-        for log_dir in &self.directories.all {
+        for log_dir in self.directories.online() {
             let disk = self.directories.disk().as_ref();
             if let Err(error) = write_clean_shutdown(disk, &log_dir.path, broker_epoch.0) {
                 tracing::error!(%error, "clean-shutdown file not written");

@@ -15,6 +15,7 @@
 //! | `housekeeping.rs` | retention, flushes, checkpoints |
 
 mod cordon;
+mod dir_health;
 mod directories;
 mod groups;
 mod host;
@@ -31,8 +32,8 @@ mod start;
 mod tests;
 
 pub use crate::log::{
-    AbortedTransaction, ActiveProducer, AppendError, AppendInfo, AppendOrigin, LogSlice, MinOne,
-    RecordError, TimestampOffset,
+    AbortedTransaction, ActiveProducer, AppendError, AppendInfo, AppendOrigin, FlushOwed, LogSlice,
+    MinOne, RecordError, TimestampOffset,
 };
 pub use crate::machines::group::{GroupRequest, GroupResponse, Join, partition_for};
 pub use crate::machines::metadata::image::{ConfigResource, ResourceType, TopicImage};
@@ -97,6 +98,8 @@ impl std::fmt::Debug for Broker {
 pub struct LogDirStatus {
     /// Where it is.
     pub path: PathBuf,
+    /// A write or sync failed in it; nothing more is known of it.
+    pub is_offline: bool,
     /// Whether it gets no new partitions.
     pub is_cordoned: bool,
     /// Bytes of its file system.
@@ -281,6 +284,7 @@ impl Broker {
             });
             all.push(LogDirStatus {
                 path: log_dir.path.clone(),
+                is_offline: log_dir.health.is_offline(),
                 is_cordoned: cordoned.contains(&log_dir.id),
                 total_bytes: total,
                 usable_bytes: usable,

@@ -1,19 +1,25 @@
 //! The single owner that joins one Log with its replica machine.
 //!
 //! Invariants: a Partition is the only writer of its Log; its lock is held for one append or one look-up and
-//! never across an `.await`; the offsets that other threads read (`high_watermark`, `log_end_offset`) are
-//! published while it is held.
+//! never across an `.await`; the offsets that other threads read (`high_watermark`, `log_end_offset`,
+//! `settled_end`) are published while it is held.
 
-use super::replay::{self, ReplayError};
+mod flush;
+mod read;
+
+pub use flush::Flush;
+pub use read::{IsolationLevel, PartitionRead, ReadParams};
+
+use flush::Group;
+
+use super::dir_health::{DirHealth, DirState};
 use crate::env::Clock;
 use crate::log::{
-    AbortedTransaction, ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin,
-    DeletedFiles, Log, LogConfig, LogSlice, MinOne, ReadError, StorageError, TimestampOffset,
-    TransactionCheck,
+    ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin, DeletedFiles, FlushOwed,
+    Log, LogConfig, StorageError, TransactionCheck,
 };
 use crate::machines::replica::{Effect, Effects, Event, Replica, Role};
 use bytes::Bytes;
-use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -21,52 +27,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// What a reader may see (`isolation.level`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IsolationLevel {
-    /// Everything below the high watermark.
-    ReadUncommitted,
-    /// Everything below the last stable offset.
-    ReadCommitted,
-}
-
-/// One partition of a fetch.
-#[derive(Debug, Clone, Copy)]
-pub struct ReadParams {
-    /// First offset wanted.
-    pub offset: Offset,
-    /// Bytes at the most, but for a first batch that is larger.
-    pub max_bytes: usize,
-    /// Whether a first batch larger than `max_bytes` is returned whole.
-    pub min_one: MinOne,
-    /// How far the reader may see.
-    pub isolation: IsolationLevel,
-    /// The epoch that the client believes in; -1 for none.
-    pub current_leader_epoch: LeaderEpoch,
-}
-
-/// What a read found.
-#[derive(Debug)]
-pub struct PartitionRead {
-    /// Where the batches lie; empty when there is nothing up to the reader's bound.
-    pub slice: Option<LogSlice>,
-    /// Below it everything is committed.
-    pub high_watermark: Offset,
-    /// Below it every transaction is decided.
-    pub last_stable_offset: Offset,
-    /// First offset that is left.
-    pub log_start_offset: Offset,
-    /// The log's end.
-    pub log_end_offset: Offset,
-    /// Aborted transactions that overlap the batches, for `ReadCommitted`.
-    pub aborted: Vec<AbortedTransaction>,
-}
-
 struct Owned {
     /// `None` once the partition is closed or deleted.
     log: Option<Log>,
     replica: Replica,
     min_insync_replicas: usize,
+    /// A thread syncs, or is about to, for all appends that owe it.
+    is_group_committing: bool,
+    last_group: Group,
 }
 
 /// One partition on this broker.
@@ -75,9 +43,13 @@ pub struct Partition {
     topic_id: TopicId,
     index: i32,
     clock: Arc<dyn Clock>,
+    health: Arc<DirHealth>,
     owned: Mutex<Owned>,
+    /// Held for a sync; taken before `owned`, never by an append.
+    syncing: Mutex<()>,
     high_watermark: AtomicI64,
     log_end_offset: AtomicI64,
+    settled_end: AtomicI64,
     gone: AtomicBool,
     changed: Notify,
 }
@@ -108,6 +80,10 @@ pub enum ProduceError {
         /// The in-sync replicas' ids.
         members: String,
     },
+    /// The log directory is below its reserve, or a write found no space: NOT_ENOUGH_REPLICAS, which every client
+    /// takes for "not written, try again" and counts no sequence for.
+    #[error("the log directory has no room for more records")]
+    DirectoryFull,
     /// The log refused the batches.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -118,7 +94,9 @@ impl ProduceError {
     pub fn error_code(&self) -> ErrorCode {
         match self {
             ProduceError::NotLeader => ErrorCode::NotLeaderOrFollower,
-            ProduceError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+            ProduceError::NotEnoughReplicas { .. } | ProduceError::DirectoryFull => {
+                ErrorCode::NotEnoughReplicas
+            }
             ProduceError::Append(error) => error.error_code(),
         }
     }
@@ -133,6 +111,7 @@ impl Partition {
         log: Log,
         high_watermark: Offset,
         min_insync_replicas: usize,
+        health: Arc<DirHealth>,
     ) -> Arc<Self> {
         let end = log.log_end_offset();
         let start = log.log_start_offset();
@@ -145,7 +124,16 @@ impl Partition {
             clock,
             high_watermark: AtomicI64::new(replica.high_watermark().0),
             log_end_offset: AtomicI64::new(end.0),
-            owned: Mutex::new(Owned { log: Some(log), replica, min_insync_replicas }),
+            settled_end: AtomicI64::new(end.0),
+            health,
+            owned: Mutex::new(Owned {
+                log: Some(log),
+                replica,
+                min_insync_replicas,
+                is_group_committing: false,
+                last_group: Group::default(),
+            }),
+            syncing: Mutex::new(()),
             gone: AtomicBool::new(false),
             changed: Notify::new(),
         })
@@ -186,16 +174,18 @@ impl Partition {
         self.changed.notified()
     }
 
-    /// Takes the leadership that the committed metadata gives.
+    /// Takes the leadership that the committed metadata gives. Records that a crash left unsynced are synced first
+    /// where the settings let nothing unsynced count.
     ///
     /// # Errors
-    /// The partition is closed.
+    /// The partition is closed, or a sync failed.
     pub fn lead(
         &self,
         leader_epoch: LeaderEpoch,
         partition_epoch: i32,
         isr: Vec<BrokerId>,
     ) -> Result<(), AppendError> {
+        self.flush(Flush::Owed)?;
         let mut owned = self.owned.lock();
         let end = owned.log.as_ref().ok_or(AppendError::Offline)?.log_end_offset();
         let effects = owned.replica.step(Event::Lead {
@@ -230,19 +220,21 @@ impl Partition {
         Ok(())
     }
 
-    /// Appends batches as their leader; `acks` is the producer's (-1 asks for `min.insync.replicas`).
+    /// Appends batches as their leader; `acks` is the producer's (-1 asks for `min.insync.replicas`). What
+    /// [`AppendInfo::flush`] says is owed has begun when this returns; [`Partition::settled`] waits for it.
     ///
     /// # Errors
     /// [`ProduceError`]; nothing was appended.
     pub fn append(
-        &self,
+        self: &Arc<Self>,
         records: Bytes,
         acks: i16,
         origin: AppendOrigin,
     ) -> Result<AppendInfo, ProduceError> {
+        self.admit(origin)?;
         let now = self.clock.now();
         let mut owned = self.owned.lock();
-        let Owned { log, replica, min_insync_replicas } = &mut *owned;
+        let Owned { log, replica, min_insync_replicas, is_group_committing, .. } = &mut *owned;
         if replica.role() != Role::Leader {
             return Err(ProduceError::NotLeader);
         }
@@ -256,12 +248,49 @@ impl Partition {
             origin,
             transaction: TransactionCheck::Unverified,
         };
-        let info = log.append_as_leader(records, context)?;
+        let info = match log.append_as_leader(records, context) {
+            Ok(info) => info,
+            Err(error) => return Err(self.append_failed(log, error)),
+        };
         let end = log.log_end_offset();
         self.log_end_offset.store(end.0, Ordering::Release);
+        if info.flush != FlushOwed::Nothing || *is_group_committing {
+            if !std::mem::replace(is_group_committing, true) {
+                drop(owned);
+                self.start_group_commit();
+            }
+            return Ok(info);
+        }
+        self.settled_end.store(end.0, Ordering::Release);
         let effects = replica.step(Event::Appended { log_end_offset: end });
         self.perform(&mut owned, effects)?;
         Ok(info)
+    }
+
+    /// Whether there is room for more records. Budgets of bytes for topics would be asked here too.
+    fn admit(&self, origin: AppendOrigin) -> Result<(), ProduceError> {
+        match self.health.state() {
+            DirState::Usable => Ok(()),
+            DirState::Full if origin == AppendOrigin::Client => Err(ProduceError::DirectoryFull),
+            DirState::Full => Ok(()),
+            DirState::Offline => Err(AppendError::Offline.into()),
+        }
+    }
+
+    fn append_failed(&self, log: &Log, error: AppendError) -> ProduceError {
+        match &error {
+            AppendError::Storage(cause) if cause.is_storage_full() => {
+                if self.health.fill() {
+                    tracing::error!(partition = ?self, %cause, "disk full: producers have to wait");
+                }
+                ProduceError::DirectoryFull
+            }
+            AppendError::Storage(cause) => {
+                self.note_failure(log, Some(cause));
+                error.into()
+            }
+            _ => error.into(),
+        }
     }
 
     fn not_enough(&self, replica: &Replica, min: usize) -> ProduceError {
@@ -284,7 +313,10 @@ impl Partition {
     }
 
     /// Checks the epoch that a client believes in (KIP-320).
-    fn check_epoch(replica: &Replica, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+    fn check_epoch(&self, replica: &Replica, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        if self.is_offline() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
         if epoch != LeaderEpoch::UNKNOWN && epoch < replica.leader_epoch() {
             return Err(ErrorCode::FencedLeaderEpoch);
         }
@@ -300,10 +332,11 @@ impl Partition {
     /// Checks that this broker leads with the epoch that a client believes in; answers the epoch.
     ///
     /// # Errors
-    /// FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, NOT_LEADER_OR_FOLLOWER.
+    /// FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, NOT_LEADER_OR_FOLLOWER; KAFKA_STORAGE_ERROR when its log directory is
+    /// offline.
     pub fn check_leader(&self, current: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
         let owned = self.owned.lock();
-        Self::check_epoch(&owned.replica, current)?;
+        self.check_epoch(&owned.replica, current)?;
         Ok(owned.replica.leader_epoch())
     }
 
@@ -317,120 +350,20 @@ impl Partition {
         self.owned.lock().replica.role() == Role::Leader
     }
 
-    /// Finds the batches for a fetch; only headers are read.
-    ///
-    /// # Errors
-    /// OFFSET_OUT_OF_RANGE, KAFKA_STORAGE_ERROR, and those of [`Partition::check_leader`].
-    pub fn read(&self, params: ReadParams) -> Result<PartitionRead, ErrorCode> {
-        let owned = self.owned.lock();
-        Self::check_epoch(&owned.replica, params.current_leader_epoch)?;
-        let log = owned.log.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        let high_watermark = owned.replica.high_watermark();
-        let last_stable_offset = log.last_stable_offset(high_watermark);
-        let bound = match params.isolation {
-            IsolationLevel::ReadUncommitted => high_watermark,
-            IsolationLevel::ReadCommitted => last_stable_offset,
-        };
-        let slice = log
-            .read(params.offset, params.max_bytes, params.min_one, bound)
-            .map_err(|error| self.read_failed(&error))?;
-        let aborted = match (&slice, params.isolation) {
-            (Some(_), IsolationLevel::ReadCommitted) => log
-                .aborted_transactions(params.offset, bound)
-                .map_err(|error| self.read_failed(&ReadError::from(error)))?,
-            _ => Vec::new(),
-        };
-        Ok(PartitionRead {
-            slice,
-            high_watermark,
-            last_stable_offset,
-            log_start_offset: log.log_start_offset(),
-            log_end_offset: log.log_end_offset(),
-            aborted,
-        })
-    }
-
-    fn read_failed(&self, error: &ReadError) -> ErrorCode {
-        let code = error.error_code();
-        if code == ErrorCode::KafkaStorageError {
-            tracing::error!(partition = ?self, %error, "read failed");
-        }
-        code
-    }
-
-    /// Hands every batch of the log to `visit`, up to the end that the log has now.
-    ///
-    /// # Errors
-    /// Every `ReplayError`.
-    pub fn replay(
-        &self,
-        visit: impl FnMut(&BatchHeader, &Bytes) -> Result<(), ReplayError>,
-    ) -> Result<(), ReplayError> {
-        let (from, end) = (self.log_start_offset(), self.log_end_offset());
-        let region = |offset, max| {
-            let owned = self.owned.lock();
-            match &owned.log {
-                Some(log) => log.read(offset, max, MinOne::Yes, end),
-                None => Ok(None),
-            }
-        };
-        replay::replay(from, end, region, visit)
-    }
-
     /// First offset that may be read.
     pub fn log_start_offset(&self) -> Offset {
         self.with_log(|log| log.log_start_offset()).unwrap_or(Offset(0))
     }
 
-    /// Below it every transaction is decided.
-    pub fn last_stable_offset(&self) -> Offset {
-        let owned = self.owned.lock();
-        let high_watermark = owned.replica.high_watermark();
-        owned.log.as_ref().map_or(high_watermark, |log| log.last_stable_offset(high_watermark))
-    }
-
-    /// The first record at or after a time; `None` where there is none.
-    ///
-    /// # Errors
-    /// KAFKA_STORAGE_ERROR, NOT_LEADER_OR_FOLLOWER.
-    pub fn offset_for_timestamp(
-        &self,
-        timestamp: Timestamp,
-    ) -> Result<Option<TimestampOffset>, ErrorCode> {
-        self.with_log(|log| log.offset_for_timestamp(timestamp))?
-            .map_err(|error| self.read_failed(&error))
-    }
-
-    /// The record with the largest timestamp.
-    ///
-    /// # Errors
-    /// KAFKA_STORAGE_ERROR, NOT_LEADER_OR_FOLLOWER.
-    pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ErrorCode> {
-        self.with_log(|log| log.max_timestamp())?.map_err(|error| self.read_failed(&error))
-    }
-
-    /// The epoch in which the record at `offset` was written; -1 when it is not known.
-    pub fn epoch_for_offset(&self, offset: Offset) -> LeaderEpoch {
-        let found = self.with_log(|log| log.epoch_for_offset(offset));
-        found.ok().flatten().unwrap_or(LeaderEpoch::UNKNOWN)
-    }
-
-    /// The largest epoch not above `epoch` and where it ends (KIP-279).
-    ///
-    /// # Errors
-    /// NOT_LEADER_OR_FOLLOWER.
-    pub fn end_offset_for_epoch(
-        &self,
-        epoch: LeaderEpoch,
-    ) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
-        self.with_log(|log| log.end_offset_for_epoch(epoch))
-    }
-
     /// Moves the log start offset (`Offset(-1)` is the high watermark) and answers where it is then (KIP-107).
     ///
     /// # Errors
-    /// OFFSET_OUT_OF_RANGE, POLICY_VIOLATION where the topic is not deleted by retention, NOT_LEADER_OR_FOLLOWER.
+    /// OFFSET_OUT_OF_RANGE, POLICY_VIOLATION where the topic is not deleted by retention, NOT_LEADER_OR_FOLLOWER,
+    /// KAFKA_STORAGE_ERROR.
     pub fn delete_records(&self, before: Offset) -> Result<Offset, ErrorCode> {
+        if self.is_offline() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
         let mut owned = self.owned.lock();
         if owned.replica.role() != Role::Leader {
             return Err(ErrorCode::NotLeaderOrFollower);
@@ -487,44 +420,27 @@ impl Partition {
     /// # Errors
     /// The log is offline.
     pub fn apply_retention(&self, now: Timestamp) -> Result<Vec<DeletedFiles>, StorageError> {
-        let mut owned = self.owned.lock();
-        let high_watermark = owned.replica.high_watermark();
-        let Some(log) = owned.log.as_mut() else { return Ok(Vec::new()) };
-        let deleted = log.apply_retention(now, high_watermark)?;
-        if !deleted.is_empty() {
-            let log_start_offset = log.log_start_offset();
-            // The high watermark is at or above it already; no effect can come.
-            owned.replica.step(Event::LogStartMoved { log_start_offset });
+        if self.is_offline() {
+            return Ok(Vec::new());
         }
-        Ok(deleted)
-    }
-
-    /// Makes what `which` says durable; the wait for the disk is outside the lock.
-    ///
-    /// # Errors
-    /// A write or sync failed: the log is offline.
-    pub fn flush(&self, which: Flush) -> Result<(), StorageError> {
-        let now = self.clock.now();
-        let job = {
+        let deleted = {
             let mut owned = self.owned.lock();
-            let Some(log) = owned.log.as_mut() else { return Ok(()) };
-            match which {
-                Flush::All => log.prepare_flush()?,
-                Flush::Inactive => log.prepare_flush_inactive()?,
-                Flush::Due if log.is_flush_due(now) => log.prepare_flush()?,
-                Flush::Due => None,
+            let high_watermark = owned.replica.high_watermark();
+            let Some(log) = owned.log.as_mut() else { return Ok(Vec::new()) };
+            let deleted = log.apply_retention(now, high_watermark);
+            self.note_failure(log, deleted.as_ref().err());
+            let deleted = deleted?;
+            if !deleted.is_empty() {
+                let log_start_offset = log.log_start_offset();
+                // The high watermark is at or above it already; no effect can come.
+                owned.replica.step(Event::LogStartMoved { log_start_offset });
             }
+            deleted
         };
-        let Some(job) = job else { return Ok(()) };
-        let result = job.run();
-        let mut owned = self.owned.lock();
-        if let Some(log) = owned.log.as_mut() {
-            match &result {
-                Ok(()) => log.mark_flushed(&job, now),
-                Err(_) => log.fail_flush(),
-            }
+        match deleted.last().map_or(Ok(()), DeletedFiles::sync_renames) {
+            Ok(()) => Ok(deleted),
+            Err(error) => Err(self.fail(error)),
         }
-        result
     }
 
     /// What the checkpoints of the log directory hold: recovery point, log start offset, high watermark.
@@ -545,12 +461,20 @@ impl Partition {
     /// # Errors
     /// The last bytes could not be made durable.
     pub fn close(&self) -> Result<(), StorageError> {
+        let _one_at_a_time = self.syncing.lock();
         let now = self.clock.now();
         self.gone.store(true, Ordering::Release);
-        let result = match self.owned.lock().log.as_mut() {
-            Some(log) => log.close(now),
+        let mut owned = self.owned.lock();
+        let result = match owned.log.as_mut() {
+            Some(log) => {
+                let result = log.close(now);
+                self.note_failure(log, result.as_ref().err());
+                result
+            }
             None => Ok(()),
         };
+        self.settle(&mut owned);
+        drop(owned);
         self.changed.notify_waiters();
         result
     }
@@ -573,17 +497,6 @@ impl Partition {
     }
 }
 
-/// Which part of a log a flush is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flush {
-    /// Everything.
-    All,
-    /// The segments before the active one, as a roll calls for.
-    Inactive,
-    /// Everything, if `flush.ms` has passed.
-    Due,
-}
-
 /// A partition's line in the checkpoints of its log directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -598,3 +511,6 @@ pub struct Checkpoint {
     /// Below it everything is committed.
     pub high_watermark: Offset,
 }
+
+#[cfg(test)]
+mod tests;

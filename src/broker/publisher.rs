@@ -248,6 +248,7 @@ impl Publisher {
             log,
             high_watermark,
             topic_settings.min_insync_replicas,
+            Arc::clone(&log_dir.health),
         );
         let mut partitions = self.partitions.write();
         let topic_partitions = partitions.entry(Arc::clone(&topic.name)).or_default();
@@ -270,7 +271,9 @@ impl Publisher {
         let unique = uuid_to_text(uuid::Uuid::new_v4());
         name.push(format!(".{unique}{STRAY_SUFFIX}"));
         let to = PathBuf::from(name);
-        match self.directories.disk().rename(from, &to) {
+        let disk = self.directories.disk();
+        let renamed = disk.rename(from, &to);
+        match renamed.and_then(|()| disk.sync_dir(from.parent().unwrap_or(from))) {
             Ok(()) => {
                 tracing::warn!(from = %from.display(), to = %to.display(), "the metadata does not know this directory");
             }
@@ -281,7 +284,7 @@ impl Publisher {
     }
 
     /// The directory that the controller assigned, or the one with the fewest partitions; a
-    /// cordoned one only where all are.
+    /// cordoned one, and one that is offline, only where all are.
     fn choose_directory(&self, image: &Image, registration: &PartitionRegistration) -> usize {
         let assigned = registration.directory_of(self.node_id);
         let all = &self.directories.all;
@@ -300,10 +303,10 @@ impl Publisher {
         }
         let own = image.cluster.brokers.get(&self.node_id);
         let cordoned = own.and_then(|own| own.cordoned_log_dirs.as_deref()).unwrap_or_default();
-        let fewest = counts
-            .iter()
-            .enumerate()
-            .min_by_key(|(at, count)| (cordoned.contains(&all[*at].id), **count));
+        let fewest = counts.iter().enumerate().min_by_key(|(at, count)| {
+            let log_dir = &all[*at];
+            (log_dir.health.is_offline(), cordoned.contains(&log_dir.id), **count)
+        });
         fewest.map_or(0, |(at, _)| at)
     }
 
@@ -395,8 +398,11 @@ impl Publisher {
             let due: Vec<(i64, PathBuf)> = due;
             due.into_iter().map(|(_, path)| path).collect()
         };
+        let disk = self.directories.disk();
         for path in due {
-            if let Err(error) = self.directories.disk().remove_dir_all(&path) {
+            let removed = disk.remove_dir_all(&path);
+            if let Err(error) = removed.and_then(|()| disk.sync_dir(path.parent().unwrap_or(&path)))
+            {
                 tracing::error!(path = %path.display(), %error, "cannot remove a deleted partition");
             }
         }

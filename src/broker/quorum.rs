@@ -131,7 +131,7 @@ impl Quorum {
             let path = path.to_owned();
             move |source| QuorumError::File { path, source }
         };
-        params.disk.create_dir_all(&dir).map_err(file_error(&dir))?;
+        params.disk.create_dir_durably(&dir).map_err(file_error(&dir))?;
         let snapshot = snapshots::load_newest(params.disk.as_ref(), &dir, controller)?;
         let start = snapshot.map_or(Offset(0), |id| id.end_offset);
         let log = Log::open(LogParams {

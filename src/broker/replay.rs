@@ -11,6 +11,9 @@ const CHUNK: usize = 4 << 20;
 /// Why a log could not be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
+    /// Its log directory is offline.
+    #[error("the log directory is offline")]
+    Offline,
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -74,6 +74,8 @@ pub struct Settings {
     pub producer_id_expiration_check_interval_ms: i64,
     /// How often deleted files are looked at.
     pub trash_interval_ms: i64,
+    /// `ottla.log.dir.reserve.bytes`.
+    pub dir_reserve_bytes: i64,
 }
 
 /// How often deleted files are looked at, in milliseconds.
@@ -114,6 +116,7 @@ impl Settings {
                 config.logs.producer_id_expiration_check_interval_ms,
             ),
             trash_interval_ms: TRASH_INTERVAL_MS,
+            dir_reserve_bytes: config.logs.dir_reserve_bytes,
             config,
         }
     }
@@ -138,41 +141,42 @@ impl Settings {
         match topic_config {
             Ok(topic) => TopicSettings {
                 min_insync_replicas: usize::try_from(topic.min_insync_replicas).unwrap_or(1),
-                log: Arc::new(log_config(&topic, expiration_ms)),
+                log: Arc::new(self.log_config(&topic, expiration_ms)),
             },
             Err(_) => TopicSettings { log: Arc::default(), min_insync_replicas: 1 },
         }
     }
-}
 
-fn log_config(topic: &TopicConfig, producer_id_expiration_ms: i64) -> LogConfig {
-    let has = |policy: &str| topic.cleanup_policy.iter().any(|name| name == policy);
-    LogConfig {
-        segment_bytes: topic.internal_segment_bytes.unwrap_or(topic.segment_bytes),
-        segment_ms: topic.segment_ms,
-        segment_jitter_ms: topic.segment_jitter_ms,
-        segment_index_bytes: topic.segment_index_bytes,
-        index_interval_bytes: topic.index_interval_bytes,
-        retention_ms: topic.retention_ms,
-        retention_bytes: topic.retention_bytes,
-        cleanup_policy: CleanupPolicy { delete: has("delete"), compact: has("compact") },
-        min_cleanable_dirty_ratio: topic.min_cleanable_dirty_ratio,
-        min_compaction_lag_ms: topic.min_compaction_lag_ms,
-        delete_retention_ms: topic.delete_retention_ms,
-        max_compaction_lag_ms: topic.max_compaction_lag_ms,
-        max_message_bytes: topic.max_message_bytes,
-        max_decompressed_message_bytes: topic.max_decompressed_message_bytes,
-        compression: compression(topic),
-        message_timestamp_type: match topic.message_timestamp_type.as_str() {
-            "LogAppendTime" => TimestampType::LogAppendTime,
-            _ => TimestampType::CreateTime,
-        },
-        message_timestamp_before_max_ms: topic.message_timestamp_before_max_ms,
-        message_timestamp_after_max_ms: topic.message_timestamp_after_max_ms,
-        flush_messages: topic.flush_messages,
-        flush_ms: topic.flush_ms,
-        file_delete_delay_ms: topic.file_delete_delay_ms,
-        producer_id_expiration_ms,
+    fn log_config(&self, topic: &TopicConfig, producer_id_expiration_ms: i64) -> LogConfig {
+        let has = |policy: &str| topic.cleanup_policy.iter().any(|name| name == policy);
+        LogConfig {
+            segment_bytes: topic.internal_segment_bytes.unwrap_or(topic.segment_bytes),
+            segment_ms: topic.segment_ms,
+            segment_jitter_ms: topic.segment_jitter_ms,
+            segment_index_bytes: topic.segment_index_bytes,
+            index_interval_bytes: topic.index_interval_bytes,
+            retention_ms: topic.retention_ms,
+            retention_bytes: topic.retention_bytes,
+            cleanup_policy: CleanupPolicy { delete: has("delete"), compact: has("compact") },
+            min_cleanable_dirty_ratio: topic.min_cleanable_dirty_ratio,
+            min_compaction_lag_ms: topic.min_compaction_lag_ms,
+            delete_retention_ms: topic.delete_retention_ms,
+            max_compaction_lag_ms: topic.max_compaction_lag_ms,
+            max_message_bytes: topic.max_message_bytes,
+            max_decompressed_message_bytes: topic.max_decompressed_message_bytes,
+            compression: compression(topic),
+            message_timestamp_type: match topic.message_timestamp_type.as_str() {
+                "LogAppendTime" => TimestampType::LogAppendTime,
+                _ => TimestampType::CreateTime,
+            },
+            message_timestamp_before_max_ms: topic.message_timestamp_before_max_ms,
+            message_timestamp_after_max_ms: topic.message_timestamp_after_max_ms,
+            flush_messages: topic.flush_messages,
+            sync_before_commit: self.config.logs.ack_durability == "fsync",
+            flush_ms: topic.flush_ms,
+            file_delete_delay_ms: topic.file_delete_delay_ms,
+            producer_id_expiration_ms,
+        }
     }
 }
 

@@ -140,5 +140,5 @@ pub fn remove_before(disk: &dyn Disk, dir: &Path, id: SnapshotId) -> Result<(), 
         let path = dir.join(old.file_name());
         disk.remove_file(&path).map_err(failed(&path))?;
     }
-    Ok(())
+    disk.sync_dir(dir).map_err(failed(dir))
 }

@@ -83,6 +83,7 @@ impl Broker {
         let broker_epoch =
             register(&settings, &directories, &controller, &quorum, previous_epoch).await?;
         publisher.set_strays_aside(&image.load());
+        directories.look_at_space(settings.dir_reserve_bytes);
         let housekeeping = Housekeeping::new(
             Arc::clone(&clock),
             Arc::clone(&settings),

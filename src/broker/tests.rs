@@ -3,12 +3,16 @@
 use super::quorum::QuorumParams;
 use super::*;
 use crate::config::{Config, Source, Values};
-use crate::env::{RealDisk, SystemClock};
+use crate::env::disk::Space;
+use crate::env::faulty::FaultyDisk;
+use crate::env::{Disk, RealDisk, SystemClock};
+use ottla_protocol::Timestamp;
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use ottla_protocol::messages::{CreateTopicsRequest, OffsetCommitRequest};
+use ottla_protocol::record::{BatchBuilder, BatchParams};
 use std::path::Path;
 
 pub(super) fn settings(dirs: &[&Path]) -> Settings {
@@ -63,31 +67,31 @@ async fn a_first_start_that_was_cut_short_is_completed_by_the_next() {
     broker.stop().await;
 }
 
+async fn commit_offset(broker: &Broker) -> Result<GroupResponse, ErrorCode> {
+    let partitions =
+        vec![OffsetCommitRequestPartition { committed_offset: 5, ..Default::default() }];
+    let topic = OffsetCommitRequestTopic { name: "t".to_owned(), partitions, ..Default::default() };
+    let request = OffsetCommitRequest {
+        group_id: "g".to_owned(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![topic],
+        ..Default::default()
+    };
+    broker.group("g", GroupRequest::CommitOffsets { version: 9, request }).await
+}
+
 #[tokio::test]
 async fn a_coordinator_comes_back_after_a_write_that_failed() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(&[dir.path()]).await;
     let partition = create_topic(&broker, GROUP_METADATA_TOPIC).await;
     let topic = broker.settings().topic(&broker.image(), GROUP_METADATA_TOPIC);
-    let commit = || {
-        let partitions =
-            vec![OffsetCommitRequestPartition { committed_offset: 5, ..Default::default() }];
-        let topic =
-            OffsetCommitRequestTopic { name: "t".to_owned(), partitions, ..Default::default() };
-        let request = OffsetCommitRequest {
-            group_id: "g".to_owned(),
-            generation_id_or_member_epoch: -1,
-            topics: vec![topic],
-            ..Default::default()
-        };
-        broker.group("g", GroupRequest::CommitOffsets { version: 9, request })
-    };
-    assert!(commit().await.is_ok());
+    assert!(commit_offset(&broker).await.is_ok());
     partition.set_config(Arc::clone(&topic.log), 2);
-    assert_eq!(commit().await.err(), Some(ErrorCode::NotCoordinator));
+    assert_eq!(commit_offset(&broker).await.err(), Some(ErrorCode::NotCoordinator));
     partition.set_config(topic.log, 1);
     let recovered = async {
-        while commit().await.is_err() {
+        while commit_offset(&broker).await.is_err() {
             tokio::task::yield_now().await;
         }
     };
@@ -118,5 +122,64 @@ async fn what_cannot_be_opened_is_looked_for_in_its_own_directory_again() {
     broker.publisher.publish(&Image::default(), &broker.image());
     assert!(!other.path().join("t-0").exists());
     assert_eq!(broker.partition("t", 0).unwrap().checkpoint().unwrap().directory, one.path());
+    broker.stop().await;
+}
+
+fn produce(partition: &Arc<Partition>) -> Result<AppendInfo, ErrorCode> {
+    let mut batch = BatchBuilder::new(BatchParams::default());
+    batch.push(Timestamp(0), None, Some(b"value"), &[]);
+    let batch = batch.build().freeze();
+    let appended = partition.append(batch, -1, AppendOrigin::Client);
+    appended.map_err(|error| error.error_code())
+}
+
+#[tokio::test]
+async fn producers_alone_wait_while_a_directory_is_below_its_reserve() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    let of_dir = settings(&[dir.path()]);
+    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    let partition = create_topic(&broker, "t").await;
+    create_topic(&broker, GROUP_METADATA_TOPIC).await;
+    let look = |available| {
+        faults.set_space(Space { total: 100 << 30, available });
+        broker.directories.look_at_space(broker.settings().dir_reserve_bytes);
+    };
+    produce(&partition).unwrap();
+    look(1 << 29);
+    assert_eq!(produce(&partition).err(), Some(ErrorCode::NotEnoughReplicas));
+    assert_eq!(partition.high_watermark(), partition.log_end_offset());
+    commit_offset(&broker).await.unwrap();
+    let other = create_topic(&broker, "other").await;
+    assert_eq!(produce(&other).err(), Some(ErrorCode::NotEnoughReplicas));
+    assert_eq!(partition.delete_records(ottla_protocol::Offset(1)).map(|start| start.0), Ok(1));
+    look(2 << 30);
+    assert_eq!(produce(&partition).unwrap().first_offset.0, 1);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn write_that_finds_no_space_makes_producers_wait_until_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    faults.set_space(Space { total: 100 << 30, available: 50 << 30 });
+    let of_dir = settings(&[dir.path()]);
+    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    let partition = create_topic(&broker, "t").await;
+    produce(&partition).unwrap();
+    faults.fill(true);
+    assert_eq!(produce(&partition).err(), Some(ErrorCode::NotEnoughReplicas));
+    faults.fill(false);
+    assert_eq!(produce(&partition).err(), Some(ErrorCode::NotEnoughReplicas));
+    broker.directories.look_at_space(broker.settings().dir_reserve_bytes);
+    assert_eq!(produce(&partition).unwrap().first_offset.0, 1);
+    broker.stop().await;
+    drop(broker);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let restarted = Broker::start(settings(&[dir.path()]), disk, Arc::new(SystemClock)).await;
+    let broker = restarted.unwrap();
+    assert_eq!(broker.partition("t", 0).unwrap().log_end_offset().0, 2);
     broker.stop().await;
 }

@@ -74,6 +74,8 @@ groups! {
         producer_id_expiration_check_interval_ms: i32 =
             "producer.id.expiration.check.interval.ms",
         cordoned_dirs: Vec<String> = "cordoned.log.dirs",
+        ack_durability: String = "ottla.ack.durability",
+        dir_reserve_bytes: i64 = "ottla.log.dir.reserve.bytes",
     }
 
     /// The log cleaner.

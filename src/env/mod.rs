@@ -9,3 +9,6 @@ pub mod net;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, LockError, LockGuard, OpenMode, RealDisk};
+
+#[cfg(test)]
+pub(crate) mod faulty;

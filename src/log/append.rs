@@ -5,6 +5,7 @@
 //! with one system call.
 
 use super::error::{AppendError, StorageError};
+use super::flush::FlushOwed;
 use super::producer_state::{
     AppendOrigin, EndMarker, ProducerEntry, ProducerState, ProducerUpdate,
 };
@@ -65,6 +66,8 @@ pub struct AppendInfo {
     pub is_duplicate: bool,
     /// The append began a new segment: a flush up to its base offset is due.
     pub has_rolled: bool,
+    /// What a sync has to come before. The log does not flush by itself: the owner does, outside its lock.
+    pub flush: FlushOwed,
 }
 
 impl Log {
@@ -111,7 +114,7 @@ impl Log {
                 self.write(&[IoSlice::new(&prefix), front, IoSlice::new(rest)], &[meta])?;
             }
         }
-        self.finish_append(update.as_slice(), context.now)?;
+        self.finish_append(update.as_slice())?;
         let is_log_append_time = config.message_timestamp_type == TimestampType::LogAppendTime;
         Ok(AppendInfo {
             first_offset: base_offset,
@@ -123,6 +126,7 @@ impl Log {
             bytes: meta.size,
             is_duplicate: false,
             has_rolled,
+            flush: self.flush_owed(),
         })
     }
 
@@ -179,6 +183,7 @@ impl Log {
                 bytes: 0,
                 is_duplicate: true,
                 has_rolled: false,
+                flush: self.flush_owed(),
             }));
         }
         let entry = entry.unwrap_or(&ProducerEntry::EMPTY);
@@ -244,7 +249,7 @@ impl Log {
         }
         let has_rolled = self.prepare_segment(&metas, context.now)?;
         self.write(&[IoSlice::new(&records[..end])], &metas)?;
-        self.finish_append(&updates, context.now)?;
+        self.finish_append(&updates)?;
         Ok(AppendInfo {
             first_offset: first.base_offset,
             last_offset: last.last_offset,
@@ -259,6 +264,7 @@ impl Log {
             bytes: end,
             is_duplicate: false,
             has_rolled,
+            flush: self.flush_owed(),
         })
     }
 
@@ -368,20 +374,13 @@ impl Log {
                 }
                 Ok(())
             }
-            // Nothing of it counts: the segment's size has not moved.
-            Err(error) if error.is_storage_full() && error.operation == "write" => {
-                Err(error.into())
-            }
-            Err(error) => Err(self.fail(error).into()),
+            // With a full disk nothing of it counts: the segment's size has not moved.
+            Err(error) => Err(self.fail_unless_full(error).into()),
         }
     }
 
-    /// Puts producers, transactions and `flush.messages` in order after a write.
-    fn finish_append(
-        &mut self,
-        updates: &[ProducerUpdate],
-        now: Timestamp,
-    ) -> Result<(), AppendError> {
+    /// Puts producers and transactions in order after a write.
+    fn finish_append(&mut self, updates: &[ProducerUpdate]) -> Result<(), AppendError> {
         let directory = self.directory.clone();
         for update in updates {
             self.producers.apply(update);
@@ -399,9 +398,6 @@ impl Log {
             self.producers.complete(completed);
         }
         self.producers.set_map_end_offset(self.log_end_offset);
-        if self.unflushed_records() >= self.config.flush_messages {
-            self.flush(now)?;
-        }
         Ok(())
     }
 }

@@ -65,8 +65,10 @@ pub struct LogConfig {
     pub message_timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`.
     pub message_timestamp_after_max_ms: i64,
-    /// `flush.messages`.
+    /// `flush.messages`, at least 1.
     pub flush_messages: i64,
+    /// `ottla.ack.durability=fsync` of the broker: the high watermark passes synced records only.
+    pub sync_before_commit: bool,
     /// `flush.ms`.
     pub flush_ms: i64,
     /// `file.delete.delay.ms`.
@@ -97,6 +99,7 @@ impl Default for LogConfig {
             message_timestamp_before_max_ms: i64::MAX,
             message_timestamp_after_max_ms: 3_600_000,
             flush_messages: i64::MAX,
+            sync_before_commit: false,
             flush_ms: i64::MAX,
             file_delete_delay_ms: 60_000,
             producer_id_expiration_ms: 86_400_000,

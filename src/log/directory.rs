@@ -117,15 +117,17 @@ impl Directory {
         Ok(())
     }
 
+    /// Makes what changed in it durable; of one that is new, also that it is there.
     pub(crate) fn sync_if_changed(&self) -> Result<(), StorageError> {
+        let sync =
+            |path: &Path| self.disk.sync_dir(path).map_err(|e| StorageError::new("sync", path, e));
+        if self.is_changed.swap(false, Ordering::AcqRel) {
+            sync(&self.path())?;
+        }
         if self.is_new.swap(false, Ordering::AcqRel)
             && let Some(parent) = self.path().parent()
         {
-            self.disk.sync_dir(parent).map_err(|e| StorageError::new("sync", parent, e))?;
-        }
-        if self.is_changed.swap(false, Ordering::AcqRel) {
-            let path = self.path();
-            self.disk.sync_dir(&path).map_err(|e| StorageError::new("sync", &path, e))?;
+            sync(parent)?;
         }
         Ok(())
     }

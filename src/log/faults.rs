@@ -2,119 +2,10 @@
 
 use super::tests::{Fixture, NOW, append, batch, client, idempotent, read_all};
 use super::*;
-use crate::env::disk::{DirEntry, LockError, LockGuard, Space};
-use crate::env::{DiskFile, OpenMode, RealDisk};
+use crate::env::faulty::{Faults, FaultyDisk};
+use crate::env::{OpenMode, RealDisk};
 use ottla_protocol::ErrorCode;
-use rustix::fd::BorrowedFd;
-use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Which operations fail from now on.
-#[derive(Debug, Default)]
-struct Faults {
-    sync: AtomicBool,
-    full: AtomicBool,
-}
-
-#[derive(Debug, Clone, Default)]
-struct FaultyDisk {
-    faults: Arc<Faults>,
-}
-
-#[derive(Debug)]
-struct FaultyFile {
-    file: Arc<dyn DiskFile>,
-    faults: Arc<Faults>,
-}
-
-impl DiskFile for FaultyFile {
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        self.file.read_at(buf, position)
-    }
-
-    fn write_all_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        if self.faults.full.load(Ordering::Relaxed) {
-            // A full disk takes some of it.
-            self.file.write_all_at(&slices[..1], position)?;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.write_all_at(slices, position)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        if self.faults.sync.load(Ordering::Relaxed) {
-            return Err(io::Error::other("sync failed"));
-        }
-        self.file.sync()
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.file.descriptor()
-    }
-}
-
-impl Disk for FaultyDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let file = RealDisk.open(path, mode)?;
-        Ok(Arc::new(FaultyFile { file, faults: self.faults.clone() }))
-    }
-
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        RealDisk.read(path)
-    }
-
-    fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        RealDisk.write_atomic(path, bytes)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        RealDisk.list(dir)
-    }
-
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.create_dir_all(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_file(path)
-    }
-
-    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.remove_dir_all(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        RealDisk.exists(path)
-    }
-
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        RealDisk.space(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
-        RealDisk.lock(path)
-    }
-
-    fn modified_ms(&self, path: &Path) -> io::Result<i64> {
-        RealDisk.modified_ms(path)
-    }
-}
+use std::io::IoSlice;
 
 fn open_faulty(fixture: &Fixture) -> (Log, Arc<Faults>) {
     let disk = FaultyDisk::default();
@@ -125,15 +16,13 @@ fn open_faulty(fixture: &Fixture) -> (Log, Arc<Faults>) {
 
 #[test]
 fn failed_sync_takes_the_log_offline_and_moves_no_recovery_point() {
-    let mut fixture = Fixture::new();
-    fixture.config.flush_messages = 2;
+    let fixture = Fixture::new();
     let (mut log, faults) = open_faulty(&fixture);
     append(&mut log, batch(1, NOW.0)).unwrap();
-    faults.sync.store(true, Ordering::Relaxed);
-    let refused = append(&mut log, batch(1, NOW.0));
-    assert_eq!(refused.unwrap_err(), ErrorCode::KafkaStorageError);
+    faults.fail_syncs(true);
+    log.flush(NOW).unwrap_err();
     assert!(log.is_offline());
-    faults.sync.store(false, Ordering::Relaxed);
+    faults.fail_syncs(false);
     assert_eq!(append(&mut log, batch(1, NOW.0)).unwrap_err(), ErrorCode::KafkaStorageError);
     log.flush(NOW).unwrap();
     assert_eq!(log.recovery_point(), Offset(0), "a failed sync is not tried again");
@@ -144,14 +33,16 @@ fn full_disk_refuses_appends_and_leaves_nothing_half_written() {
     let fixture = Fixture::new();
     let (mut log, faults) = open_faulty(&fixture);
     append(&mut log, idempotent(1, 0, 0, 2)).unwrap();
-    faults.full.store(true, Ordering::Relaxed);
+    faults.fill(true);
     for _ in 0..2 {
         let refused = append(&mut log, idempotent(1, 0, 2, 2));
         assert_eq!(refused.unwrap_err(), ErrorCode::KafkaStorageError);
     }
     assert!(!log.is_offline());
     assert_eq!(read_all(&log, Offset(0)).len(), 1);
-    faults.full.store(false, Ordering::Relaxed);
+    let file = RealDisk.open(&fixture.path().join("00000000000000000000.log"), OpenMode::Read);
+    assert_eq!(file.unwrap().len().unwrap(), log.size(), "what was half written is cut off");
+    faults.fill(false);
     let info = append(&mut log, idempotent(1, 0, 2, 2)).unwrap();
     assert_eq!((info.first_offset, info.is_duplicate), (Offset(2), false));
     assert_eq!(read_all(&log, Offset(0)).len(), 2);
@@ -164,14 +55,82 @@ fn refused_write_that_was_torn_is_cut_by_a_clean_shutdown() {
     let fixture = Fixture::new();
     let (mut log, faults) = open_faulty(&fixture);
     append(&mut log, batch(1, NOW.0)).unwrap();
-    faults.full.store(true, Ordering::Relaxed);
+    faults.fill(true);
     append(&mut log, batch(1, NOW.0)).unwrap_err();
-    faults.full.store(false, Ordering::Relaxed);
+    faults.fill(false);
     log.close(NOW).unwrap();
     let mut log = fixture.open_clean();
     assert_eq!(log.log_end_offset(), Offset(1));
     append(&mut log, batch(1, NOW.0)).unwrap();
     assert_eq!(read_all(&log, Offset(0)).len(), 2);
+}
+
+#[test]
+fn full_disk_at_a_roll_leaves_the_log_as_it_was() {
+    let fixture = Fixture::new();
+    for extension in ["log", "snapshot", "index", "timeindex"] {
+        let (mut log, faults) = open_faulty(&fixture);
+        let (segments, end) = (log.segments().len(), log.log_end_offset());
+        faults.fill_only(Some(extension));
+        let mut n = 0;
+        let sequence = |n: i32| idempotent(end.0 + 1, 0, n, 1);
+        while append(&mut log, sequence(n)).is_ok() {
+            n += 1;
+            assert!(n < 100, "a segment has 600 bytes");
+        }
+        assert!(!log.is_offline(), "{extension}");
+        assert_eq!(log.segments().len(), segments);
+        append(&mut log, sequence(n)).unwrap_err();
+        faults.fill_only(None);
+        let info = append(&mut log, sequence(n)).unwrap();
+        assert_eq!(info.first_offset, end.plus(i64::from(n)));
+        while !append(&mut log, batch(1, NOW.0)).unwrap().has_rolled {}
+        let end = log.log_end_offset();
+        let count = read_all(&log, Offset(0)).len();
+        drop(log);
+        let log = fixture.open();
+        assert_eq!((log.log_end_offset(), read_all(&log, Offset(0)).len()), (end, count));
+    }
+}
+
+#[test]
+fn index_entries_that_find_no_space_wait_in_memory() {
+    let mut fixture = Fixture::new();
+    fixture.config.segment_bytes = 1 << 20;
+    fixture.config.segment_index_bytes = 1 << 20;
+    fixture.config.index_interval_bytes = 0;
+    let (mut log, faults) = open_faulty(&fixture);
+    faults.fill_only(Some("index"));
+    for _ in 0..1200 {
+        append(&mut log, batch(1, NOW.0)).unwrap();
+    }
+    assert!(log.flush(NOW).is_ok(), "the active segment's index is not part of it");
+    assert_eq!(
+        log.read(Offset(700), 1, MinOne::Yes, Offset(1200)).unwrap().unwrap().base_offset,
+        Offset(700)
+    );
+    log.close(NOW).unwrap_err();
+    assert!(!log.is_offline());
+    faults.fill_only(None);
+    log.close(NOW).unwrap();
+    assert_eq!(read_all(&fixture.open_clean(), Offset(0)).len(), 1200);
+}
+
+#[test]
+fn full_disk_lets_retention_delete_all_but_the_active_segment() {
+    let mut fixture = Fixture::new();
+    fixture.config.retention_ms = 1;
+    let (mut log, faults) = open_faulty(&fixture);
+    while log.segments().len() < 3 {
+        append(&mut log, batch(1, NOW.0)).unwrap();
+    }
+    faults.fill(true);
+    let end = log.log_end_offset();
+    assert_eq!(log.apply_retention(NOW.plus_ms(1000), end).unwrap().len(), 2);
+    assert!(log.apply_retention(NOW.plus_ms(1000), end).unwrap_err().is_storage_full());
+    assert!(!log.is_offline());
+    faults.fill(false);
+    assert_eq!(log.apply_retention(NOW.plus_ms(1000), end).unwrap().len(), 1);
 }
 
 #[test]

@@ -12,6 +12,17 @@ use crate::env::{DiskFile, OpenMode};
 use ottla_protocol::{Offset, Timestamp};
 use std::sync::Arc;
 
+/// What a sync of the newest records has to come before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushOwed {
+    /// Nothing: the page cache is enough.
+    Nothing,
+    /// The high watermark may not pass them unsynced (`ottla.ack.durability=fsync`).
+    BeforeCommit,
+    /// Neither the high watermark nor any acknowledgement may (`flush.messages`).
+    BeforeAnswer,
+}
+
 /// The files to sync for one flush.
 #[derive(Debug)]
 pub struct FlushJob {
@@ -45,7 +56,7 @@ impl Log {
     /// all is durable.
     ///
     /// # Errors
-    /// An index or the epochs cannot be written: the log is offline.
+    /// An index or the epochs cannot be written: the log is offline, unless the disk is full.
     pub fn prepare_flush(&mut self) -> Result<Option<FlushJob>, StorageError> {
         self.prepare_flush_up_to(self.log_end_offset)
     }
@@ -63,7 +74,7 @@ impl Log {
         if up_to <= self.recovery_point || self.is_offline {
             return Ok(None);
         }
-        self.collect_files(up_to).map(Some).map_err(|e| self.fail(e))
+        self.collect_files(up_to).map(Some).map_err(|e| self.fail_unless_full(e))
     }
 
     fn collect_files(&mut self, up_to: Offset) -> Result<FlushJob, StorageError> {
@@ -114,6 +125,18 @@ impl Log {
         Ok(())
     }
 
+    /// What the settings ask for the records that no sync has reached yet.
+    pub fn flush_owed(&self) -> FlushOwed {
+        let unflushed = self.unflushed_records();
+        if unflushed >= self.config.flush_messages {
+            FlushOwed::BeforeAnswer
+        } else if unflushed > 0 && self.config.sync_before_commit {
+            FlushOwed::BeforeCommit
+        } else {
+            FlushOwed::Nothing
+        }
+    }
+
     /// Whether `flush.ms` asks for a flush.
     pub fn is_flush_due(&self, now: Timestamp) -> bool {
         self.unflushed_records() > 0
@@ -134,7 +157,7 @@ impl Log {
             self.is_closed = true;
             return Ok(());
         }
-        self.complete_files(&directory).map_err(|e| self.fail(e))?;
+        self.complete_files(&directory).map_err(|e| self.fail_unless_full(e))?;
         self.flush(now)?;
         self.sync_active_indexes(&directory).map_err(|e| self.fail(e))?;
         directory.sync_if_changed().map_err(|e| self.fail(e))?;

@@ -56,10 +56,14 @@ impl<const N: usize> IndexFile<N> {
         entry: [u8; N],
     ) -> Result<(), StorageError> {
         self.pending.push(entry);
-        if self.pending.len() >= PENDING_MAX {
-            self.write_pending(directory)?;
+        if self.pending.len() < PENDING_MAX {
+            return Ok(());
         }
-        Ok(())
+        match self.write_pending(directory) {
+            // The batch is in the log; its entry waits on. More come only as far as the log itself finds space.
+            Err(error) if error.is_storage_full() => Ok(()),
+            written => written,
+        }
     }
 
     pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {

@@ -42,7 +42,7 @@ pub use compaction::{
 };
 pub use config::{CleanupPolicy, CompressionTarget, LogConfig};
 pub use error::{AppendError, ReadError, RecordError, RecoveryError, StorageError};
-pub use flush::FlushJob;
+pub use flush::{FlushJob, FlushOwed};
 pub use leader_epochs::EpochEntry;
 pub use producer_state::{ActiveProducer, AppendOrigin, BATCHES_KEPT};
 pub use read::{LogSlice, MinOne};
@@ -249,6 +249,11 @@ impl Log {
     /// Index of the segment that holds `offset`, or would.
     fn floor_segment(&self, offset: Offset) -> Option<usize> {
         self.segments.partition_point(|segment| segment.base_offset <= offset).checked_sub(1)
+    }
+
+    /// As [`Log::fail`], but for a disk that is full, where nothing was changed that the next try does not do again.
+    fn fail_unless_full(&mut self, error: StorageError) -> StorageError {
+        if error.is_storage_full() { error } else { self.fail(error) }
     }
 
     /// Puts the log offline: nothing that rests on a failed write or sync may be acknowledged.

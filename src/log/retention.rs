@@ -31,12 +31,21 @@ pub struct DeletedFiles {
 }
 
 impl DeletedFiles {
-    /// Removes the files. One that is gone already is no failure.
+    /// Makes the renames of all files of this log durable. Blocks for the disk.
     ///
     /// # Errors
-    /// A file cannot be removed.
+    /// The directory cannot be synced.
+    pub fn sync_renames(&self) -> Result<(), StorageError> {
+        self.directory.sync_if_changed()
+    }
+
+    /// Removes the files, durably. One that is gone already is no failure. Blocks for the disk.
+    ///
+    /// # Errors
+    /// A file cannot be removed, or the directory not synced.
     pub fn remove(&self) -> Result<(), StorageError> {
-        self.names.iter().try_for_each(|name| self.directory.remove_file(name))
+        self.names.iter().try_for_each(|name| self.directory.remove_file(name))?;
+        self.directory.sync_if_changed()
     }
 }
 
@@ -151,7 +160,11 @@ impl Log {
             return Ok(Vec::new());
         }
         if count == self.segments.len() {
-            self.roll(self.log_end_offset, now)?;
+            match self.roll(self.log_end_offset, now) {
+                // A full disk must get rid of the others all the same.
+                Err(error) if error.is_storage_full() && count > 1 => count -= 1,
+                rolled => rolled?,
+            }
         }
         let start = self.segments[count].base_offset.max(self.log_start_offset);
         self.log_start_offset = start;

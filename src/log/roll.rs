@@ -43,7 +43,7 @@ impl Log {
     /// Begins a segment at `base_offset` or the log end offset, whichever is later, with a producer snapshot there.
     pub(super) fn roll(&mut self, base_offset: Offset, now: Timestamp) -> Result<(), StorageError> {
         let base_offset = base_offset.max(self.log_end_offset);
-        self.roll_to(base_offset, now).map_err(|e| self.fail(e))
+        self.roll_to(base_offset, now).map_err(|e| self.fail_unless_full(e))
     }
 
     fn roll_to(&mut self, base_offset: Offset, now: Timestamp) -> Result<(), StorageError> {
@@ -53,12 +53,13 @@ impl Log {
             // Only an empty segment ends where it begins; it goes on.
             return Ok(());
         }
+        // The new segment comes last: until then a disk that is full leaves the active one as it was.
         active.finish(&directory)?;
+        self.producers.set_map_end_offset(base_offset);
+        self.producers.take_snapshot(&directory)?;
         let segment = self.new_segment(base_offset, now);
         segment.create_file(&directory)?;
         self.segments.push(segment);
-        self.producers.set_map_end_offset(base_offset);
-        self.producers.take_snapshot(&directory)?;
         info!(topic = %self.topic, partition = self.partition, %base_offset, "rolled a new log segment");
         Ok(())
     }
@@ -82,7 +83,7 @@ impl Log {
     /// Rolls a segment that is older than `segment.ms`; says whether it did.
     ///
     /// # Errors
-    /// The new segment cannot be made: the log is offline.
+    /// The new segment cannot be made: the log is offline, unless the disk is full.
     pub fn roll_if_needed(&mut self, now: Timestamp) -> Result<bool, StorageError> {
         if self.is_offline || !self.should_roll(0, now, self.log_end_offset, now)? {
             return Ok(false);

@@ -168,9 +168,9 @@ impl Segment {
         let position = u64::from(self.size);
         let file = self.create_file(directory)?;
         if let Err(e) = file.write_all_at(slices, position) {
-            // What was written of it lies past the segment's size, which is what counts; the next append
-            // overwrites it, and what is left goes when the segment is finished.
-            self.has_torn_end = true;
+            // What was written of it lies past the segment's size, which is what counts. It goes at once, or is
+            // overwritten by the next append and goes when the segment is finished.
+            self.has_torn_end = file.set_len(position).is_err();
             return Err(self.file_error(directory, "write", position, e));
         }
         for batch in batches {

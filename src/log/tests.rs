@@ -570,8 +570,16 @@ fn flush_moves_the_recovery_point_by_its_settings() {
     append(&mut log, batch(3, NOW.0)).unwrap();
     assert_eq!(log.recovery_point(), Offset(0));
     assert!(!log.is_flush_due(NOW.plus_ms(99)) && log.is_flush_due(NOW.plus_ms(100)));
+    assert_eq!(log.flush_owed(), FlushOwed::Nothing);
     append(&mut log, batch(1, NOW.0)).unwrap();
+    assert_eq!(log.flush_owed(), FlushOwed::BeforeAnswer);
+    log.flush(NOW).unwrap();
     assert_eq!((log.recovery_point(), log.is_flush_due(NOW.plus_ms(1000))), (Offset(4), false));
+    let config = LogConfig { sync_before_commit: true, ..fixture.config.clone() };
+    log.set_config(Arc::new(config));
+    assert_eq!(log.flush_owed(), FlushOwed::Nothing);
+    append(&mut log, batch(1, NOW.0)).unwrap();
+    assert_eq!(log.flush_owed(), FlushOwed::BeforeCommit);
 }
 
 /// Copies the partition that Apache Kafka 4.3.1 wrote: plain, gzip and zstd batches of idempotent producers and

@@ -3,6 +3,7 @@
 mod configs;
 mod cordoned_log_dirs;
 mod describe_cluster;
+mod durability;
 mod groups;
 
 use super::*;

@@ -39,6 +39,7 @@ struct TestLog {
     committed: AtomicI64,
     published: AtomicI64,
     is_broken: AtomicBool,
+    is_lost: AtomicBool,
     moved: Notify,
 }
 
@@ -59,6 +60,10 @@ impl Stage for Arc<TestLog> {
 
     async fn commit_moved(&self) {
         self.moved.notified().await;
+    }
+
+    fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::SeqCst)
     }
 
     fn publish(&self, machine: &mut Counter) {
@@ -113,6 +118,18 @@ async fn failed_append_drops_the_machine_and_every_waiting_request() {
     assert_eq!(host.call(6).await, Err(NotActive));
     assert_eq!(first.await, Err(NotActive));
     assert_eq!(host.call(0).await, Err(NotActive));
+}
+
+#[tokio::test]
+async fn lost_log_drops_the_machine_and_every_waiting_request() {
+    let (log, host) = host();
+    let task = tokio::spawn(Arc::clone(&host).run());
+    let mut waiting = Box::pin(host.call(5));
+    assert!(futures_now(&mut waiting).is_none());
+    log.is_lost.store(true, Ordering::SeqCst);
+    log.moved.notify_one();
+    assert_eq!(waiting.await, Err(NotActive));
+    task.await.expect("the driver ends when the machine is gone");
 }
 
 /// Polls a future once.

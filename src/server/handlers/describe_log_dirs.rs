@@ -7,6 +7,7 @@
 
 use super::RequestContext;
 use crate::broker::LogDirStatus;
+use ottla_protocol::ErrorCode;
 use ottla_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -29,6 +30,13 @@ pub async fn handle(
 }
 
 fn describe(dir: LogDirStatus, wanted: Option<&BTreeSet<(String, i32)>>) -> DescribeLogDirsResult {
+    if dir.is_offline {
+        return DescribeLogDirsResult {
+            error_code: ErrorCode::KafkaStorageError.code(),
+            log_dir: dir.path.display().to_string(),
+            ..Default::default()
+        };
+    }
     let mut topics: BTreeMap<String, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
     for (topic, partition_index, size, offset_lag) in dir.partitions {
         let topic = topic.to_string();

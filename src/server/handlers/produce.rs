@@ -6,13 +6,15 @@
 //! - v12: transactional errors that are for clients of KIP-890. - v13: topic ids (KIP-516).
 //!
 //! The frame's own bytes go to the log. With one replica, or acks other than -1, the answer is written at once on the
-//! connection's task; else it waits for the high watermark. acks=0 has no answer; an error then closes the connection.
+//! connection's task; else it waits for the high watermark. What `flush.messages` asks for is waited for first, with
+//! any acks and without a limit of time: the records are in the log already. With `ottla.ack.durability=fsync` the high
+//! watermark waits for the sync, and so does acks=all. acks=0 has no answer; an error then closes the connection.
 //! Known differences from Kafka: a partition without records (null) is INVALID_RECORD, where Kafka fails with
 //! UNKNOWN_SERVER_ERROR; a transactional batch is INVALID_PRODUCER_ID_MAPPING until transactions are served.
 
 use super::waiting::{Watch, any_changed};
 use super::{Begun, Close, RequestContext, write_answer};
-use crate::broker::{AppendError, AppendInfo, AppendOrigin, Partition, ProduceError};
+use crate::broker::{AppendError, AppendInfo, AppendOrigin, FlushOwed, Partition, ProduceError};
 use crate::env::net::SendQueue;
 use bytes::Bytes;
 use ottla_protocol::batch::Compression;
@@ -51,8 +53,11 @@ pub(crate) fn begin<'a>(
         return Ok(Begun::Done);
     }
     Ok(Begun::Pending(Box::pin(async move {
-        let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default());
-        wait_for_replicas(&mut response, waiting, Instant::now() + timeout).await;
+        let waiting = wait_for_syncs(&mut response, waiting).await;
+        if acks == -1 {
+            let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default());
+            wait_for_replicas(&mut response, waiting, Instant::now() + timeout).await;
+        }
         name_leaders(ctx, &mut response);
         let mut answer = SendQueue::default();
         write_answer(ctx, &response, ctx.version, &mut answer);
@@ -60,13 +65,21 @@ pub(crate) fn begin<'a>(
     })))
 }
 
-/// A batch that is in the leader's log, and must get into the followers' before it is acknowledged.
+/// A batch that is in the leader's log, and must be synced or get into the followers' before it is acknowledged.
 struct Waiting {
     partition: Arc<Partition>,
     required: Offset,
     /// Its place in the answer.
     topic: usize,
     index: usize,
+}
+
+impl Waiting {
+    /// Nothing is known of the batch, so nothing is told of it: no offset.
+    fn fail(&self, response: &mut ProduceResponse, error: ErrorCode) {
+        let answer = &mut response.responses[self.topic].partition_responses[self.index];
+        *answer = failed(answer.index, error);
+    }
 }
 
 fn append_all(ctx: &RequestContext, request: ProduceRequest) -> (ProduceResponse, Vec<Waiting>) {
@@ -85,7 +98,7 @@ fn append_all(ctx: &RequestContext, request: ProduceRequest) -> (ProduceResponse
                 None => match append(&lookup, request.acks, transactional_id.as_deref(), data) {
                     Ok((partition, info)) => {
                         let required = info.last_offset.plus(1);
-                        if request.acks == -1 && partition.high_watermark() < required {
+                        if must_wait(request.acks, &partition, &info) {
                             let place = (responses.len(), partition_responses.len());
                             let (topic, index) = place;
                             waiting.push(Waiting { partition, required, topic, index });
@@ -100,6 +113,16 @@ fn append_all(ctx: &RequestContext, request: ProduceRequest) -> (ProduceResponse
         responses.push(TopicProduceResponse { name, topic_id, partition_responses });
     }
     (ProduceResponse { responses, ..Default::default() }, waiting)
+}
+
+/// Whether a batch that was appended may not be acknowledged yet.
+fn must_wait(acks: i16, partition: &Partition, info: &AppendInfo) -> bool {
+    let required = info.last_offset.plus(1);
+    match acks {
+        0 => false,
+        -1 => partition.high_watermark() < required,
+        _ => info.flush == FlushOwed::BeforeAnswer && partition.settled_end() < required,
+    }
 }
 
 /// The error of a request that is refused as a whole.
@@ -272,6 +295,19 @@ fn appended(index: i32, info: &AppendInfo) -> PartitionProduceResponse {
     }
 }
 
+/// Waits for the syncs that batches owe; answers those that got theirs.
+async fn wait_for_syncs(response: &mut ProduceResponse, waiting: Vec<Waiting>) -> Vec<Waiting> {
+    let mut synced = Vec::with_capacity(waiting.len());
+    // One after another: the syncs of all partitions are under way.
+    for one in waiting {
+        match one.partition.settled(one.required).await {
+            Ok(()) => synced.push(one),
+            Err(error) => one.fail(response, error),
+        }
+    }
+    synced
+}
+
 async fn wait_for_replicas(
     response: &mut ProduceResponse,
     waiting: Vec<Waiting>,
@@ -285,11 +321,10 @@ async fn wait_for_replicas(
             if one.partition.high_watermark() >= one.required {
                 return false;
             }
-            if one.partition.is_leader() {
+            if one.partition.is_leader() && !one.partition.is_gone() {
                 return true;
             }
-            let answer = &mut response.responses[one.topic].partition_responses[one.index];
-            answer.error_code = ErrorCode::NotLeaderOrFollower.code();
+            one.fail(response, ErrorCode::NotLeaderOrFollower);
             false
         });
         if open.is_empty() {
@@ -300,8 +335,7 @@ async fn wait_for_replicas(
         }
     }
     for one in open {
-        let answer = &mut response.responses[one.topic].partition_responses[one.index];
-        answer.error_code = ErrorCode::RequestTimedOut.code();
+        one.fail(response, ErrorCode::RequestTimedOut);
     }
 }
 

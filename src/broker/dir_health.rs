@@ -1,0 +1,117 @@
+//! Whether a log directory takes records. Every append asks; that is one load.
+//!
+//! A directory is full below its reserve (`ottla.log.dir.reserve.bytes`) and after a write that found no space. Then
+//! producers are refused with an error that they retry, and all else goes on: the reserve is what committed offsets,
+//! metadata, checkpoints and the roll before a deletion live from. Free space is looked at by housekeeping, never by a
+//! request. Invariant: a directory that is offline stays so until the process ends: what its files hold is known only
+//! to a recovery. Source: KIP-112.
+
+use crate::env::disk::Space;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// The reserve of a large volume where none is configured: room for hours of metadata and offsets, and far more than
+/// what producers write between two looks.
+const RESERVE_BYTES_MAX: u64 = 1 << 30;
+/// The reserve of a small volume: one part in so many.
+const RESERVE_SHARE: u64 = 20;
+/// A full directory takes records again with its reserve and one part in so many of it free, so that it does not
+/// change its mind with every deleted segment.
+const RESUME_SHARE: u64 = 8;
+
+/// What may be written into a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirState {
+    /// Everything.
+    Usable,
+    /// Everything but producers' records.
+    Full,
+    /// Nothing: a write or a sync failed.
+    Offline,
+}
+
+const USABLE: u8 = 0;
+const FULL: u8 = 1;
+const OFFLINE: u8 = 2;
+
+/// The state of one log directory.
+#[derive(Debug, Default)]
+pub struct DirHealth {
+    state: AtomicU8,
+}
+
+impl DirHealth {
+    /// What may be written now.
+    pub fn state(&self) -> DirState {
+        match self.state.load(Ordering::Acquire) {
+            USABLE => DirState::Usable,
+            FULL => DirState::Full,
+            _ => DirState::Offline,
+        }
+    }
+
+    /// Whether a write or a sync failed in it.
+    pub fn is_offline(&self) -> bool {
+        self.state() == DirState::Offline
+    }
+
+    /// Takes it out of use for good; `true` for the first to say so.
+    pub fn take_offline(&self) -> bool {
+        self.state.swap(OFFLINE, Ordering::AcqRel) != OFFLINE
+    }
+
+    /// Refuses producers: a write found no space; `true` for the first to say so.
+    pub fn fill(&self) -> bool {
+        self.change(USABLE, FULL)
+    }
+
+    /// Takes what housekeeping saw of the volume; the new state, where it changed.
+    pub fn look(&self, space: Space, reserve: u64) -> Option<DirState> {
+        if space.available < reserve || space.available == 0 {
+            return self.change(USABLE, FULL).then_some(DirState::Full);
+        }
+        if space.available < reserve.saturating_add(reserve / RESUME_SHARE) {
+            return None;
+        }
+        self.change(FULL, USABLE).then_some(DirState::Usable)
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// Bytes that producers leave free; `configured` is `ottla.log.dir.reserve.bytes`, -1 for a reserve by the volume's
+/// size.
+pub fn reserve_bytes(configured: i64, space: Space) -> u64 {
+    u64::try_from(configured).unwrap_or((space.total / RESERVE_SHARE).min(RESERVE_BYTES_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn reserve_is_a_share_of_small_volumes_and_bounded_on_large_ones() {
+        let reserve = |configured, total| reserve_bytes(configured, Space { total, available: 0 });
+        assert_eq!(reserve(-1, 64 << 20), (64 << 20) / 20);
+        assert_eq!(reserve(-1, 1000 * GIB), GIB);
+        assert_eq!((reserve(0, GIB), reserve(5, GIB)), (0, 5));
+    }
+
+    #[test]
+    fn full_directory_is_usable_again_only_above_its_reserve_and_offline_for_good() {
+        let health = DirHealth::default();
+        let look = |available| health.look(Space { total: 100, available }, 16);
+        assert_eq!(look(16), None);
+        assert_eq!(look(15), Some(DirState::Full));
+        assert_eq!((look(15), look(17)), (None, None));
+        assert_eq!(look(18), Some(DirState::Usable));
+        assert!(health.fill() && !health.fill());
+        assert_eq!(look(100), Some(DirState::Usable));
+        assert!(health.take_offline() && !health.take_offline());
+        assert_eq!((look(100), health.fill()), (None, false));
+        assert!(health.is_offline());
+    }
+}

@@ -1,0 +1,202 @@
+//! Making a partition durable: flushes that chores ask for, and group commit.
+//!
+//! An append that owes a sync (`flush.messages`, `ottla.ack.durability`) goes to the file and moves neither the high
+//! watermark nor the settled end. The first one starts a thread of the blocking pool that syncs for all: whatever
+//! reaches the file while a sync runs waits for the next one, which the same thread does.
+//!
+//! Producers that wait for an answer send their next records soon after it. A sync that would begin with fewer records
+//! than the last one served gives them a moment, bounded by a share of what a sync takes: else two halves of the
+//! producers take turns, and each record waits for two syncs.
+//!
+//! Invariants: one sync of a log runs at a time, because the kernel tells a failure to one caller only; the wait for
+//! the disk is outside the partition's lock; after a failed sync the log directory is offline, nothing is synced again
+//! and nobody who waits is acknowledged.
+
+use super::{Owned, Partition};
+use crate::log::{FlushOwed, Log, StorageError};
+use crate::machines::replica::Event;
+use ottla_protocol::{ErrorCode, Offset};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Pause before files other than the log's own are tried again on a full disk; no sync has begun then.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+
+/// The gathering of a group takes at most this share of the last sync's time,
+const GATHER_SHARE: u32 = 2;
+/// and never more than this, however slow the disk.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+/// How often a gathering thread looks: the timers' own grain.
+const GATHER_STEP: Duration = Duration::from_micros(50);
+
+/// What the last sync for appends served.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Group {
+    /// How many records.
+    records: i64,
+    /// How long it took.
+    sync: Duration,
+}
+
+/// Which part of a log a flush is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Everything, if appends owe it.
+    Owed,
+    /// The segments before the active one, as a roll calls for.
+    Inactive,
+    /// Everything, if `flush.ms` has passed.
+    Due,
+}
+
+impl Partition {
+    /// Makes what `which` says durable; the wait for the disk is outside the lock.
+    ///
+    /// # Errors
+    /// A write or sync failed: the log directory is offline, unless the disk was full before the sync began.
+    pub fn flush(&self, which: Flush) -> Result<(), StorageError> {
+        let _one_at_a_time = self.syncing.lock();
+        let now = self.clock.now();
+        let job = {
+            let mut owned = self.owned.lock();
+            let Some(log) = owned.log.as_mut() else { return Ok(()) };
+            let job = match which {
+                Flush::Inactive => log.prepare_flush_inactive(),
+                Flush::Owed if log.flush_owed() != FlushOwed::Nothing => log.prepare_flush(),
+                Flush::Due if log.is_flush_due(now) => log.prepare_flush(),
+                Flush::Owed | Flush::Due => Ok(None),
+            };
+            self.note_failure(log, job.as_ref().err());
+            job?
+        };
+        let Some(job) = job else { return Ok(()) };
+        let result = job.run();
+        let mut owned = self.owned.lock();
+        let Some(log) = owned.log.as_mut() else { return result };
+        match &result {
+            Ok(()) => log.mark_flushed(&job, now),
+            Err(_) => log.fail_flush(),
+        }
+        self.note_failure(log, result.as_ref().err());
+        self.settle(&mut owned);
+        result
+    }
+
+    /// Syncs for all appends that owe it, until none does; on a thread that may block where there is a runtime.
+    pub(super) fn start_group_commit(self: &Arc<Self>) {
+        let partition = Arc::clone(self);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || partition.group_commit())),
+            Err(_) => partition.group_commit(),
+        }
+    }
+
+    fn group_commit(&self) {
+        loop {
+            let last_group = self.owned.lock().last_group;
+            self.gather(last_group);
+            let before = self.settled_end();
+            let start = Instant::now();
+            let result = self.flush(Flush::Owed);
+            let records = self.settled_end().0 - before.0;
+            let mut owned = self.owned.lock();
+            owned.last_group = Group { records, sync: start.elapsed() };
+            // What came while the disk was busy owes a sync of its own.
+            let owes = |log: &Log| log.flush_owed() != FlushOwed::Nothing && !log.is_offline();
+            if !owned.log.as_ref().is_some_and(owes) || self.is_gone() {
+                owned.is_group_committing = false;
+                self.settle(&mut owned);
+                return;
+            }
+            drop(owned);
+            if let Err(error) = result {
+                tracing::warn!(partition = ?self, %error, "cannot flush yet");
+                std::thread::sleep(FULL_PAUSE);
+            }
+        }
+    }
+
+    /// Waits a moment for as many records as the last sync served.
+    fn gather(&self, last: Group) {
+        let bound = (last.sync / GATHER_SHARE).min(GATHER_MAX);
+        let start = Instant::now();
+        while self.log_end_offset().0 - self.settled_end().0 < last.records
+            && start.elapsed() < bound
+        {
+            std::thread::sleep(GATHER_STEP);
+        }
+    }
+
+    /// Lets everything count that owes no sync any more: the replica machine learns how far this log is to be relied
+    /// on, and the high watermark follows.
+    pub(super) fn settle(&self, owned: &mut Owned) {
+        let Some(log) = owned.log.as_ref().filter(|log| !log.is_offline()) else { return };
+        let end = match log.flush_owed() {
+            FlushOwed::Nothing => log.log_end_offset(),
+            FlushOwed::BeforeCommit | FlushOwed::BeforeAnswer => log.recovery_point(),
+        };
+        if end <= self.settled_end() {
+            return;
+        }
+        self.settled_end.store(end.0, Ordering::Release);
+        let effects = owned.replica.step(Event::Appended { log_end_offset: end });
+        // It fails without a log only.
+        let _ = self.perform(owned, effects);
+        self.changed.notify_waiters();
+    }
+
+    /// Below it no record owes a sync before it counts.
+    pub fn settled_end(&self) -> Offset {
+        Offset(self.settled_end.load(Ordering::Acquire))
+    }
+
+    /// Waits until no record below `end` owes a sync.
+    ///
+    /// # Errors
+    /// KAFKA_STORAGE_ERROR: the sync failed, and nothing that rested on it may be acknowledged.
+    /// NOT_LEADER_OR_FOLLOWER: the partition was closed or deleted.
+    pub async fn settled(&self, end: Offset) -> Result<(), ErrorCode> {
+        loop {
+            let changed = self.changed();
+            if self.settled_end() >= end {
+                return Ok(());
+            }
+            if self.is_offline() {
+                return Err(ErrorCode::KafkaStorageError);
+            }
+            if self.is_gone() {
+                return Err(ErrorCode::NotLeaderOrFollower);
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether its log directory is out of use.
+    pub fn is_offline(&self) -> bool {
+        self.health.is_offline()
+    }
+
+    /// Takes the log and its directory offline: a sync failed.
+    pub(super) fn fail(&self, error: StorageError) -> StorageError {
+        if let Some(log) = self.owned.lock().log.as_mut() {
+            log.fail_flush();
+            self.note_failure(log, Some(&error));
+        }
+        error
+    }
+
+    /// A log that failed takes its directory with it; who waits learns so.
+    pub(super) fn note_failure(&self, log: &Log, cause: Option<&StorageError>) {
+        if !log.is_offline() {
+            return;
+        }
+        if self.health.take_offline() {
+            let directory = log.path();
+            let directory = directory.parent().unwrap_or(&directory).display();
+            let cause = cause.map(ToString::to_string).unwrap_or_default();
+            tracing::error!(%directory, partition = ?self, cause, "the log directory is offline");
+        }
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,165 @@
+//! What an acknowledgement rests on: syncs that are shared, that wait, and that fail.
+
+use super::*;
+use crate::env::SystemClock;
+use crate::env::faulty::{Faults, FaultyDisk};
+use crate::log::{LogParams, MinOne};
+use ottla_protocol::record::{BatchBuilder, BatchParams};
+
+struct World {
+    _dir: tempfile::TempDir,
+    faults: Arc<Faults>,
+    partition: Arc<Partition>,
+}
+
+/// A partition that this broker leads, alone, over a disk that does what the test says.
+fn world(config: LogConfig) -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    let log = Log::open(LogParams {
+        disk: Arc::new(disk),
+        dir: dir.path().join("t-0"),
+        topic: "t".into(),
+        partition: 0,
+        topic_id: uuid::Uuid::from_u128(7),
+        config: Arc::new(config),
+        log_start_offset: Offset(0),
+        recovery_point: Offset(0),
+        clean_shutdown: false,
+        now: Timestamp(0),
+    });
+    let name = ("t".into(), uuid::Uuid::from_u128(7), 0);
+    let (clock, health) = (Arc::new(SystemClock), Arc::default());
+    let partition = Partition::new(BrokerId(1), clock, name, log.unwrap(), Offset(0), 1, health);
+    partition.lead(LeaderEpoch(0), 0, vec![BrokerId(1)]).unwrap();
+    World { _dir: dir, faults, partition }
+}
+
+fn flush_messages(flush_messages: i64) -> World {
+    world(LogConfig { flush_messages, ..LogConfig::default() })
+}
+
+fn batch(records: usize) -> Bytes {
+    let mut batch = BatchBuilder::new(BatchParams::default());
+    for _ in 0..records {
+        batch.push(SystemClock.now(), None, Some(b"value"), &[]);
+    }
+    batch.build().freeze()
+}
+
+fn append(partition: &Arc<Partition>, acks: i16) -> AppendInfo {
+    partition.append(batch(1), acks, AppendOrigin::Client).unwrap()
+}
+
+fn read(partition: &Partition) -> Result<PartitionRead, ErrorCode> {
+    partition.read(ReadParams {
+        offset: Offset(0),
+        max_bytes: 1000,
+        min_one: MinOne::Yes,
+        isolation: IsolationLevel::ReadUncommitted,
+        current_leader_epoch: LeaderEpoch::UNKNOWN,
+    })
+}
+
+#[tokio::test]
+async fn appends_while_a_sync_runs_share_the_next_one() {
+    let World { faults, partition, _dir } = flush_messages(1);
+    faults.gate_syncs();
+    assert_eq!(append(&partition, 1).flush, FlushOwed::BeforeAnswer);
+    faults.wait_for_syncs(1);
+    for _ in 0..5 {
+        append(&partition, 1);
+    }
+    assert_eq!((partition.settled_end(), partition.high_watermark()), (Offset(0), Offset(0)));
+    assert!(read(&partition).unwrap().slice.is_none(), "no consumer sees what is not synced");
+    faults.permit_syncs(1);
+    partition.settled(Offset(1)).await.unwrap();
+    faults.wait_for_syncs(2);
+    assert_eq!((partition.settled_end(), partition.high_watermark()), (Offset(1), Offset(1)));
+    faults.permit_syncs(1);
+    partition.settled(Offset(6)).await.unwrap();
+    assert_eq!((partition.high_watermark(), faults.syncs_begun()), (Offset(6), 2));
+}
+
+#[tokio::test]
+async fn failed_sync_acknowledges_nothing_and_is_not_tried_again() {
+    let World { faults, partition, _dir } = flush_messages(1);
+    append(&partition, -1);
+    partition.settled(Offset(1)).await.unwrap();
+    faults.gate_syncs();
+    append(&partition, -1);
+    faults.wait_for_syncs(1);
+    // It is in the file when the sync fails, and no other sync may say that it is durable.
+    append(&partition, -1);
+    faults.fail_syncs(true);
+    faults.permit_syncs(1);
+    let storage = Err(ErrorCode::KafkaStorageError);
+    assert_eq!(partition.settled(Offset(2)).await, storage);
+    faults.fail_syncs(false);
+    assert_eq!(partition.settled(Offset(3)).await, storage);
+    assert_eq!((partition.settled_end(), partition.high_watermark()), (Offset(1), Offset(1)));
+    let refused = partition.append(batch(1), -1, AppendOrigin::Client);
+    assert_eq!(refused.unwrap_err().error_code(), ErrorCode::KafkaStorageError);
+    assert_eq!(read(&partition).err(), Some(ErrorCode::KafkaStorageError));
+    partition.flush(Flush::Owed).unwrap();
+    assert_eq!(faults.syncs_begun(), 1);
+}
+
+#[tokio::test]
+async fn records_below_flush_messages_are_acknowledged_without_a_sync() {
+    let World { faults, partition, _dir } = flush_messages(3);
+    faults.gate_syncs();
+    for end in 1..3 {
+        assert_eq!(append(&partition, -1).flush, FlushOwed::Nothing);
+        assert_eq!(partition.high_watermark(), Offset(end));
+    }
+    assert_eq!(append(&partition, -1).flush, FlushOwed::BeforeAnswer);
+    faults.wait_for_syncs(1);
+    append(&partition, -1);
+    assert_eq!(partition.high_watermark(), Offset(2));
+    faults.permit_syncs(1);
+    partition.settled(Offset(4)).await.unwrap();
+    assert_eq!((partition.high_watermark(), faults.syncs_begun()), (Offset(4), 1));
+}
+
+#[tokio::test]
+async fn ack_durability_lets_the_high_watermark_wait_but_not_acks_1() {
+    let config = LogConfig { sync_before_commit: true, ..LogConfig::default() };
+    let World { faults, partition, _dir } = world(config);
+    faults.gate_syncs();
+    assert_eq!(append(&partition, 1).flush, FlushOwed::BeforeCommit);
+    faults.wait_for_syncs(1);
+    assert_eq!(partition.high_watermark(), Offset(0));
+    faults.permit_syncs(1);
+    partition.settled(Offset(1)).await.unwrap();
+    assert_eq!(partition.high_watermark(), Offset(1));
+}
+
+#[tokio::test]
+async fn closing_and_deleting_release_those_who_wait() {
+    let World { faults, partition, _dir } = flush_messages(1);
+    faults.gate_syncs();
+    append(&partition, 1);
+    faults.wait_for_syncs(1);
+    let mut settled = Box::pin(partition.settled(Offset(1)));
+    std::future::poll_fn(|cx| {
+        assert!(settled.as_mut().poll(cx).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    let to = _dir.path().join("t-0.gone-delete");
+    partition.delete(|_| to).unwrap();
+    assert_eq!(settled.await, Err(ErrorCode::NotLeaderOrFollower));
+    faults.permit_syncs(1);
+}
+
+/// What a crash left in the page cache is synced before anybody reads it.
+#[test]
+fn leading_syncs_what_a_crash_left_unsynced() {
+    let World { partition, _dir, .. } = flush_messages(i64::MAX);
+    append(&partition, 1);
+    partition.set_config(Arc::new(LogConfig { flush_messages: 1, ..LogConfig::default() }), 1);
+    partition.lead(LeaderEpoch(1), 1, vec![BrokerId(1)]).unwrap();
+    assert_eq!(partition.checkpoint().unwrap().recovery_point, Offset(1));
+}

@@ -1,0 +1,203 @@
+//! A disk for tests: the real one, with syncs that fail or wait, and writes that find it full.
+
+use super::disk::{DirEntry, Disk, DiskFile, LockError, LockGuard, OpenMode, RealDisk, Space};
+use parking_lot::{Condvar, Mutex};
+use rustix::fd::BorrowedFd;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What goes wrong from now on.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    syncs_fail: bool,
+    is_full: bool,
+    /// Only files of this extension find no space.
+    full_extension: Option<&'static str>,
+    /// Syncs of `.log` files wait for a permit.
+    is_gated: bool,
+    permits: usize,
+    begun: usize,
+    space: Option<Space>,
+}
+
+impl Faults {
+    pub(crate) fn fail_syncs(&self, fail: bool) {
+        self.state.lock().syncs_fail = fail;
+    }
+
+    /// Writes find no space.
+    pub(crate) fn fill(&self, is_full: bool) {
+        self.state.lock().is_full = is_full;
+    }
+
+    /// Writes to files of this extension find no space.
+    pub(crate) fn fill_only(&self, extension: Option<&'static str>) {
+        self.state.lock().full_extension = extension;
+    }
+
+    /// What `Disk::space` answers.
+    pub(crate) fn set_space(&self, space: Space) {
+        self.state.lock().space = Some(space);
+    }
+
+    /// From now on a sync of a segment waits for a permit.
+    pub(crate) fn gate_syncs(&self) {
+        let mut state = self.state.lock();
+        state.is_gated = true;
+        state.begun = 0;
+    }
+
+    /// Lets `count` syncs go on.
+    pub(crate) fn permit_syncs(&self, count: usize) {
+        self.state.lock().permits += count;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `count` syncs have begun since the gate was closed.
+    pub(crate) fn wait_for_syncs(&self, count: usize) {
+        let mut state = self.state.lock();
+        while state.begun < count {
+            self.changed.wait(&mut state);
+        }
+    }
+
+    pub(crate) fn syncs_begun(&self) -> usize {
+        self.state.lock().begun
+    }
+
+    fn sync(&self, is_segment: bool) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if is_segment {
+            state.begun += 1;
+            self.changed.notify_all();
+            while state.is_gated && state.permits == 0 {
+                self.changed.wait(&mut state);
+            }
+            state.permits = state.permits.saturating_sub(1);
+        }
+        if state.syncs_fail { Err(io::Error::other("sync failed")) } else { Ok(()) }
+    }
+
+    fn check_space(&self, path: &Path) -> io::Result<()> {
+        let state = self.state.lock();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if state.is_full || extension.is_some() && extension == state.full_extension {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FaultyDisk {
+    pub(crate) faults: Arc<Faults>,
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: Arc<dyn DiskFile>,
+    faults: Arc<Faults>,
+    path: PathBuf,
+}
+
+impl DiskFile for FaultyFile {
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        self.file.read_at(buf, position)
+    }
+
+    fn write_all_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        if let Err(full) = self.faults.check_space(&self.path) {
+            // A full disk takes some of it.
+            let some = &slices[0][..slices[0].len().min(16)];
+            self.file.write_all_at(&[IoSlice::new(some)], position)?;
+            return Err(full);
+        }
+        self.file.write_all_at(slices, position)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let is_segment = self.path.extension().is_some_and(|extension| extension == "log");
+        self.faults.sync(is_segment)?;
+        self.file.sync()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.descriptor()
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        if mode == OpenMode::CreateNew || mode == OpenMode::Create && !path.exists() {
+            self.faults.check_space(path)?;
+        }
+        let file = RealDisk.open(path, mode)?;
+        Ok(Arc::new(FaultyFile { file, faults: self.faults.clone(), path: path.to_owned() }))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+
+    fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.faults.check_space(path)?;
+        RealDisk.write_atomic(path, bytes)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        RealDisk.list(dir)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.faults.check_space(dir)?;
+        RealDisk.create_dir_all(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.remove_dir_all(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        RealDisk.exists(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let faked = self.faults.state.lock().space;
+        faked.map_or_else(|| RealDisk.space(path), Ok)
+    }
+
+    fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
+        RealDisk.lock(path)
+    }
+
+    fn modified_ms(&self, path: &Path) -> io::Result<i64> {
+        RealDisk.modified_ms(path)
+    }
+}
