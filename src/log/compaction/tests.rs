@@ -734,3 +734,26 @@ proptest! {
         prop_assert_eq!(keys.len(), records.len(), "one record for each key");
     }
 }
+
+/// Otherwise the next start would bring back what the truncation took away.
+#[test]
+fn a_truncation_takes_the_checkpoint_back_and_a_swap_under_way_away() {
+    let fixture = compacted();
+    let mut log = fixture.open();
+    for _ in 0..3 {
+        put_plain(&mut log, &[("a", Some("1")), ("b", Some("2"))]);
+        roll(&mut log);
+    }
+    let mut cleaning = prepare(&log, None, NOW);
+    cleaning.build_map(BUFFERS, &mut go_on).unwrap();
+    let cleaned = cleaning.next(&mut go_on).unwrap().unwrap();
+    assert!(log.begin_swap(&cleaned).unwrap());
+    log.set_cleaner_checkpoint(Some(Offset(6)));
+    log.truncate_to(Offset(3), NOW).unwrap();
+    assert_eq!(log.cleaner_checkpoint(), Some(Offset(2)));
+    assert!(!log.wants_cleaned(cleaning.truncations()));
+    assert!(log.finish_swap(cleaned).unwrap().is_none());
+    let before = kept(&log);
+    assert_eq!(kept(&reopen(&fixture, log)), before);
+    assert_eq!(before.len(), 2);
+}
