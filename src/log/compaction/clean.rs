@@ -16,6 +16,7 @@ use ottla_protocol::{Offset, ProducerEpoch, ProducerId, Timestamp};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::ops::{ControlFlow, Range};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A segment's positions are 31 bits in Kafka.
@@ -298,6 +299,7 @@ impl Cleaning {
             file.sync().map_err(|e| StorageError::new("sync", &staging.path(), e))?;
         }
         target.close_files();
+        self.keep_modified(&group, &staging.join(&target.name()))?;
         let mut segment = target.view();
         segment.roll_jitter_ms = self.params.segments[group.start].roll_jitter_ms;
         self.staged = None;
@@ -307,6 +309,16 @@ impl Cleaning {
             segment,
             directory: self.params.directory.clone(),
         }))
+    }
+
+    /// Retention goes by the file's time where no record is left.
+    fn keep_modified(&self, group: &Range<usize>, path: &Path) -> Result<(), StorageError> {
+        let (directory, last) = (&self.params.directory, &self.params.segments[group.end - 1]);
+        let source = directory.join(&last.name());
+        let modified = directory.disk().modified_ms(&source);
+        let modified = modified.map_err(|e| StorageError::new("stat", &source, e))?;
+        let set = directory.disk().set_modified_ms(path, modified);
+        set.map_err(|e| StorageError::new("touch", path, e))
     }
 
     /// As many segments below the end as fit into one by their present sizes.
