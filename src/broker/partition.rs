@@ -4,19 +4,21 @@
 //! never across an `.await`; the offsets that other threads read (`high_watermark`, `log_end_offset`) are
 //! published while it is held.
 
+mod cleaning;
 mod upkeep;
 
+pub(super) use cleaning::CleaningEnd;
 pub use upkeep::Checkpoint;
 
 use super::replay::{self, ReplayError};
 use crate::env::Clock;
 use crate::log::{
-    AbortedTransaction, ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin,
-    Log, LogSlice, MinOne, ReadError, StorageError, TimestampOffset,
-    TransactionCheck,
+    AbortedTransaction, ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin, Log,
+    LogSlice, MinOne, ReadError, StorageError, TimestampOffset, TransactionCheck,
 };
 use crate::machines::replica::{Effect, Effects, Event, Replica, Role};
 use bytes::Bytes;
+use cleaning::CleaningState;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId};
 use parking_lot::Mutex;
@@ -71,6 +73,7 @@ struct Owned {
     log: Option<Log>,
     replica: Replica,
     min_insync_replicas: usize,
+    cleaning: CleaningState,
 }
 
 /// One partition on this broker.
@@ -149,7 +152,12 @@ impl Partition {
             clock,
             high_watermark: AtomicI64::new(replica.high_watermark().0),
             log_end_offset: AtomicI64::new(end.0),
-            owned: Mutex::new(Owned { log: Some(log), replica, min_insync_replicas }),
+            owned: Mutex::new(Owned {
+                log: Some(log),
+                replica,
+                min_insync_replicas,
+                cleaning: CleaningState::Idle,
+            }),
             gone: AtomicBool::new(false),
             changed: Notify::new(),
         })
@@ -246,7 +254,7 @@ impl Partition {
     ) -> Result<AppendInfo, ProduceError> {
         let now = self.clock.now();
         let mut owned = self.owned.lock();
-        let Owned { log, replica, min_insync_replicas } = &mut *owned;
+        let Owned { log, replica, min_insync_replicas, .. } = &mut *owned;
         if replica.role() != Role::Leader {
             return Err(ProduceError::NotLeader);
         }

@@ -1,5 +1,6 @@
 //! How a broker starts: directories, metadata log, election, registration, partitions.
 
+use super::cleaner::Cleaner;
 use super::directories::{Directories, DirectoryError};
 use super::groups::Groups;
 use super::host::{Host, NotActive};
@@ -89,6 +90,13 @@ impl Broker {
             Arc::clone(&directories),
             Arc::clone(&publisher),
         );
+        let cleaner = Cleaner::start(
+            Arc::clone(&clock),
+            Arc::clone(&settings),
+            Arc::clone(&publisher),
+            Arc::clone(&housekeeping),
+            &image.load(),
+        );
         let (stopping, stop) = watch::channel(false);
         let tasks = vec![
             tokio::spawn(Arc::clone(&housekeeping).run(stop)),
@@ -103,6 +111,7 @@ impl Broker {
             publisher,
             groups,
             housekeeping,
+            cleaner,
             image,
             broker_epoch,
             producer_ids: Mutex::new(ProducerIds::default()),

@@ -1,6 +1,7 @@
 //! What the chores want of a partition: its settings, what retention lets go, its lines in the checkpoints.
 
 use super::Partition;
+use super::cleaning::CleaningState;
 use crate::log::{DeletedFiles, LogConfig, StorageError};
 use crate::machines::replica::Event;
 use ottla_protocol::{Offset, Timestamp};
@@ -27,12 +28,15 @@ impl Partition {
         let _ = self.with_log(|log| log.remove_expired_producers(now));
     }
 
-    /// Deletes what retention lets go; the files are to be removed later.
+    /// Deletes what retention lets go; the files are to be removed later. Nothing while the log is being cleaned.
     ///
     /// # Errors
     /// The log is offline.
     pub fn apply_retention(&self, now: Timestamp) -> Result<Vec<DeletedFiles>, StorageError> {
         let mut owned = self.owned.lock();
+        if owned.cleaning == CleaningState::InProgress {
+            return Ok(Vec::new());
+        }
         let high_watermark = owned.replica.high_watermark();
         let Some(log) = owned.log.as_mut() else { return Ok(Vec::new()) };
         let deleted = log.apply_retention(now, high_watermark)?;
@@ -44,7 +48,8 @@ impl Partition {
         Ok(deleted)
     }
 
-    /// What the checkpoints of the log directory hold: recovery point, log start offset, high watermark.
+    /// What the checkpoints of the log directory hold: recovery point, log start offset, high
+    /// watermark, how far the cleaner has come.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         let owned = self.owned.lock();
         let log = owned.log.as_ref()?;
@@ -54,6 +59,7 @@ impl Partition {
             log_start_offset: log.log_start_offset(),
             first_segment: log.segments().next().map_or(Offset(0), |segment| segment.base_offset),
             high_watermark: owned.replica.high_watermark(),
+            cleaned_to: log.cleaner_checkpoint(),
         })
     }
 }
@@ -71,4 +77,6 @@ pub struct Checkpoint {
     pub first_segment: Offset,
     /// Below it everything is committed.
     pub high_watermark: Offset,
+    /// How far the cleaner has come; `None` where it never was here.
+    pub cleaned_to: Option<Offset>,
 }
