@@ -6,7 +6,8 @@
 use super::dir_health::{DirHealth, DirState, reserve_bytes};
 use crate::env::{Disk, LockError, LockGuard};
 use crate::log::checkpoint::{
-    self, HIGH_WATERMARKS, LOG_START_OFFSETS, MetaProperties, PartitionKey, RECOVERY_POINTS,
+    self, CLEANER_OFFSETS, HIGH_WATERMARKS, LOG_START_OFFSETS, MetaProperties, PartitionKey,
+    RECOVERY_POINTS,
 };
 use crate::log::{RecoveryError, StorageError};
 use ottla_protocol::{BrokerId, Offset, uuid_to_text};
@@ -84,6 +85,8 @@ pub struct LogDirectory {
     pub high_watermarks: BTreeMap<PartitionKey, Offset>,
     /// Whether it takes records.
     pub health: Arc<DirHealth>,
+    /// How far the cleaner had come, at the last checkpoint.
+    pub cleaner_offsets: BTreeMap<PartitionKey, Offset>,
     _lock: LockGuard,
 }
 
@@ -247,6 +250,13 @@ fn load(
         log_start_offsets: checkpoint::read_offsets(disk, path, LOG_START_OFFSETS)?,
         high_watermarks: checkpoint::read_offsets(disk, path, HIGH_WATERMARKS)?,
         health: Arc::default(),
+        cleaner_offsets: checkpoint::read_offsets(disk, path, CLEANER_OFFSETS).unwrap_or_else(
+            |error| {
+                // Without it logs are cleaned from their start on, and nothing is lost.
+                tracing::warn!(%error, "the cleaner begins anew in this log directory");
+                BTreeMap::new()
+            },
+        ),
         _lock: lock,
     })
 }

@@ -9,10 +9,11 @@ use super::publisher::Publisher;
 use super::settings::Settings;
 use crate::env::Clock;
 use crate::log::checkpoint::{
-    HIGH_WATERMARKS, LOG_START_OFFSETS, RECOVERY_POINTS, write_clean_shutdown, write_offsets,
+    CLEANER_OFFSETS, HIGH_WATERMARKS, LOG_START_OFFSETS, RECOVERY_POINTS, write_clean_shutdown,
+    write_offsets,
 };
 use crate::log::{DeletedFiles, StorageError};
-use ottla_protocol::{BrokerEpoch, Offset};
+use ottla_protocol::{BrokerEpoch, Offset, Timestamp};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -129,6 +130,9 @@ impl Housekeeping {
             due.producers = now.0.saturating_add(interval);
         }
         if due.trash <= now.0 {
+            if self.publisher.take_deleted() {
+                self.write_all();
+            }
             self.publisher.empty_trash(now.0);
             self.remove_deleted(now.0);
             self.directories.look_at_space(self.settings.dir_reserve_bytes);
@@ -139,17 +143,36 @@ impl Housekeeping {
     fn retain(&self) {
         let now = self.clock.now();
         for partition in self.publisher.all() {
-            match partition.apply_retention(now) {
-                Ok(files) => {
-                    let due = now.plus_ms(partition.file_delete_delay_ms()).0;
-                    self.deleted.lock().extend(files.into_iter().map(|files| (due, files)));
-                }
-                Err(error) => tracing::error!(?partition, %error, "retention failed"),
-            }
+            self.retain_one(&partition, now);
         }
     }
 
-    fn remove_deleted(&self, now: i64) {
+    /// Applies the retention of compacted logs, which Kafka's cleaner does after each of its looks.
+    pub fn retain_compacted(&self) {
+        let now = self.clock.now();
+        for partition in self.publisher.all().iter().filter(|it| it.is_compacted()) {
+            self.retain_one(partition, now);
+        }
+    }
+
+    fn retain_one(&self, partition: &Partition, now: Timestamp) {
+        match partition.apply_retention(now) {
+            Ok(files) => self.remove_later(partition, files),
+            Err(error) => tracing::error!(?partition, %error, "retention failed"),
+        }
+    }
+
+    /// Removes the files of segments when `file.delete.delay.ms` has passed.
+    pub fn remove_later(&self, partition: &Partition, files: Vec<DeletedFiles>) {
+        if files.is_empty() {
+            return;
+        }
+        let due = self.clock.now().plus_ms(partition.file_delete_delay_ms()).0;
+        self.deleted.lock().extend(files.into_iter().map(|files| (due, files)));
+    }
+
+    /// Removes the files of segments whose time has come.
+    pub fn remove_deleted(&self, now: i64) {
         let due: Vec<(i64, DeletedFiles)> = {
             let mut deleted = self.deleted.lock();
             let (due, later) = deleted.drain(..).partition(|(time, _)| *time <= now);
@@ -168,11 +191,26 @@ impl Housekeeping {
         for partition in self.publisher.all() {
             report(&partition, partition.flush(Flush::Inactive));
         }
+        self.write_offsets();
+    }
+
+    fn write_offsets(&self) {
         self.write(RECOVERY_POINTS, |checkpoint| Some(checkpoint.recovery_point));
         self.write(LOG_START_OFFSETS, |checkpoint| {
             let is_above = checkpoint.log_start_offset > checkpoint.first_segment;
             is_above.then_some(checkpoint.log_start_offset)
         });
+    }
+
+    fn write_all(&self) {
+        self.write_offsets();
+        self.checkpoint_high_watermarks();
+        self.checkpoint_cleaner();
+    }
+
+    /// Writes how far the cleaner has come.
+    pub fn checkpoint_cleaner(&self) {
+        self.write(CLEANER_OFFSETS, |checkpoint| checkpoint.cleaned_to);
     }
 
     /// Writes the high watermarks.
@@ -181,6 +219,8 @@ impl Housekeeping {
     }
 
     fn write(&self, name: &'static str, pick: impl Fn(&Checkpoint) -> Option<Offset>) {
+        // Before the offsets are read: of two writers the later one has the newer offsets.
+        let mut written = self.written.lock();
         let mut by_directory: BTreeMap<PathBuf, Offsets> = BTreeMap::new();
         for log_dir in self.directories.online() {
             by_directory.insert(log_dir.path.clone(), Vec::new());
@@ -193,7 +233,6 @@ impl Housekeeping {
                 lines.push(line);
             }
         }
-        let mut written = self.written.lock();
         for (directory, mut offsets) in by_directory {
             offsets.sort();
             let key = (directory, name);
@@ -214,12 +253,7 @@ impl Housekeeping {
     /// clean; one that is offline was not.
     pub fn finish(&self, broker_epoch: BrokerEpoch) {
         let is_clean = close_all(&self.publisher.all());
-        self.write(RECOVERY_POINTS, |checkpoint| Some(checkpoint.recovery_point));
-        self.write(LOG_START_OFFSETS, |checkpoint| {
-            let is_above = checkpoint.log_start_offset > checkpoint.first_segment;
-            is_above.then_some(checkpoint.log_start_offset)
-        });
-        self.checkpoint_high_watermarks();
+        self.write_all();
         if !is_clean {
             return;
         }

@@ -13,7 +13,9 @@
 //! | `partition.rs` | one Log and its replica machine |
 //! | `groups.rs` | one group machine for each led partition of `__consumer_offsets` |
 //! | `housekeeping.rs` | retention, flushes, checkpoints |
+//! | `cleaner.rs` | compaction |
 
+mod cleaner;
 mod cordon;
 mod dir_health;
 mod directories;
@@ -48,6 +50,7 @@ pub use start::StartError;
 
 use crate::env::Clock;
 use arc_swap::ArcSwap;
+use cleaner::Cleaner;
 use directories::Directories;
 use groups::Groups;
 use host::Host;
@@ -80,6 +83,7 @@ pub struct Broker {
     publisher: Arc<Publisher>,
     groups: Arc<Groups>,
     housekeeping: Arc<Housekeeping>,
+    cleaner: Arc<Cleaner>,
     image: Arc<ArcSwap<Image>>,
     broker_epoch: BrokerEpoch,
     producer_ids: Mutex<ProducerIds>,
@@ -182,14 +186,15 @@ impl Broker {
         &self,
         request: ControllerRequest,
     ) -> Result<ControllerReply, ErrorCode> {
-        let may_cordon = matches!(
+        let may_configure = matches!(
             request,
             ControllerRequest::IncrementalAlterConfigs(_)
                 | ControllerRequest::AlterConfigs(_)
                 | ControllerRequest::UpdateFeatures { .. }
         );
         let reply = self.controller.call(request).await.map_err(|_| ErrorCode::NotController)?;
-        if may_cordon {
+        if may_configure {
+            self.cleaner.reconfigure(&self.image.load());
             self.report_cordoned_dirs().await;
         }
         Ok(reply)
@@ -315,10 +320,12 @@ impl Broker {
                 tracing::error!(%error, "a task of the broker failed");
             }
         }
+        let cleaner = Arc::clone(&self.cleaner);
         let housekeeping = Arc::clone(&self.housekeeping);
         let quorum = Arc::clone(&self.quorum);
         let epoch = self.broker_epoch;
         let finished = tokio::task::spawn_blocking(move || {
+            cleaner.stop();
             housekeeping.finish(epoch);
             if let Err(error) = quorum.close() {
                 tracing::error!(%error, "metadata log not closed in order");

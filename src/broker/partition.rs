@@ -4,23 +4,27 @@
 //! never across an `.await`; the offsets that other threads read (`high_watermark`, `log_end_offset`,
 //! `settled_end`) are published while it is held.
 
+mod cleaning;
 mod flush;
 mod read;
+mod upkeep;
 
+pub(super) use cleaning::CleaningEnd;
 pub use flush::Flush;
 pub use read::{IsolationLevel, PartitionRead, ReadParams};
-
-use flush::Group;
+pub use upkeep::Checkpoint;
 
 use super::dir_health::{DirHealth, DirState};
 use crate::env::Clock;
 use crate::log::{
-    ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin, DeletedFiles, FlushOwed,
-    Log, LogConfig, StorageError, TransactionCheck,
+    ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin, FlushOwed, Log,
+    StorageError, TransactionCheck,
 };
 use crate::machines::replica::{Effect, Effects, Event, Replica, Role};
 use bytes::Bytes;
-use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId};
+use cleaning::CleaningState;
+use flush::Group;
+use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, TopicId};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -35,6 +39,7 @@ struct Owned {
     /// A thread syncs, or is about to, for all appends that owe it.
     is_group_committing: bool,
     last_group: Group,
+    cleaning: CleaningState,
 }
 
 /// One partition on this broker.
@@ -132,6 +137,7 @@ impl Partition {
                 min_insync_replicas,
                 is_group_committing: false,
                 last_group: Group::default(),
+                cleaning: CleaningState::Idle,
             }),
             syncing: Mutex::new(()),
             gone: AtomicBool::new(false),
@@ -395,67 +401,6 @@ impl Partition {
         self.with_log(|log| log.size()).unwrap_or(0)
     }
 
-    /// `file.delete.delay.ms` of the topic.
-    pub fn file_delete_delay_ms(&self) -> i64 {
-        self.with_log(|log| log.config().file_delete_delay_ms).unwrap_or(0)
-    }
-
-    /// Takes new settings.
-    pub fn set_config(&self, config: Arc<LogConfig>, min_insync_replicas: usize) {
-        let mut owned = self.owned.lock();
-        owned.min_insync_replicas = min_insync_replicas;
-        if let Some(log) = owned.log.as_mut() {
-            log.set_config(config);
-        }
-    }
-
-    /// Forgets producers that were silent for `producer.id.expiration.ms`.
-    pub fn remove_expired_producers(&self, now: Timestamp) {
-        // A partition that is closed has none.
-        let _ = self.with_log(|log| log.remove_expired_producers(now));
-    }
-
-    /// Deletes what retention lets go; the files are to be removed later.
-    ///
-    /// # Errors
-    /// The log is offline.
-    pub fn apply_retention(&self, now: Timestamp) -> Result<Vec<DeletedFiles>, StorageError> {
-        if self.is_offline() {
-            return Ok(Vec::new());
-        }
-        let deleted = {
-            let mut owned = self.owned.lock();
-            let high_watermark = owned.replica.high_watermark();
-            let Some(log) = owned.log.as_mut() else { return Ok(Vec::new()) };
-            let deleted = log.apply_retention(now, high_watermark);
-            self.note_failure(log, deleted.as_ref().err());
-            let deleted = deleted?;
-            if !deleted.is_empty() {
-                let log_start_offset = log.log_start_offset();
-                // The high watermark is at or above it already; no effect can come.
-                owned.replica.step(Event::LogStartMoved { log_start_offset });
-            }
-            deleted
-        };
-        match deleted.last().map_or(Ok(()), DeletedFiles::sync_renames) {
-            Ok(()) => Ok(deleted),
-            Err(error) => Err(self.fail(error)),
-        }
-    }
-
-    /// What the checkpoints of the log directory hold: recovery point, log start offset, high watermark.
-    pub fn checkpoint(&self) -> Option<Checkpoint> {
-        let owned = self.owned.lock();
-        let log = owned.log.as_ref()?;
-        Some(Checkpoint {
-            directory: log.path().parent()?.to_owned(),
-            recovery_point: log.recovery_point(),
-            log_start_offset: log.log_start_offset(),
-            first_segment: log.segments().next().map_or(Offset(0), |segment| segment.base_offset),
-            high_watermark: owned.replica.high_watermark(),
-        })
-    }
-
     /// Closes the log in order; waiting requests learn that the partition is gone.
     ///
     /// # Errors
@@ -495,21 +440,6 @@ impl Partition {
             None => Ok(()),
         }
     }
-}
-
-/// A partition's line in the checkpoints of its log directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// The log directory.
-    pub directory: std::path::PathBuf,
-    /// Everything below is synced.
-    pub recovery_point: Offset,
-    /// First offset that may be read.
-    pub log_start_offset: Offset,
-    /// Base offset of the first segment.
-    pub first_segment: Offset,
-    /// Below it everything is committed.
-    pub high_watermark: Offset,
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Suffix of the directory of a deleted partition until it is removed (Kafka's name).
 const DELETE_SUFFIX: &str = "-delete";
@@ -38,6 +39,8 @@ pub struct Publisher {
     found: Mutex<HashMap<(String, i32), Found>>,
     /// Directories to remove, with the time.
     trash: Mutex<Vec<(i64, PathBuf)>>,
+    /// Partitions went whose lines are still in the checkpoints.
+    has_deleted: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -67,6 +70,7 @@ impl Publisher {
             partitions: RwLock::new(HashMap::new()),
             found: Mutex::new(HashMap::new()),
             trash: Mutex::new(Vec::new()),
+            has_deleted: AtomicBool::new(false),
         };
         publisher.look_around()?;
         Ok(publisher)
@@ -104,6 +108,17 @@ impl Publisher {
     /// All partitions of this broker.
     pub fn all(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().values().flat_map(|topic| topic.values().cloned()).collect()
+    }
+
+    /// The partitions of one topic.
+    pub fn partitions_of(&self, topic: &str) -> Vec<Arc<Partition>> {
+        let partitions = self.partitions.read();
+        partitions.get(topic).into_iter().flat_map(|topic| topic.values().cloned()).collect()
+    }
+
+    /// Whether partitions were deleted since this was last asked.
+    pub fn take_deleted(&self) -> bool {
+        self.has_deleted.swap(false, Ordering::AcqRel)
     }
 
     /// Makes this broker what `new` says it is.
@@ -217,16 +232,19 @@ impl Publisher {
         let key = (name, index);
         let found = self.found.lock().get(&key).cloned();
         let found = found.filter(|found| self.is_of_topic(found, &key.0, index, topic.id));
-        let directory = match found {
-            Some(found) => found.directory,
-            None => self.choose_directory(image, registration),
+        let (directory, is_new) = match found {
+            Some(found) => (found.directory, false),
+            None => (self.choose_directory(image, registration), true),
         };
         let log_dir = &self.directories.all[directory];
-        let offset = |offsets: &BTreeMap<(String, i32), Offset>| {
-            offsets.get(&key).copied().unwrap_or(Offset(0))
+        // The checkpoints of the start may know a topic of the same name that is gone.
+        let checkpointed = |offsets: &BTreeMap<(String, i32), Offset>| {
+            offsets.get(&key).copied().filter(|_| !is_new)
         };
+        let offset =
+            |offsets: &BTreeMap<(String, i32), Offset>| checkpointed(offsets).unwrap_or(Offset(0));
         let topic_settings = self.settings.topic(image, &topic.name);
-        let log = Log::open(LogParams {
+        let mut log = Log::open(LogParams {
             disk: Arc::clone(self.directories.disk()),
             dir: partition_dir(&log_dir.path, &topic.name, index),
             topic: Arc::clone(&topic.name),
@@ -238,6 +256,7 @@ impl Publisher {
             clean_shutdown: log_dir.was_clean,
             now: self.clock.now(),
         })?;
+        log.set_cleaner_checkpoint(checkpointed(&log_dir.cleaner_offsets));
         // Not before: a log that cannot be opened today must be looked for in the same place tomorrow.
         self.found.lock().remove(&key);
         let high_watermark = offset(&log_dir.high_watermarks);
@@ -332,6 +351,7 @@ impl Publisher {
     }
 
     fn delete(&self, delay_ms: i64, partition: &Partition) {
+        self.has_deleted.store(true, Ordering::Release);
         let mut target = None;
         let result = partition.delete(|log| {
             let unique = uuid::Uuid::new_v4().simple();

@@ -1,10 +1,10 @@
 //! What the broker room takes from the configuration, and how a topic's settings follow from it and the Image.
 
 use crate::config::topic::{Dynamic, TopicConfig};
-use crate::config::{self, Config, Value};
+use crate::config::{self, CleanerConfig, Config, Value};
 use crate::log::{CleanupPolicy, CompressionTarget, LogConfig};
 use crate::machines::group::GroupConfig;
-use crate::machines::metadata::image::{ConfigResource, ResourceType};
+use crate::machines::metadata::image::{ConfigMap, ConfigResource, ResourceType};
 use crate::machines::metadata::{ControllerSettings, Image};
 use ottla_protocol::BrokerId;
 use ottla_protocol::batch::{Compression, TimestampType};
@@ -119,6 +119,33 @@ impl Settings {
             dir_reserve_bytes: config.logs.dir_reserve_bytes,
             config,
         }
+    }
+
+    /// The cleaner's settings as `image` has them.
+    pub fn cleaner(&self, image: &Image) -> CleanerConfig {
+        let of = |name: &str| image.config(&ConfigResource::new(ResourceType::Broker, name));
+        let (broker, cluster) = (of(&self.node_id.to_string()), of(""));
+        CleanerConfig::now(&self.config, Dynamic { broker: &broker, cluster: &cluster })
+    }
+
+    /// Whether the running cleaner can have these dynamic configurations of this broker, or of all (no `name`).
+    ///
+    /// # Errors
+    /// Kafka's message.
+    pub fn check_cleaner(
+        &self,
+        image: &Image,
+        name: &str,
+        configs: &ConfigMap,
+    ) -> Result<(), String> {
+        let of = |name: &str| image.config(&ConfigResource::new(ResourceType::Broker, name));
+        let (broker, cluster) = (of(&self.node_id.to_string()), of(""));
+        let dynamic = match name {
+            "" => Dynamic { broker: &broker, cluster: configs },
+            _ => Dynamic { broker: configs, cluster: &cluster },
+        };
+        let (before, after) = (self.cleaner(image), CleanerConfig::now(&self.config, dynamic));
+        if before == after { Ok(()) } else { before.check_change(&after) }
     }
 
     /// The effective settings of a topic: its own, else the broker's, else the cluster's, else the file's, else the

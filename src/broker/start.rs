@@ -1,5 +1,6 @@
 //! How a broker starts: directories, metadata log, election, registration, partitions.
 
+use super::cleaner::Cleaner;
 use super::directories::{Directories, DirectoryError};
 use super::groups::Groups;
 use super::host::{Host, NotActive};
@@ -55,10 +56,7 @@ impl Broker {
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Broker>, StartError> {
-        if let Some(id) = formatted_node_id(&settings, disk.as_ref())? {
-            settings.node_id = id;
-            settings.controller.node_id = id;
-        }
+        take_formatted_node_id(&mut settings, disk.as_ref())?;
         let settings = Arc::new(settings);
         let cluster_id = settings.cluster_id.as_deref();
         let node_id = settings.node_id;
@@ -90,6 +88,13 @@ impl Broker {
             Arc::clone(&directories),
             Arc::clone(&publisher),
         );
+        let cleaner = Cleaner::start(
+            Arc::clone(&clock),
+            Arc::clone(&settings),
+            Arc::clone(&publisher),
+            Arc::clone(&housekeeping),
+            &image.load(),
+        );
         let (stopping, stop) = watch::channel(false);
         let tasks = vec![
             tokio::spawn(Arc::clone(&housekeeping).run(stop)),
@@ -104,6 +109,7 @@ impl Broker {
             publisher,
             groups,
             housekeeping,
+            cleaner,
             image,
             broker_epoch,
             producer_ids: Mutex::new(ProducerIds::default()),
@@ -115,17 +121,18 @@ impl Broker {
     }
 }
 
-/// The id that the log directories were formatted with, where the configuration names none.
-fn formatted_node_id(
-    settings: &Settings,
-    disk: &dyn Disk,
-) -> Result<Option<BrokerId>, DirectoryError> {
+/// Takes the id that the log directories were formatted with, where the configuration names none.
+fn take_formatted_node_id(settings: &mut Settings, disk: &dyn Disk) -> Result<(), DirectoryError> {
     if settings.config.is_node_id_given {
-        return Ok(None);
+        return Ok(());
     }
-    let Some(first) = settings.log_dirs.first() else { return Ok(None) };
+    let Some(first) = settings.log_dirs.first() else { return Ok(()) };
     let meta = read_meta_properties(disk, first)?;
-    Ok(meta.and_then(|meta| meta.node_id).map(BrokerId))
+    if let Some(id) = meta.and_then(|meta| meta.node_id).map(BrokerId) {
+        settings.node_id = id;
+        settings.controller.node_id = id;
+    }
+    Ok(())
 }
 
 /// The epoch under which the broker last stopped in order in all directories; -1 after a crash.

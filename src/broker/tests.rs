@@ -16,9 +16,16 @@ use ottla_protocol::record::{BatchBuilder, BatchParams};
 use std::path::Path;
 
 pub(super) fn settings(dirs: &[&Path]) -> Settings {
+    settings_with(dirs, &[])
+}
+
+pub(super) fn settings_with(dirs: &[&Path], more: &[(&str, &str)]) -> Settings {
     let dirs: Vec<&str> = dirs.iter().filter_map(|dir| dir.to_str()).collect();
     let mut values = Values::default();
     values.set("log.dirs", &dirs.join(","), Source::Override);
+    for (name, value) in more {
+        values.set(name, value, Source::Override);
+    }
     let listener = AdvertisedListener {
         name: "PLAINTEXT".to_owned(),
         host: "localhost".to_owned(),

@@ -107,6 +107,9 @@ fn other_limits(config: &Config) -> Result<(), ConfigError> {
         );
         return Err(config.values.complaint(CODEC, &why));
     }
+    if let Err((key, why)) = config.cleaner.check() {
+        return Err(config.values.complaint(key, why));
+    }
     let cordoned = config.logs.cordoned_dirs.join(",");
     if let Err(why) = cordon::cordoned(&cordoned, &config.log_dirs) {
         return Err(config.values.complaint(cordon::CORDONED_LOG_DIRS, &why));

@@ -9,6 +9,7 @@
 //! Source: Kafka's documentation, "Broker Configs"; KIP-226 (dynamic broker configuration).
 
 mod check;
+mod cleaner;
 pub mod cordon;
 mod error;
 pub mod key;

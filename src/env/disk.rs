@@ -113,6 +113,8 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// Milliseconds since 1970 of the file's last change.
     fn modified_ms(&self, path: &Path) -> io::Result<i64>;
+    /// Sets that time.
+    fn set_modified_ms(&self, path: &Path, ms: i64) -> io::Result<()>;
     /// Takes the lock file at `path` for this process and writes the process id into it; the lock goes with the
     /// guard or the process.
     ///
@@ -288,6 +290,12 @@ impl Disk for RealDisk {
     fn modified_ms(&self, path: &Path) -> io::Result<i64> {
         let modified = fs::metadata(path)?.modified()?;
         Ok(modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as i64)
+    }
+
+    fn set_modified_ms(&self, path: &Path, ms: i64) -> io::Result<()> {
+        let since = std::time::Duration::from_millis(ms.max(0).unsigned_abs());
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_modified(std::time::UNIX_EPOCH + since)
     }
 
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {

@@ -200,4 +200,8 @@ impl Disk for FaultyDisk {
     fn modified_ms(&self, path: &Path) -> io::Result<i64> {
         RealDisk.modified_ms(path)
     }
+
+    fn set_modified_ms(&self, path: &Path, ms: i64) -> io::Result<()> {
+        RealDisk.set_modified_ms(path, ms)
+    }
 }

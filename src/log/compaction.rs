@@ -110,6 +110,29 @@ impl Log {
         }))
     }
 
+    /// How far the cleaner has come, which the broker keeps in its checkpoint file; `None` where it never was here.
+    pub fn cleaner_checkpoint(&self) -> Option<Offset> {
+        self.cleaner_checkpoint
+    }
+
+    /// Notes how far the cleaner has come.
+    pub fn set_cleaner_checkpoint(&mut self, offset: Option<Offset>) {
+        self.cleaner_checkpoint = offset;
+    }
+
+    /// Whether a cleaning that was prepared when the log had been truncated so often can still be taken in.
+    pub fn wants_cleaned(&self, truncations: u64) -> bool {
+        self.config.cleanup_policy.compact
+            && !self.is_offline
+            && !self.is_closed
+            && self.truncations == truncations
+    }
+
+    /// Puts the log offline: the files that a cleaning made cannot be written or synced.
+    pub fn fail_cleaning(&mut self) {
+        self.is_offline = true;
+    }
+
     fn first_dirty_offset(&self, checkpoint: Option<Offset>) -> (Offset, bool) {
         let start = self.log_start_offset;
         let Some(checkpoint) = checkpoint else { return (start, false) };
@@ -227,15 +250,21 @@ impl Log {
     }
 
     /// Second half of the swap; gives the files of the old segments, to be removed later. `None` where the log has
-    /// changed since [`Log::begin_swap`].
+    /// changed since [`Log::begin_swap`]: the cleaned segment is removed, or completed by the next start where the
+    /// log was closed meanwhile.
     ///
     /// # Errors
-    /// A rename failed: the log is offline.
+    /// A file operation failed: the log is offline.
     pub fn finish_swap(
         &mut self,
         cleaned: CleanedSegment,
     ) -> Result<Option<Vec<DeletedFiles>>, StorageError> {
-        let Some(range) = self.segments_of(&cleaned) else { return Ok(None) };
+        let Some(range) = self.segments_of(&cleaned) else {
+            if !self.is_closed || self.truncations != cleaned.truncations {
+                cleaned.discard().map_err(|e| self.fail(e))?;
+            }
+            return Ok(None);
+        };
         self.replace(range, cleaned).map(Some).map_err(|e| self.fail(e))
     }
 

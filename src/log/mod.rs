@@ -78,6 +78,8 @@ pub struct Log {
     last_flush: Timestamp,
     /// Counts truncations, so that a flush that began before one is known.
     truncations: u64,
+    /// How far the cleaner has come; a truncation takes it back.
+    cleaner_checkpoint: Option<Offset>,
     /// A write or a sync failed: nothing more is written.
     is_offline: bool,
     /// [`Log::close`] has run.

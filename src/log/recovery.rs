@@ -106,6 +106,7 @@ impl Log {
             recovery_point: params.recovery_point,
             last_flush: params.now,
             truncations: 0,
+            cleaner_checkpoint: None,
             is_offline: false,
             is_closed: false,
             has_metadata_file: entries

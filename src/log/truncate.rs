@@ -46,6 +46,7 @@ impl Log {
             self.producers.remove_snapshot(&directory, segment.base_offset)?;
         }
         self.active().truncate_to(&directory, offset, now)?;
+        self.lower_cleaner_checkpoint();
         self.log_end_offset = self.active().next_offset(&directory)?.min(offset);
         self.recovery_point = self.recovery_point.min(self.log_end_offset);
         self.log_start_offset = self.log_start_offset.min(self.log_end_offset);
@@ -69,6 +70,7 @@ impl Log {
         let segment = self.new_segment(offset, now);
         segment.create_file(&directory)?;
         self.segments.push(segment);
+        self.lower_cleaner_checkpoint();
         self.log_end_offset = offset;
         self.log_start_offset = start;
         self.recovery_point = self.recovery_point.min(offset);
@@ -77,6 +79,12 @@ impl Log {
         self.producers.truncate_fully_and_start_at(&directory, offset)?;
         directory.sync_if_changed()?;
         Ok(())
+    }
+
+    /// What is appended now was never cleaned.
+    fn lower_cleaner_checkpoint(&mut self) {
+        let base_offset = self.active().base_offset;
+        self.cleaner_checkpoint = self.cleaner_checkpoint.map(|offset| offset.min(base_offset));
     }
 
     pub(super) fn remove_segment_files(&self, base_offset: Offset) -> Result<(), ReadError> {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::env::SystemClock;
 use crate::env::faulty::{Faults, FaultyDisk};
-use crate::log::{LogParams, MinOne};
+use crate::log::{LogConfig, LogParams, MinOne};
+use ottla_protocol::Timestamp;
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 
 struct World {

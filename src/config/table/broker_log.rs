@@ -91,7 +91,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Wait of the cleaner when there is nothing to clean.",
     },
     Key {
@@ -106,7 +106,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Memory for the cleaner's maps of keys.",
     },
     Key {
@@ -121,7 +121,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "How long tombstones stay after compaction.",
     },
     Key {
@@ -136,7 +136,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Whether compacted topics are compacted.",
     },
     Key {
@@ -151,7 +151,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "How full the cleaner's map may get.",
     },
     Key {
@@ -166,7 +166,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Memory for the cleaner's reads and writes.",
     },
     Key {
@@ -181,7 +181,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Most bytes that the cleaner reads and writes in a second.",
     },
     Key {
@@ -196,7 +196,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Longest time a record stays uncompacted.",
     },
     Key {
@@ -211,7 +211,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Share of uncompacted bytes from which a log is compacted.",
     },
     Key {
@@ -226,7 +226,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Shortest time a record stays uncompacted.",
     },
     Key {
@@ -241,7 +241,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Threads of the cleaner.",
     },
     Key {

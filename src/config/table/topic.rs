@@ -92,7 +92,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &["log.cleaner.delete.retention.ms"],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "How long tombstones stay after compaction.",
     },
     Key {
@@ -257,7 +257,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &["log.cleaner.max.compaction.lag.ms"],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Longest time a record stays uncompacted.",
     },
     Key {
@@ -347,7 +347,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &["log.cleaner.min.cleanable.ratio"],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Share of uncompacted bytes from which the log is compacted.",
     },
     Key {
@@ -362,7 +362,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &["log.cleaner.min.compaction.lag.ms"],
         since: "",
         gone: None,
-        support: Support::Ignored("compaction is not there yet"),
+        support: Support::Honoured,
         documentation: "Shortest time a record stays uncompacted.",
     },
     Key {

@@ -16,6 +16,7 @@ use ottla_protocol::{Offset, ProducerEpoch, ProducerId, Timestamp};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::ops::{ControlFlow, Range};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A segment's positions are 31 bits in Kafka.
@@ -135,6 +136,8 @@ pub struct Cleaning {
     transactions: CleanedTransactions,
     /// Segments cleaned so far.
     done: usize,
+    /// Base offset of the segment that is being made.
+    staged: Option<Offset>,
     io_bytes: usize,
     stats: CleanStats,
 }
@@ -155,9 +158,36 @@ impl Cleaning {
             map: KeyMap::new(0, 1.0, 0),
             transactions: CleanedTransactions::default(),
             done: 0,
+            staged: None,
             io_bytes: 0,
             stats: CleanStats::default(),
         }
+    }
+
+    /// `topic-partition`.
+    pub fn name(&self) -> &str {
+        &self.params.name
+    }
+
+    /// How often the log had been truncated when it was prepared, for [`super::Log::wants_cleaned`].
+    pub fn truncations(&self) -> u64 {
+        self.params.truncations
+    }
+
+    /// The offsets that it cleans.
+    pub fn cleanable(&self) -> Cleanable {
+        self.params.cleanable
+    }
+
+    /// Removes what a call of [`Cleaning::next`] that failed has written.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn discard(&self) -> Result<(), StorageError> {
+        let Some(base_offset) = self.staged else { return Ok(()) };
+        let staging = self.params.directory.with_suffix(CLEANED_SUFFIX);
+        let mut suffixes = MADE_SUFFIXES.iter();
+        suffixes.try_for_each(|suffix| staging.remove_file(&file_name(base_offset.0, suffix)))
     }
 
     /// What it did so far.
@@ -244,7 +274,7 @@ impl Cleaning {
     /// Cleans the next group of segments into a new one, synced, under its temporary names; `None` after the last.
     ///
     /// # Errors
-    /// Every [`CleaningError`] but `MapTooSmall`. What was written is removed at the next attempt or start.
+    /// Every [`CleaningError`] but `MapTooSmall`: [`Cleaning::discard`] is due.
     pub fn next(&mut self, pace: &mut Pace<'_>) -> Result<Option<CleanedSegment>, CleaningError> {
         let group = self.next_group();
         if group.is_empty() {
@@ -253,9 +283,8 @@ impl Cleaning {
         self.done = group.end;
         let staging = self.params.directory.with_suffix(CLEANED_SUFFIX);
         let base_offset = self.params.segments[group.start].base_offset;
-        for suffix in MADE_SUFFIXES {
-            staging.remove_file(&file_name(base_offset.0, suffix))?;
-        }
+        self.staged = Some(base_offset);
+        self.discard()?;
         let files = SegmentFiles::default();
         let mut target = Segment::new(base_offset, files, self.params.now);
         target.create_file(&staging)?;
@@ -270,14 +299,26 @@ impl Cleaning {
             file.sync().map_err(|e| StorageError::new("sync", &staging.path(), e))?;
         }
         target.close_files();
+        self.keep_modified(&group, &staging.join(&target.name()))?;
         let mut segment = target.view();
         segment.roll_jitter_ms = self.params.segments[group.start].roll_jitter_ms;
+        self.staged = None;
         Ok(Some(CleanedSegment {
             sources: self.params.segments[group].iter().map(|s| (s.base_offset, s.size)).collect(),
             truncations: self.params.truncations,
             segment,
             directory: self.params.directory.clone(),
         }))
+    }
+
+    /// Retention goes by the file's time where no record is left.
+    fn keep_modified(&self, group: &Range<usize>, path: &Path) -> Result<(), StorageError> {
+        let (directory, last) = (&self.params.directory, &self.params.segments[group.end - 1]);
+        let source = directory.join(&last.name());
+        let modified = directory.disk().modified_ms(&source);
+        let modified = modified.map_err(|e| StorageError::new("stat", &source, e))?;
+        let set = directory.disk().set_modified_ms(path, modified);
+        set.map_err(|e| StorageError::new("touch", path, e))
     }
 
     /// As many segments below the end as fit into one by their present sizes.

@@ -526,6 +526,10 @@ impl Disk for EndingDisk {
     fn modified_ms(&self, path: &Path) -> io::Result<i64> {
         RealDisk.modified_ms(path)
     }
+
+    fn set_modified_ms(&self, path: &Path, ms: i64) -> io::Result<()> {
+        RealDisk.set_modified_ms(path, ms)
+    }
 }
 
 /// Cleans until the disk ends; `true` when it got through.
@@ -733,4 +737,46 @@ proptest! {
         keys.dedup();
         prop_assert_eq!(keys.len(), records.len(), "one record for each key");
     }
+}
+
+/// Otherwise the next start would bring back what the truncation took away.
+#[test]
+fn a_truncation_takes_the_checkpoint_back_and_a_swap_under_way_away() {
+    let fixture = compacted();
+    let mut log = fixture.open();
+    for _ in 0..3 {
+        put_plain(&mut log, &[("a", Some("1")), ("b", Some("2"))]);
+        roll(&mut log);
+    }
+    let mut cleaning = prepare(&log, None, NOW);
+    cleaning.build_map(BUFFERS, &mut go_on).unwrap();
+    let cleaned = cleaning.next(&mut go_on).unwrap().unwrap();
+    assert!(log.begin_swap(&cleaned).unwrap());
+    log.set_cleaner_checkpoint(Some(Offset(6)));
+    log.truncate_to(Offset(3), NOW).unwrap();
+    assert_eq!(log.cleaner_checkpoint(), Some(Offset(2)));
+    assert!(!log.wants_cleaned(cleaning.truncations()));
+    assert!(log.finish_swap(cleaned).unwrap().is_none());
+    let before = kept(&log);
+    assert_eq!(kept(&reopen(&fixture, log)), before);
+    assert_eq!(before.len(), 2);
+}
+
+/// Retention goes by it where no record is left.
+#[test]
+fn a_segment_without_records_is_as_old_as_those_it_was_made_of() {
+    let fixture = compacted();
+    let mut log = fixture.open();
+    put_plain(&mut log, &[("a", Some("1"))]);
+    roll(&mut log);
+    put_plain(&mut log, &[("a", Some("2"))]);
+    roll(&mut log);
+    let path = log.path().join(log.segments[0].name());
+    RealDisk.set_modified_ms(&path, 1_000).unwrap();
+    let mut small = LogConfig::clone(log.config());
+    small.segment_bytes = 1;
+    log.set_config(Arc::new(small));
+    clean(&mut log);
+    assert_eq!((log.segments[0].size, values(&log).len()), (0, 1));
+    assert_eq!(log.segments[0].largest_timestamp(&log.directory).unwrap(), Timestamp(1_000));
 }

@@ -36,6 +36,16 @@ pub(super) fn check_cordoned_dirs(
     })
 }
 
+/// Whether the running cleaner can have these configurations of a broker, or of all brokers.
+pub(super) fn check_cleaner(
+    ctx: &RequestContext,
+    name: &str,
+    configs: &BTreeMap<String, String>,
+) -> Result<(), ApiError> {
+    let checked = ctx.broker.settings().check_cleaner(&ctx.broker.image(), name, configs);
+    checked.map_err(|text| ApiError::new(ErrorCode::InvalidRequest, text))
+}
+
 /// Whether a broker's configuration is `true`.
 pub(super) fn is_enabled(ctx: &RequestContext, name: &str) -> bool {
     let image = ctx.broker.image();

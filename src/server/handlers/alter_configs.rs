@@ -2,10 +2,10 @@
 //!
 //! - v2: flexible.
 //!
-//! Known differences from Kafka: values are not tried out on the running broker first.
+//! Known differences from Kafka: but for the cleaner's, values are not tried out on the running broker first.
 
 use super::RequestContext;
-use super::admin::check_cordoned_dirs;
+use super::admin::{check_cleaner, check_cordoned_dirs};
 use super::incremental_alter_configs::check_node_id;
 use crate::broker::config_rules::{BrokerScope, check_broker};
 use crate::broker::{ApiError, ControllerReply, ControllerRequest, ResourceType};
@@ -86,12 +86,14 @@ fn check(ctx: &RequestContext, resource: &AlterConfigsResource) -> Result<(), Ap
     }
     match ResourceType::from_id(resource.resource_type) {
         Some(ResourceType::Broker) if resource.resource_name.is_empty() => {
-            check_broker(&configs, BrokerScope::All)
+            check_broker(&configs, BrokerScope::All)?;
+            check_cleaner(ctx, "", &configs)
         }
         Some(ResourceType::Broker) => {
             check_node_id(ctx.broker.node_id(), &resource.resource_name)?;
             check_cordoned_dirs(ctx, &configs)?;
-            check_broker(&configs, BrokerScope::One)
+            check_broker(&configs, BrokerScope::One)?;
+            check_cleaner(ctx, &resource.resource_name, &configs)
         }
         Some(ResourceType::BrokerLogger) | None => {
             Err(invalid(format!("Unknown resource type {}", resource.resource_type)))

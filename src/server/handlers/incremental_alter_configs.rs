@@ -4,11 +4,11 @@
 //! - v1: flexible.
 //!
 //! Changes of brokers are checked here, by the broker that they are for, and decided by the
-//! controller like all others. Known differences from Kafka: log levels cannot be changed; values
-//! are not tried out on the running broker first.
+//! controller like all others. Known differences from Kafka: log levels cannot be changed; but
+//! for the cleaner's, values are not tried out on the running broker first.
 
 use super::RequestContext;
-use super::admin::check_cordoned_dirs;
+use super::admin::{check_cleaner, check_cordoned_dirs};
 use crate::broker::config_rules::{BrokerScope, check_broker};
 use crate::broker::{
     ApiError, ConfigResource, ControllerReply, ControllerRequest, Image, ResourceType, alter_config,
@@ -144,7 +144,8 @@ fn check_broker_change(
         return Err(ApiError::new(ErrorCode::InvalidConfig, text));
     }
     check_cordoned_dirs(ctx, &after)?;
-    check_broker(&after, if name.is_empty() { BrokerScope::All } else { BrokerScope::One })
+    check_broker(&after, if name.is_empty() { BrokerScope::All } else { BrokerScope::One })?;
+    check_cleaner(ctx, name, &after)
 }
 
 /// Whether no more directories are cordoned: a controller does not know which ones a broker has.
