@@ -64,20 +64,27 @@ impl CleanerConfig {
     /// Kafka's message.
     pub fn check_change(&self, new: &CleanerConfig) -> Result<(), String> {
         let (before, after) = (self.threads, new.threads);
+        // Kafka takes one exception into another here.
+        let refused = |text: &str| {
+            format!(
+                "Invalid value org.apache.kafka.common.config.ConfigException: {text} for \
+                 configuration Invalid dynamic configuration"
+            )
+        };
         new.check().map_err(|(key, text)| match key {
-            "log.cleaner.threads" => text.to_owned(),
+            "log.cleaner.threads" => refused(text),
             _ => format!("requirement failed: {text}"),
         })?;
         if after < before / 2 {
-            return Err(format!(
+            return Err(refused(&format!(
                 "Log cleaner threads cannot be reduced to less than half the current value {before}"
-            ));
+            )));
         }
         if after > before.saturating_mul(2) {
-            return Err(format!(
+            return Err(refused(&format!(
                 "Log cleaner threads cannot be increased to more than double the current value \
                  {before}"
-            ));
+            )));
         }
         Ok(())
     }
