@@ -143,11 +143,11 @@ fn reads_what_was_appended_across_segments_and_reopening() {
     check(&fixture.open_clean());
 }
 
-fn coordinator() -> AppendContext {
+pub(super) fn coordinator() -> AppendContext {
     AppendContext { origin: AppendOrigin::Coordinator, ..client() }
 }
 
-fn transactional(id: i64, sequence: i32, count: usize) -> Bytes {
+pub(super) fn transactional(id: i64, sequence: i32, count: usize) -> Bytes {
     let params = BatchParams {
         producer_id: ProducerId(id),
         producer_epoch: ProducerEpoch(0),
@@ -158,7 +158,7 @@ fn transactional(id: i64, sequence: i32, count: usize) -> Bytes {
     batch_of(params, count, NOW.0, 10)
 }
 
-fn marker(id: i64, is_commit: bool) -> Bytes {
+pub(super) fn marker(id: i64, is_commit: bool) -> Bytes {
     let mut builder = BatchBuilder::new(BatchParams {
         producer_id: ProducerId(id),
         producer_epoch: ProducerEpoch(0),
