@@ -43,49 +43,71 @@ macro_rules! kinds {
 
 kinds! {
     /// A batch or its header is not what was written.
-    Batch "batch" Problem "restore the segment from a backup, or stop the broker and remove the partition's directory so that another replica fills it again; past the recovery point a start after a crash cuts the log here";
+    Batch "batch" Problem
+        "restore the segment from a backup, or stop the broker and remove the partition's directory so that another replica fills it again; past the recovery point a start after a crash cuts the log here";
     /// Offsets go back, or leave the segment.
-    BatchOffset "batch-offset" Problem "restore the segment from a backup, or let another replica fill the partition again";
+    BatchOffset "batch-offset" Problem
+        "restore the segment from a backup, or let another replica fill the partition again";
     /// The end of an active segment is not whole.
-    TornTail "torn-tail" Note "none: a running broker is still writing it, and a start after a crash cuts it off";
+    TornTail "torn-tail" Note
+        "none: a running broker is still writing it, and a start after a crash cuts it off";
     /// Segments do not join.
-    OffsetGap "offset-gap" Problem "a segment was removed or cut: restore it from a backup, or let another replica fill the partition again";
+    OffsetGap "offset-gap" Problem
+        "a segment was removed or cut: restore it from a backup, or let another replica fill the partition again";
     /// The offset index.
-    OffsetIndex "offset-index" Problem "stop the broker and delete the .index file: the next start builds it anew";
+    OffsetIndex "offset-index" Problem
+        "stop the broker and delete the .index file: the next start builds it anew";
     /// The time index.
-    TimeIndex "time-index" Problem "stop the broker and delete the .timeindex file: the next start builds it anew";
+    TimeIndex "time-index" Problem
+        "stop the broker and delete the .timeindex file: the next start builds it anew";
     /// The transaction index.
-    TransactionIndex "transaction-index" Problem "stop the broker and delete the segment's .index, .timeindex and .txnindex files: the next start builds them anew";
+    TransactionIndex "transaction-index" Problem
+        "stop the broker and delete the segment's .index, .timeindex and .txnindex files: the next start builds them anew";
     /// An index that will be built anew anyway.
-    IndexUnsettled "index-unsettled" Note "none: it lies past the recovery point, and a start after a crash builds it anew";
+    IndexUnsettled "index-unsettled" Note
+        "none: it lies past the recovery point, and a start after a crash builds it anew";
     /// A segment without an index file.
-    IndexMissing "index-missing" Problem "restart the broker: it builds a missing index anew";
+    IndexMissing "index-missing" Problem
+        "restart the broker: it builds a missing index anew";
     /// Index files without their segment.
-    OrphanIndex "orphan-index" Problem "the segment's .log file is gone: restore it, or let another replica fill the partition again; the next start deletes the index";
+    OrphanIndex "orphan-index" Problem
+        "the segment's .log file is gone: restore it, or let another replica fill the partition again; the next start deletes the index";
     /// A producer snapshot.
-    ProducerSnapshot "producer-snapshot" Problem "stop the broker and delete the .snapshot file: the next start rebuilds producers from the batches";
+    ProducerSnapshot "producer-snapshot" Problem
+        "stop the broker and delete the .snapshot file: the next start rebuilds producers from the batches";
     /// `leader-epoch-checkpoint`.
-    LeaderEpochs "leader-epochs" Problem "stop the broker, delete the file and .kafka_cleanshutdown of the log directory: recovery reads epochs from the batches past the recovery point";
+    LeaderEpochs "leader-epochs" Problem
+        "stop the broker, delete the file and .kafka_cleanshutdown of the log directory: recovery reads epochs from the batches past the recovery point";
     /// `partition.metadata`.
-    PartitionMetadata "partition-metadata" Problem "write the file with the topic's id (kafka-topics.sh --describe): `version: 0`, then `topic_id: ID`";
+    PartitionMetadata "partition-metadata" Problem
+        "write the file with the topic's id (kafka-topics.sh --describe): `version: 0`, then `topic_id: ID`";
     /// A checkpoint file of the log directory.
-    Checkpoint "checkpoint" Problem "stop the broker and delete the file: offsets are found again by recovery of every log, which takes longer";
+    Checkpoint "checkpoint" Problem
+        "stop the broker and delete the file: offsets are found again by recovery of every log, which takes longer";
     /// An offset in a checkpoint that its log contradicts.
-    CheckpointOffset "checkpoint-offset" Problem "the log ends too early: restore it from a backup, or let another replica fill the partition again";
+    CheckpointOffset "checkpoint-offset" Problem
+        "the log ends too early: restore it from a backup, or let another replica fill the partition again";
     /// A line of a checkpoint that means nothing.
-    CheckpointStale "checkpoint-stale" Note "none: the broker drops it with its next checkpoint";
+    CheckpointStale "checkpoint-stale" Note
+        "none: the broker drops it with its next checkpoint";
     /// `meta.properties`.
-    MetaProperties "meta-properties" Problem "restore the file from another log directory of the same broker, each with a directory.id of its own";
+    MetaProperties "meta-properties" Problem
+        "restore the file from another log directory of the same broker, each with a directory.id of its own";
     /// Files of a deletion, compaction, move or write that was under way.
-    LeftOver "left-over" Note "none: a running broker finishes it, and the next start removes it or puts it in place";
+    LeftOver "left-over" Note
+        "none: a running broker finishes it, and the next start removes it or puts it in place";
     /// Something that belongs to no broker.
-    Unknown "unknown" Note "move it away if it is not yours: Apache Kafka does not start on a directory that it does not know";
+    Unknown "unknown" Note
+        "move it away if it is not yours: Apache Kafka does not start on a directory that it does not know";
     /// The disk does not give a file.
-    Unreadable "unreadable" Problem "look for errors of the disk and at the file's permissions";
+    Unreadable "unreadable" Problem
+        "look for errors of the disk and at the file's permissions";
     /// A record of the metadata log, or a snapshot of it.
-    Metadata "metadata" Problem "restore __cluster_metadata-0 from a backup or from another controller";
+    Metadata "metadata" Problem
+        "restore __cluster_metadata-0 from a backup or from another controller";
     /// `quorum-state`.
-    QuorumState "quorum-state" Problem "stop the broker and delete the file: the epoch is found in the metadata log";
+    QuorumState "quorum-state" Problem
+        "stop the broker and delete the file: the epoch is found in the metadata log";
 }
 
 /// One thing that was found.
