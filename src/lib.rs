@@ -1,5 +1,6 @@
 //! Ottla: a message broker that speaks Apache Kafka's wire protocol, on its own log store and replication.
 
+pub mod bench;
 pub mod broker;
 pub mod config;
 pub mod env;

@@ -1,5 +1,8 @@
 //! The program: arguments, configuration, broker, server, signals.
 
+mod bench_command;
+mod check_command;
+
 use clap::{Args, Parser, Subcommand};
 use ottla::broker::{AdvertisedListener, Broker, Settings};
 use ottla::config::{self, Config, Loaded};
@@ -35,6 +38,16 @@ enum Command {
     Start(ConfigArgs),
     /// Print every configuration value that would apply, and where it comes from.
     Config(ConfigArgs),
+    /// Verify log directories, Apache Kafka's or ours, without changing them.
+    ///
+    /// Reads every batch, index, checkpoint and snapshot, and names what is damaged and what to do
+    /// about it. A broker may be running. Exit status: 0 clean, 1 problems found, 2 cannot run.
+    Check(check_command::CheckArgs),
+    /// Run loads against any Kafka broker and print what it gave.
+    ///
+    /// LOAD is ready, produce, fetch, small, latency or connections; without one all but ready are
+    /// run. Topics are made for the run and deleted after it.
+    Bench(bench_command::BenchArgs),
     /// Print the version.
     Version,
 }
@@ -52,6 +65,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Start(arguments) => start(&arguments),
         Command::Config(arguments) => show(&arguments),
+        Command::Bench(arguments) => bench_command::run(&arguments),
+        Command::Check(arguments) => return check_command::run(&arguments),
         Command::Version => print_all(concat!("ottla ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     match result {

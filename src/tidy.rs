@@ -11,6 +11,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("machines", &["config"]),
     ("broker", &["config", "env", "log", "machines"]),
     ("server", &["broker", "config", "env"]),
+    ("bench", &["env"]),
 ];
 
 /// Words that only some rooms may use, with the rooms.
@@ -19,7 +20,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("std::net::TcpListener", &["env"]),
     ("tokio::net", &["env"]),
     ("SystemTime", &["env"]),
-    ("Instant::now", &["env", "server", "broker"]),
+    ("Instant::now", &["env", "server", "broker", "bench"]),
     ("kafka_protocol", &[]),
 ];
 

@@ -29,20 +29,24 @@ pub(crate) struct LeaderEpochs {
     is_changed: bool,
 }
 
-fn parse(text: &str) -> Option<Vec<EpochEntry>> {
+/// The entries as the file has them; the error is the number of the line that is wrong.
+pub(super) fn parse(text: &str) -> Result<Vec<EpochEntry>, usize> {
     let mut lines = text.lines();
-    if lines.next()?.trim() != "0" {
-        return None;
+    if lines.next().map(str::trim) != Some("0") {
+        return Err(1);
     }
-    let count: usize = lines.next()?.trim().parse().ok()?;
+    let count: usize = lines.next().and_then(|line| line.trim().parse().ok()).ok_or(2usize)?;
     let mut entries: Vec<EpochEntry> = Vec::new();
-    for line in lines {
-        let (epoch, offset) = line.trim().split_once(' ')?;
-        let epoch = LeaderEpoch(epoch.parse().ok()?);
-        let start_offset = Offset(offset.trim().parse().ok()?);
-        entries.push(EpochEntry { epoch, start_offset });
+    for (n, line) in lines.enumerate() {
+        let entry = (|| {
+            let (epoch, offset) = line.trim().split_once(' ')?;
+            let epoch = LeaderEpoch(epoch.parse().ok()?);
+            let start_offset = Offset(offset.trim().parse().ok()?);
+            Some(EpochEntry { epoch, start_offset })
+        })();
+        entries.push(entry.ok_or(n + 3)?);
     }
-    (entries.len() == count).then_some(entries)
+    if entries.len() == count { Ok(entries) } else { Err(2) }
 }
 
 impl LeaderEpochs {
@@ -54,7 +58,7 @@ impl LeaderEpochs {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(LeaderEpochs::default()),
             Err(e) => return Err(StorageError::new("read", &path, e)),
         };
-        let read = std::str::from_utf8(&bytes).ok().and_then(parse);
+        let read = std::str::from_utf8(&bytes).ok().and_then(|text| parse(text).ok());
         let mut epochs = LeaderEpochs::default();
         match read {
             Some(entries) => {

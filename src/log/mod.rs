@@ -13,6 +13,7 @@
 //! Source: Kafka documentation, "Log"; KIP-33, KIP-98, KIP-101, KIP-107, KIP-279, KIP-360.
 
 mod append;
+pub mod check;
 pub mod checkpoint;
 mod compaction;
 mod config;

@@ -34,11 +34,11 @@ pub(crate) struct OffsetIndex {
     file: IndexFile<ENTRY_SIZE>,
 }
 
-fn relative(entry: &[u8; ENTRY_SIZE]) -> i32 {
+pub(super) fn relative(entry: &[u8; ENTRY_SIZE]) -> i32 {
     i32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]])
 }
 
-fn place(entry: &[u8; ENTRY_SIZE]) -> u32 {
+pub(super) fn place(entry: &[u8; ENTRY_SIZE]) -> u32 {
     u32::from_be_bytes([entry[4], entry[5], entry[6], entry[7]])
 }
 

@@ -16,7 +16,7 @@ use tracing::warn;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Reads a file front to back in large pieces.
-struct BatchReader<'a> {
+pub(super) struct BatchReader<'a> {
     file: &'a dyn DiskFile,
     len: u64,
     buffer: Vec<u8>,
@@ -24,9 +24,14 @@ struct BatchReader<'a> {
     from: u64,
 }
 
-impl BatchReader<'_> {
+impl<'a> BatchReader<'a> {
+    /// Reads the first `len` bytes of `file`.
+    pub(super) fn new(file: &'a dyn DiskFile, len: u64) -> Self {
+        BatchReader { file, len, buffer: Vec::new(), from: 0 }
+    }
+
     /// At least `size` bytes at `position`; the caller has checked that the file has them.
-    fn bytes(&mut self, position: u64, size: usize) -> std::io::Result<&[u8]> {
+    pub(super) fn bytes(&mut self, position: u64, size: usize) -> std::io::Result<&[u8]> {
         let end = self.from + self.buffer.len() as u64;
         if position < self.from || position + size as u64 > end {
             let wanted = (CHUNK_BYTES.max(size) as u64).min(self.len - position) as usize;
@@ -51,7 +56,7 @@ impl Log {
         let interval = self.config.index_interval_bytes;
         let file = self.segments[n].file(&directory)?;
         self.segments[n].reset_for_recovery(&directory)?;
-        let mut reader = BatchReader { file: &*file, len: file_len, buffer: Vec::new(), from: 0 };
+        let mut reader = BatchReader::new(&*file, file_len);
         let mut next_offset = self.segments[n].base_offset;
         let mut position = 0;
         while position < file_len {

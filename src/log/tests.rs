@@ -166,11 +166,11 @@ fn partition_metadata_that_was_not_synced_is_written_again() {
     assert_eq!(found, Some(log.topic_id()));
 }
 
-fn coordinator() -> AppendContext {
+pub(super) fn coordinator() -> AppendContext {
     AppendContext { origin: AppendOrigin::Coordinator, ..client() }
 }
 
-fn transactional(id: i64, sequence: i32, count: usize) -> Bytes {
+pub(super) fn transactional(id: i64, sequence: i32, count: usize) -> Bytes {
     let params = BatchParams {
         producer_id: ProducerId(id),
         producer_epoch: ProducerEpoch(0),
@@ -181,7 +181,7 @@ fn transactional(id: i64, sequence: i32, count: usize) -> Bytes {
     batch_of(params, count, NOW.0, 10)
 }
 
-fn marker(id: i64, is_commit: bool) -> Bytes {
+pub(super) fn marker(id: i64, is_commit: bool) -> Bytes {
     let mut builder = BatchBuilder::new(BatchParams {
         producer_id: ProducerId(id),
         producer_epoch: ProducerEpoch(0),

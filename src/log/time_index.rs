@@ -28,13 +28,13 @@ pub(crate) struct TimeIndex {
     file: IndexFile<ENTRY_SIZE>,
 }
 
-fn timestamp(entry: &[u8; ENTRY_SIZE]) -> i64 {
+pub(super) fn timestamp(entry: &[u8; ENTRY_SIZE]) -> i64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&entry[..8]);
     i64::from_be_bytes(bytes)
 }
 
-fn relative(entry: &[u8; ENTRY_SIZE]) -> i32 {
+pub(super) fn relative(entry: &[u8; ENTRY_SIZE]) -> i32 {
     i32::from_be_bytes([entry[8], entry[9], entry[10], entry[11]])
 }
 

@@ -37,7 +37,7 @@ fn number(entry: &[u8; ENTRY_SIZE], at: usize) -> i64 {
     i64::from_be_bytes(bytes)
 }
 
-fn parse(entry: &[u8; ENTRY_SIZE]) -> AbortedTransaction {
+pub(super) fn parse(entry: &[u8; ENTRY_SIZE]) -> AbortedTransaction {
     AbortedTransaction {
         producer_id: ProducerId(number(entry, 2)),
         first_offset: Offset(number(entry, 10)),
