@@ -70,7 +70,7 @@ fn full_disk_at_a_roll_leaves_the_log_as_it_was() {
     let fixture = Fixture::new();
     for extension in ["log", "snapshot", "index", "timeindex"] {
         let (mut log, faults) = open_faulty(&fixture);
-        let (segments, end) = (log.segments().len(), log.log_end_offset());
+        let end = log.log_end_offset();
         faults.fill_only(Some(extension));
         let mut n = 0;
         let sequence = |n: i32| idempotent(end.0 + 1, 0, n, 1);
@@ -78,9 +78,10 @@ fn full_disk_at_a_roll_leaves_the_log_as_it_was() {
             n += 1;
             assert!(n < 100, "a segment has 600 bytes");
         }
-        assert!(!log.is_offline(), "{extension}");
-        assert_eq!(log.segments().len(), segments);
+        let state = |log: &Log| (log.segments().len(), log.size(), log.log_end_offset());
+        let before = state(&log);
         append(&mut log, sequence(n)).unwrap_err();
+        assert_eq!((state(&log), log.is_offline()), (before, false), "{extension}");
         faults.fill_only(None);
         let info = append(&mut log, sequence(n)).unwrap();
         assert_eq!(info.first_offset, end.plus(i64::from(n)));
