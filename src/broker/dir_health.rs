@@ -1,13 +1,14 @@
-//! Whether a log directory takes records. Every append asks; that is one load.
+//! Whether a log directory takes records. Every append asks; that is one load, and one subtraction for a producer's.
 //!
 //! A directory is full below its reserve (`ottla.log.dir.reserve.bytes`) and after a write that found no space. Then
 //! producers are refused with an error that they retry, and all else goes on: the reserve is what committed offsets,
-//! metadata, checkpoints and the roll before a deletion live from. Free space is looked at by housekeeping, never by a
-//! request. Invariant: a directory that is offline stays so until the process ends: what its files hold is known only
-//! to a recovery. Source: KIP-112.
+//! metadata, checkpoints and the roll before a deletion live from. Free space is looked at by housekeeping, never by
+//! a request; between two looks producers spend what the last one found above the reserve, so that it holds on a
+//! volume of any size. Invariant: a directory that is offline stays so until the process ends: what its files hold is
+//! known only to a recovery. Source: KIP-112.
 
 use crate::env::disk::Space;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 /// The reserve of a large volume where none is configured: room for hours of metadata and offsets, and far more than
 /// what producers write between two looks.
@@ -34,9 +35,17 @@ const FULL: u8 = 1;
 const OFFLINE: u8 = 2;
 
 /// The state of one log directory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DirHealth {
     state: AtomicU8,
+    /// Bytes above the reserve that the last look found and producers have not spent since.
+    room: AtomicI64,
+}
+
+impl Default for DirHealth {
+    fn default() -> Self {
+        DirHealth { state: AtomicU8::new(USABLE), room: AtomicI64::new(i64::MAX) }
+    }
 }
 
 impl DirHealth {
@@ -64,8 +73,17 @@ impl DirHealth {
         self.change(USABLE, FULL)
     }
 
+    /// Takes note of `bytes` that a producer has written; `true` when they were the last there is room for.
+    pub fn spend(&self, bytes: usize) -> bool {
+        let bytes = bytes as i64;
+        self.room.fetch_sub(bytes, Ordering::Relaxed) < bytes && self.fill()
+    }
+
     /// Takes what housekeeping saw of the volume; the new state, where it changed.
     pub fn look(&self, space: Space, reserve: u64) -> Option<DirState> {
+        let room = i64::try_from(space.available.saturating_sub(reserve)).unwrap_or(i64::MAX);
+        // Without a reserve it is for a write to find out: space may be shared, and files may be sparse.
+        self.room.store(if reserve == 0 { i64::MAX } else { room }, Ordering::Relaxed);
         if space.available < reserve || space.available == 0 {
             return self.change(USABLE, FULL).then_some(DirState::Full);
         }
@@ -109,6 +127,9 @@ mod tests {
         assert_eq!((look(15), look(17)), (None, None));
         assert_eq!(look(18), Some(DirState::Usable));
         assert!(health.fill() && !health.fill());
+        assert_eq!(look(100), Some(DirState::Usable));
+        assert_eq!((health.spend(84), health.state()), (false, DirState::Usable));
+        assert!(health.spend(1) && !health.spend(1), "the reserve is not for producers");
         assert_eq!(look(100), Some(DirState::Usable));
         assert!(health.take_offline() && !health.take_offline());
         assert_eq!((look(100), health.fill()), (None, false));

@@ -258,6 +258,9 @@ impl Partition {
             Ok(info) => info,
             Err(error) => return Err(self.append_failed(log, error)),
         };
+        if origin == AppendOrigin::Client && self.health.spend(info.bytes) {
+            tracing::error!(partition = ?self, "disk full to its reserve: producers have to wait");
+        }
         let end = log.log_end_offset();
         self.log_end_offset.store(end.0, Ordering::Release);
         if info.flush != FlushOwed::Nothing || *is_group_committing {
