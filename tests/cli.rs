@@ -50,7 +50,7 @@ fn config_shows_values_with_their_sources() {
     let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_default();
     assert_eq!(line("num.partitions="), "num.partitions=7  # --override");
     assert_eq!(line("message.max.bytes="), "message.max.bytes=1048588  # default");
-    assert!(line("log.cleaner.threads=").contains("; ignored: "));
+    assert!(line("background.threads=").contains("; ignored: "));
 }
 
 #[test]
