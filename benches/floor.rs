@@ -1,5 +1,5 @@
-//! What no broker can avoid, for the requests of `ottla bench` only: read the frame, check the CRC, write the batch to a
-//! file, answer; for a fetch a header and `sendfile`. One thread a connection, nothing is kept but where batches lie.
+//! What no broker can avoid, for the requests of `ottla bench` only: read the frame, check the CRC, write the batch to
+//! a file, answer; for a fetch a header and `sendfile`. One thread a connection, nothing is kept but where batches lie.
 //!
 //!     floor ADDRESS DIRECTORY
 //!

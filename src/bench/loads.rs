@@ -2,7 +2,7 @@
 
 use super::client::{Connection, frame};
 use super::process::{Usage, usage};
-use super::topic::{METADATA_VERSION, Topic};
+use super::topic::{self, METADATA_VERSION, Topic};
 use super::{BenchError, BenchSettings, Figure};
 use crate::env::Disk;
 use bytes::Bytes;
@@ -28,6 +28,11 @@ const FETCH_WAIT_MS: i32 = 500;
 /// How long a broker may take to come up.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 const READY_PAUSE: Duration = Duration::from_millis(1);
+/// UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER.
+const NOT_READY: [i16; 3] = [3, 5, 6];
+/// Times that a new partition is asked for before it counts as refused.
+const READY_TRIES: u32 = 200;
+const TOPIC_PAUSE: Duration = Duration::from_millis(50);
 /// Records that go before the measured ones of `latency`, so that code and caches are warm.
 const WARM_UP_RECORDS: u64 = 200;
 
@@ -122,6 +127,33 @@ fn fetched<'a>(answer: &'a [u8], topic: &Topic) -> Result<&'a [u8], BenchError> 
     let at = at + 4 + aborted * 16 + 4;
     let length = i32_at(answer, at).unwrap_or(0).max(0) as usize;
     answer.get(at + 4..at + 4 + length).ok_or_else(|| refused(None))
+}
+
+/// Makes a topic and waits until its leaders answer: Kafka names a leader before that broker knows of it.
+pub(super) fn ready_topic(
+    settings: &BenchSettings,
+    load: &str,
+    partitions: usize,
+) -> Result<Topic, BenchError> {
+    let topic = topic::create(settings, load, partitions)?;
+    for (partition, leader) in topic.leaders.iter().enumerate() {
+        let mut connection = Connection::open(leader)?;
+        let mut tries = 0;
+        loop {
+            connection.send(&fetch_frame(&topic, partition, 0))?;
+            tries += 1;
+            match fetched(connection.receive()?, &topic).map(|_| ()) {
+                Ok(()) => break,
+                Err(BenchError::Refused(_, code))
+                    if NOT_READY.contains(&code) && tries < READY_TRIES =>
+                {
+                    thread::sleep(TOPIC_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(topic)
 }
 
 /// Percentiles of microseconds.

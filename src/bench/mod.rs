@@ -127,14 +127,14 @@ pub fn run(disk: &dyn Disk, settings: &BenchSettings) -> Result<Vec<Outcome>, Be
         let figures = match load {
             Load::Ready => loads::ready(settings)?,
             Load::Produce => {
-                let topic = topic::create(settings, "produce", settings.connections)?;
+                let topic = loads::ready_topic(settings, "produce", settings.connections)?;
                 let figures = loads::produce(disk, settings, &topic)?;
                 produced = Some(topic);
                 figures
             }
             Load::Fetch => {
                 if produced.is_none() {
-                    let topic = topic::create(settings, "produce", settings.connections)?;
+                    let topic = loads::ready_topic(settings, "produce", settings.connections)?;
                     loads::produce(disk, settings, &topic)?;
                     produced = Some(topic);
                 }
@@ -144,13 +144,13 @@ pub fn run(disk: &dyn Disk, settings: &BenchSettings) -> Result<Vec<Outcome>, Be
                 }
             }
             Load::Small => {
-                let topic = topic::create(settings, "small", settings.connections)?;
+                let topic = loads::ready_topic(settings, "small", settings.connections)?;
                 let figures = loads::small(disk, settings, &topic)?;
                 topic::delete(settings, &topic)?;
                 figures
             }
             Load::Latency => {
-                let topic = topic::create(settings, "latency", 1)?;
+                let topic = loads::ready_topic(settings, "latency", 1)?;
                 let figures = loads::latency(settings, &topic)?;
                 topic::delete(settings, &topic)?;
                 figures
