@@ -246,17 +246,24 @@ fn load(
         path: path.to_owned(),
         id,
         was_clean: checkpoint::read_clean_shutdown(disk, path)?.is_some(),
-        recovery_points: checkpoint::read_offsets(disk, path, RECOVERY_POINTS)?,
+        recovery_points: read_or_begin_anew(disk, path, RECOVERY_POINTS),
         log_start_offsets: checkpoint::read_offsets(disk, path, LOG_START_OFFSETS)?,
         high_watermarks: checkpoint::read_offsets(disk, path, HIGH_WATERMARKS)?,
         health: Arc::default(),
-        cleaner_offsets: checkpoint::read_offsets(disk, path, CLEANER_OFFSETS).unwrap_or_else(
-            |error| {
-                // Without it logs are cleaned from their start on, and nothing is lost.
-                tracing::warn!(%error, "the cleaner begins anew in this log directory");
-                BTreeMap::new()
-            },
-        ),
+        cleaner_offsets: read_or_begin_anew(disk, path, CLEANER_OFFSETS),
         _lock: lock,
+    })
+}
+
+/// Reads a checkpoint without which nothing is lost: logs are recovered, or cleaned, from their start on. Kafka does
+/// the same (`LogManager.loadLogs`, which resets the recovery checkpoint to 0).
+fn read_or_begin_anew(
+    disk: &dyn Disk,
+    path: &Path,
+    name: &'static str,
+) -> BTreeMap<PartitionKey, Offset> {
+    checkpoint::read_offsets(disk, path, name).unwrap_or_else(|error| {
+        tracing::warn!(%error, "every log of this directory begins anew for {name}");
+        BTreeMap::new()
     })
 }

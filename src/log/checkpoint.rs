@@ -49,6 +49,8 @@ fn write_text(disk: &dyn Disk, path: &Path, text: &str) -> Result<(), StorageErr
 }
 
 /// Reads an offset checkpoint (`name` is one of the constants) of a log directory; empty where there is none.
+/// Kafka makes the file empty before it first writes it, so an empty one has no offsets either
+/// (`CheckpointFile`, which its storage module has).
 ///
 /// # Errors
 /// The file cannot be read, or is malformed.
@@ -63,6 +65,9 @@ pub fn read_offsets(
 }
 
 fn parse_offsets(text: &str) -> Result<BTreeMap<PartitionKey, Offset>, usize> {
+    if text.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let mut lines = text.lines();
     let version = lines.next().map(str::trim);
     if version != Some("0") {

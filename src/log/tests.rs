@@ -193,6 +193,17 @@ pub(super) fn marker(id: i64, is_commit: bool) -> Bytes {
     builder.build().freeze()
 }
 
+/// Kafka makes its checkpoints empty and fills them a minute later.
+#[test]
+fn an_empty_checkpoint_has_no_offsets() {
+    let dir = tempfile::tempdir().unwrap();
+    RealDisk.write_atomic(&dir.path().join(checkpoint::RECOVERY_POINTS), b"").unwrap();
+    let read = || checkpoint::read_offsets(&RealDisk, dir.path(), checkpoint::RECOVERY_POINTS);
+    assert!(read().unwrap().is_empty());
+    RealDisk.write_atomic(&dir.path().join(checkpoint::RECOVERY_POINTS), b"\n").unwrap();
+    assert!(read().is_err());
+}
+
 #[test]
 fn out_of_range_offsets_are_refused_and_the_end_is_empty() {
     let fixture = Fixture::new();
