@@ -30,6 +30,7 @@ mod replay;
 mod settings;
 mod snapshots;
 mod start;
+mod takeover;
 #[cfg(test)]
 mod tests;
 

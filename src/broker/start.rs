@@ -8,11 +8,13 @@ use super::housekeeping::Housekeeping;
 use super::metadata::MetadataStage;
 use super::publisher::Publisher;
 use super::quorum::{Quorum, QuorumError, QuorumParams};
+use super::takeover::{self, TakeoverError};
 use super::{Broker, ControllerReply, ControllerRequest, Image, ProducerIds, Settings};
 use crate::env::{Clock, Disk};
 use crate::log::StorageError;
 use crate::log::checkpoint::{read_clean_shutdown, read_meta_properties};
 use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
+use crate::machines::metadata::image::FeaturesImage;
 use crate::machines::metadata::{Controller, ControllerSettings, bootstrap_records};
 use crate::machines::{Entry, Machine};
 use arc_swap::ArcSwap;
@@ -35,6 +37,9 @@ pub enum StartError {
     /// A log directory cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// What lies in the log directories cannot be continued.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// The metadata log cannot be used.
     #[error(transparent)]
     Quorum(#[from] QuorumError),
@@ -57,6 +62,7 @@ impl Broker {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Broker>, StartError> {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
+        takeover::check(disk.as_ref(), &settings.log_dirs, &settings.metadata_log_dir)?;
         let settings = Arc::new(settings);
         let cluster_id = settings.cluster_id.as_deref();
         let node_id = settings.node_id;
@@ -71,6 +77,7 @@ impl Broker {
             Arc::clone(&groups),
         )?);
         let (quorum, controller) = open_quorum(&settings, &directories, &clock)?;
+        let finalized = Arc::clone(&controller.image().features);
         let previous_epoch = previous_broker_epoch(&directories);
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
@@ -79,7 +86,8 @@ impl Broker {
         let end = quorum.committed();
         let controller = Host::new(stage, Arc::clone(&clock), controller, end);
         let broker_epoch =
-            register(&settings, &directories, &controller, &quorum, previous_epoch).await?;
+            register(&settings, &directories, &controller, &quorum, &finalized, previous_epoch)
+                .await?;
         publisher.set_strays_aside(&image.load());
         directories.look_at_space(settings.dir_reserve_bytes);
         let housekeeping = Housekeeping::new(
@@ -191,10 +199,12 @@ async fn register(
     directories: &Directories,
     controller: &Host<MetadataStage>,
     quorum: &Quorum,
+    finalized: &FeaturesImage,
     previous_broker_epoch: i64,
 ) -> Result<BrokerEpoch, StartError> {
     let incarnation_id = Uuid::new_v4();
-    let request = ControllerRequest::RegisterController(controller_registration(settings));
+    let request =
+        ControllerRequest::RegisterController(controller_registration(settings, finalized));
     if let ControllerReply::RegisterController(reply) = controller.call(request).await? {
         check(reply.error_code)?;
     }
@@ -218,7 +228,7 @@ async fn register(
             .map(|feature| broker_registration_request::Feature {
                 name: feature.name.to_owned(),
                 min_supported_version: feature.range.min,
-                max_supported_version: feature.range.max,
+                max_supported_version: feature.range_at(finalized.level(feature.name)).max,
             })
             .collect(),
         rack: settings.rack.clone(),
@@ -244,7 +254,10 @@ async fn register(
     Ok(BrokerEpoch(reply.broker_epoch))
 }
 
-fn controller_registration(settings: &Settings) -> ControllerRegistrationRequest {
+fn controller_registration(
+    settings: &Settings,
+    finalized: &FeaturesImage,
+) -> ControllerRegistrationRequest {
     ControllerRegistrationRequest {
         controller_id: settings.node_id.0,
         incarnation_id: Uuid::new_v4(),
@@ -264,7 +277,7 @@ fn controller_registration(settings: &Settings) -> ControllerRegistrationRequest
             .map(|feature| controller_registration_request::Feature {
                 name: feature.name.to_owned(),
                 min_supported_version: feature.range.min,
-                max_supported_version: feature.range.max,
+                max_supported_version: feature.range_at(finalized.level(feature.name)).max,
             })
             .collect(),
     }

@@ -32,6 +32,18 @@ pub struct Feature {
     pub initial: i16,
 }
 
+impl Feature {
+    /// The supported range beside a finalized level. A directory on which Apache Kafka 4.4.0 ran may have levels that
+    /// 4.3.1 does not know; they are served as they are found, while new clusters and upgrades stay with 4.3.1.
+    pub fn range_at(&self, finalized: i16) -> VersionRange {
+        let found = FOUND.iter().find(|(name, _)| *name == self.name).map(|(_, max)| *max);
+        match found.filter(|max| (self.range.max..=*max).contains(&finalized)) {
+            Some(_) => VersionRange { min: self.range.min, max: finalized },
+            None => self.range,
+        }
+    }
+}
+
 const fn feature(name: &'static str, min: i16, max: i16, initial: i16) -> Feature {
     Feature { name, range: VersionRange { min, max }, initial }
 }
@@ -46,6 +58,11 @@ pub const FEATURES: [Feature; 7] = [
     feature(TRANSACTION_VERSION, 0, 2, 2),
     feature(KRAFT_VERSION, 0, 1, 0),
 ];
+
+/// Levels of Kafka 4.4.0 that need nothing of a broker which does not serve share groups: 31 and 32 of
+/// `metadata.version` change no record (an ACL's host may be a range of addresses), 33 brings the record that takes a
+/// controller out, which the Image knows; 2 of `share.version` is dead letters (KIP-1191).
+const FOUND: [(&str, i16); 2] = [(METADATA_VERSION, 33), (SHARE_VERSION, 2)];
 
 /// A feature by its name.
 pub fn find_feature(name: &str) -> Option<&'static Feature> {
@@ -67,8 +84,8 @@ const fn version(level: i16, name: &'static str, changed_records: bool) -> Metad
     MetadataVersion { level, name, changed_records }
 }
 
-/// Every `metadata.version` that is supported, ascending.
-pub const METADATA_VERSIONS: [MetadataVersion; 24] = [
+/// Every `metadata.version` that is supported or may be found, ascending.
+pub const METADATA_VERSIONS: [MetadataVersion; 27] = [
     version(7, "3.3-IV3", true),
     version(8, "3.4-IV0", true),
     version(9, "3.5-IV0", false),
@@ -93,6 +110,9 @@ pub const METADATA_VERSIONS: [MetadataVersion; 24] = [
     version(28, "4.2-IV0", false),
     version(29, "4.2-IV1", false),
     version(30, "4.3-IV0", true),
+    version(31, "4.4-IV0", false),
+    version(32, "4.4-IV1", true),
+    version(33, "4.4-IV2", true),
 ];
 
 /// Kafka's name of a level of `metadata.version`.

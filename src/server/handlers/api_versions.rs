@@ -28,7 +28,7 @@ pub async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVer
     let image = ctx.broker.image();
     ApiVersionsResponse {
         api_keys: apis::advertised(ctx.listener_type),
-        supported_features: supported_features(ctx.version),
+        supported_features: supported_features(ctx.version, &image),
         finalized_features_epoch: image.offset.0,
         finalized_features: finalized_features(&image),
         ..Default::default()
@@ -42,14 +42,14 @@ fn is_meant_for_another(ctx: &RequestContext, request: &ApiVersionsRequest) -> b
     })
 }
 
-fn supported_features(version: i16) -> Vec<SupportedFeatureKey> {
+fn supported_features(version: i16, image: &Image) -> Vec<SupportedFeatureKey> {
     // Clients of earlier versions cannot read a lowest level of 0.
     let readable = FEATURES.iter().filter(|feature| version >= 4 || feature.range.min > 0);
     readable
         .map(|feature| SupportedFeatureKey {
             name: feature.name.to_owned(),
             min_version: feature.range.min,
-            max_version: feature.range.max,
+            max_version: feature.range_at(image.features.level(feature.name)).max,
         })
         .collect()
 }

@@ -145,7 +145,8 @@ impl Controller {
             }
             Some(_) => None,
         };
-        let local = find_feature(name).map(|feature| feature.range);
+        let current = self.image.features.level(name);
+        let local = find_feature(name).map(|feature| feature.range_at(current));
         let local = reason(format!("Local controller {}", self.settings.node_id), local);
         let brokers = self.image.cluster.brokers.values().find_map(|broker| {
             // Level 0 is off, for which nothing needs to be supported.
