@@ -21,6 +21,7 @@ pub enum Side {
     Ottla,
     Kafka,
     KafkaOlder,
+    KafkaNewer,
 }
 
 impl Side {
@@ -36,6 +37,7 @@ impl fmt::Display for Side {
             Side::Ottla => "ottla",
             Side::Kafka => "kafka",
             Side::KafkaOlder => "kafka-3.9.1",
+            Side::KafkaNewer => "kafka-4.4.0",
         })
     }
 }
@@ -86,12 +88,22 @@ impl Broker {
         self.side
     }
 
+    /// Lets another side's broker be the next that is launched on this directory.
+    pub fn hand_over(&mut self, side: Side) {
+        self.side = side;
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The program under test.
+    pub fn ottla(&self) -> &Path {
+        &self.paths.ottla
     }
 
     /// The directory that holds the partitions.
@@ -116,7 +128,7 @@ impl Broker {
                 command.arg("start");
                 command
             }
-            Side::Kafka | Side::KafkaOlder => self.kafka("kafka.Kafka")?,
+            Side::Kafka | Side::KafkaOlder | Side::KafkaNewer => self.kafka("kafka.Kafka")?,
         };
         let log = std::fs::File::options()
             .create(true)
@@ -181,8 +193,12 @@ impl Broker {
     }
 
     fn kafka(&self, main: &str) -> Result<Command, String> {
-        let version = if self.side == Side::Kafka { java::KAFKA } else { java::KAFKA_OLDER };
-        let libs = java::jars(&self.paths, "kafka", version)?;
+        let (pom, version) = match self.side {
+            Side::KafkaOlder => ("kafka", java::KAFKA_OLDER),
+            Side::KafkaNewer => ("broker", java::KAFKA_NEWER),
+            Side::Kafka | Side::Ottla => ("kafka", java::KAFKA),
+        };
+        let libs = java::jars(&self.paths, pom, version)?;
         let log = self.paths.sources.join("java/runner/log4j2.properties");
         let mut command = Command::new("java");
         command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);

@@ -16,6 +16,8 @@ use crate::paths::Paths;
 pub const KAFKA: &str = "4.3.1";
 /// The older version whose tools are in use as well.
 pub const KAFKA_OLDER: &str = "3.9.1";
+/// A newer version, of which there is the broker alone.
+pub const KAFKA_NEWER: &str = "4.4.0";
 
 /// Fetches the jars of one pom below `java/` in one version; answers their directory.
 ///

@@ -16,6 +16,7 @@ mod normalise;
 mod overlay;
 mod paths;
 mod report;
+mod takeover;
 mod tools;
 mod transcript;
 
@@ -31,7 +32,7 @@ use crate::tools::Mode;
 /// Runs scenarios of stock Kafka clients and tools.
 #[derive(Parser)]
 struct Args {
-    /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump, flume, crash
+    /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump, flume, crash, takeover
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -100,6 +101,8 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                     "crash" => crash::run(paths, side, filter, report),
                     "dump" => dump::run(paths, side, filter, report),
                     "flume" => flume::run(paths, side, report),
+                    "takeover" if side.is_kafka() => Ok(()),
+                    "takeover" => takeover::run(paths, filter, report),
                     "tools" => tools::run(paths, side, filter, mode, report),
                     "tools-3.9.1" => tools::run_older(paths, side, filter, mode, report),
                     _ => Err(format!("no suite {name}")),

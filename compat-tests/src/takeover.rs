@@ -1,0 +1,137 @@
+//! Apache Kafka stops or is killed, Ottla starts on its directory, and Kafka starts again on Ottla's.
+//!
+//! What the Java client reads of the cluster, records, topics' settings, groups' offsets, must be the same before and
+//! after each change of brokers; after each the cluster is written to, topics created and deleted; `ottla check` finds
+//! nothing wrong, and the topic ids on disk stay.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::broker::{Broker, Side};
+use crate::clients;
+use crate::java::{KAFKA, checked};
+use crate::paths::Paths;
+use crate::report::Report;
+
+const SIDES: [Side; 3] = [Side::Kafka, Side::KafkaOlder, Side::KafkaNewer];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Stop,
+    Kill,
+}
+
+/// Runs the cases whose names, such as `kafka-3.9.1-kill`, contain `filter`.
+///
+/// # Errors
+/// If the client cannot be built.
+pub fn run(paths: &Paths, filter: &str, report: &Report) -> Result<(), String> {
+    let client = clients::java_client(paths, KAFKA, "Takeover")?;
+    for (side, end) in SIDES.into_iter().flat_map(|side| [(side, End::Stop), (side, End::Kill)]) {
+        let name = format!("{side}-{}", if end == End::Stop { "stop" } else { "kill" });
+        if !name.contains(filter) {
+            continue;
+        }
+        let title = format!("takeover/{name}");
+        let begin = Instant::now();
+        match scenario(paths, side, end, &client) {
+            Ok(()) => report.passed(&title, begin.elapsed()),
+            Err(e) => report.failed(&title, &e),
+        }
+    }
+    Ok(())
+}
+
+fn scenario(paths: &Paths, side: Side, end: End, client: &[String]) -> Result<(), String> {
+    let mut broker = Broker::start(paths, side, &[])?;
+    call(client, &["write", &broker.address(), "0", "transactions"])?;
+    let of_kafka = digest(client, &broker)?;
+    change(&mut broker, Side::Ottla, end)?;
+    let ids = topic_ids(&broker)?;
+    same(&of_kafka, &digest(client, &broker)?, "Ottla on Kafka's directory")?;
+    call(client, &["write", &broker.address(), "1"])?;
+    let of_ottla = digest(client, &broker)?;
+    change(&mut broker, side, end)?;
+    same(&of_ottla, &digest(client, &broker)?, "Kafka on Ottla's directory")?;
+    let ids_after = topic_ids(&broker)?;
+    for (partition, id) in ids.iter().filter(|(name, _)| !name.starts_with("round-0")) {
+        if ids_after.get(partition) != Some(id) {
+            return Err(format!("{partition} has another topic id, or none"));
+        }
+    }
+    call(client, &["write", &broker.address(), "2", "transactions"])?;
+    if end == End::Stop { broker.stop() } else { Ok(()) }
+}
+
+/// Ends the process, has the directory checked and starts the next one on it.
+fn change(broker: &mut Broker, next: Side, end: End) -> Result<(), String> {
+    match end {
+        End::Stop => broker.stop()?,
+        End::Kill => broker.kill(),
+    }
+    check(broker)?;
+    broker.hand_over(next);
+    broker.launch().map(|_| ())
+}
+
+fn check(broker: &Broker) -> Result<(), String> {
+    let mut command = Command::new(broker.ottla());
+    command.arg("check").arg(broker.log_dir()).stdin(Stdio::null());
+    checked(&mut command, "ottla check").map(|_| ())
+}
+
+fn call(client: &[String], args: &[&str]) -> Result<String, String> {
+    let (program, first) = client.split_first().ok_or("no program")?;
+    let mut command = Command::new(program);
+    command.args(first).args(args).stdin(Stdio::null());
+    checked(&mut command, &format!("Takeover {}", args.join(" ")))
+}
+
+fn digest(client: &[String], broker: &Broker) -> Result<Vec<String>, String> {
+    let text = call(client, &["digest", &broker.address()])?;
+    let lines: Vec<String> =
+        text.lines().filter(|line| line.starts_with("d ")).map(str::to_owned).collect();
+    if lines.is_empty() { Err("the digest is empty".to_owned()) } else { Ok(lines) }
+}
+
+fn same(before: &[String], after: &[String], who: &str) -> Result<(), String> {
+    if before == after {
+        return Ok(());
+    }
+    let pairs = before.iter().zip(after).find(|(before, after)| before != after);
+    Err(format!("{who}: {} lines, then {}; first difference {pairs:?}", before.len(), after.len()))
+}
+
+/// What each partition's directory says of its topic.
+fn topic_ids(broker: &Broker) -> Result<BTreeMap<String, String>, String> {
+    let dir = broker.log_dir();
+    let entries = std::fs::read_dir(&dir).map_err(|e| format!("{dir:?}: {e}"))?;
+    let mut ids = BTreeMap::new();
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains('.') {
+            continue;
+        }
+        if let Ok(text) = std::fs::read_to_string(entry.path().join("partition.metadata")) {
+            ids.insert(name, text);
+        }
+    }
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_line_and_a_missing_line_are_differences() {
+        let lines =
+            |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(same(&lines(&["d a 1"]), &lines(&["d a 1"]), "x"), Ok(()));
+        assert!(
+            same(&lines(&["d a 1"]), &lines(&["d a 2"]), "x").is_err_and(|e| e.contains("a 2"))
+        );
+        assert!(same(&lines(&["d a 1", "d b"]), &lines(&["d a 1"]), "x").is_err());
+    }
+}
