@@ -32,6 +32,7 @@ mod snapshots;
 mod start;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 pub use crate::log::{
     AbortedTransaction, ActiveProducer, AppendError, AppendInfo, AppendOrigin, FlushOwed, LogSlice,
