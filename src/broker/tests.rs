@@ -39,7 +39,7 @@ async fn start(dirs: &[&Path]) -> Arc<Broker> {
     Broker::start(settings(dirs), Arc::new(RealDisk), Arc::new(SystemClock)).await.unwrap()
 }
 
-async fn create_topic(broker: &Broker, name: &str) -> Arc<Partition> {
+pub(super) async fn create_topic(broker: &Broker, name: &str) -> Arc<Partition> {
     let topic = CreatableTopic {
         name: name.to_owned(),
         num_partitions: 1,
@@ -132,7 +132,7 @@ async fn what_cannot_be_opened_is_looked_for_in_its_own_directory_again() {
     broker.stop().await;
 }
 
-fn produce(partition: &Arc<Partition>) -> Result<AppendInfo, ErrorCode> {
+pub(super) fn produce(partition: &Arc<Partition>) -> Result<AppendInfo, ErrorCode> {
     let mut batch = BatchBuilder::new(BatchParams::default());
     batch.push(Timestamp(0), None, Some(b"value"), &[]);
     let batch = batch.build().freeze();

@@ -23,6 +23,7 @@ mod error;
 mod flush;
 mod index_file;
 mod leader_epochs;
+mod moving;
 mod offset_index;
 mod producer_snapshot;
 mod producer_state;
