@@ -345,6 +345,12 @@ impl Broker {
         self.mover.alter(topic, index, path)
     }
 
+    /// Completes when the broker is of no more use, since the log directory of the metadata has failed, or all have;
+    /// says which. The process is to be halted then, as in Kafka (KIP-112): nothing can be stopped in order.
+    pub async fn failed(&self) -> String {
+        self.directories.all_failed().await
+    }
+
     /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each
     /// directory gets its clean-shutdown file.
     pub async fn stop(&self) {

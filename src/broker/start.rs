@@ -145,8 +145,9 @@ fn open_directories(
     settings: &Arc<Settings>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Opened, StartError> {
+    let (log_dirs, metadata_dir) = (&settings.log_dirs, &settings.metadata_log_dir);
     let (node_id, cluster_id) = (settings.node_id, settings.cluster_id.as_deref());
-    let directories = Directories::open(disk, &settings.log_dirs, node_id, cluster_id)?;
+    let directories = Directories::open(disk, log_dirs, metadata_dir, node_id, cluster_id)?;
     let directories = Arc::new(directories);
     let groups = Groups::new(Arc::clone(clock), settings.group.clone());
     let publisher = Publisher::new(
@@ -182,6 +183,7 @@ fn open_quorum(
         disk: Arc::clone(directories.disk()),
         clock: Arc::clone(clock),
         dir: settings.metadata_log_dir.clone(),
+        health: Arc::clone(directories.metadata_health()),
         node_id: settings.node_id,
         log: Arc::clone(&settings.metadata_log),
         snapshot_bytes: settings.metadata_snapshot_bytes,
