@@ -119,7 +119,10 @@ fn start(arguments: &ConfigArgs) -> Result<(), String> {
         builder.worker_threads(config.socket.worker_threads);
     }
     let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(run(Arc::new(config)))
+    let result = runtime.block_on(run(Arc::new(config)));
+    // A thread that waits for a failed disk must not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
 /// What a newcomer wants to know once it runs.
@@ -172,7 +175,11 @@ async fn run(config: Arc<Config>) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let server = Server::start(Arc::clone(&broker), limits, serving, bound);
     greet(&config, &addresses)?;
-    stop_signal().await?;
+    tokio::select! {
+        biased;
+        failure = broker.failed() => return Err(failure),
+        stopped = stop_signal() => stopped?,
+    }
     server.stop().await;
     broker.stop().await;
     Ok(())

@@ -141,6 +141,7 @@ pub const APIS: &[Api] = &[
         "1 synonyms and sources (KIP-226), 3 types and documentation (KIP-569), 4 flexible"),
     api(ApiKey::AlterConfigs, 0, 2, Both,
         "2 flexible; replaces all, IncrementalAlterConfigs is its heir"),
+    api(ApiKey::AlterReplicaLogDirs, 1, 2, Broker, "1 (KIP-113), 2 flexible"),
     api(ApiKey::DescribeLogDirs, 1, 5, Broker,
         "2 flexible, 3 top-level error, 4 volume sizes (KIP-827), 5 cordoned directories \
          (KIP-1066)"),

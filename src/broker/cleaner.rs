@@ -10,12 +10,12 @@
 
 #[cfg(test)]
 mod tests;
-mod throttle;
 
 use super::housekeeping::Housekeeping;
 use super::partition::{CleaningEnd, Partition};
 use super::publisher::Publisher;
 use super::settings::Settings;
+use super::throttle::Throttle;
 use crate::config::CleanerConfig;
 use crate::env::Clock;
 use crate::log::{Cleaning, CleaningBuffers, CleaningError, MayRoll, ReadError};
@@ -26,7 +26,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use throttle::Throttle;
 
 /// From how many bytes the active segment of an internal topic is rolled for the cleaner's sake. Kafka rolls it at
 /// 100 MB or after a week, and until then keeps every commit in each of 50 partitions.

@@ -8,7 +8,9 @@
 //! known only to a recovery. Source: KIP-112.
 
 use crate::env::disk::Space;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use tokio::sync::Notify;
 
 /// The reserve of a large volume where none is configured: room for hours of metadata and offsets, and far more than
 /// what producers write between two looks.
@@ -40,15 +42,23 @@ pub struct DirHealth {
     state: AtomicU8,
     /// Bytes above the reserve that the last look found and producers have not spent since.
     room: AtomicI64,
+    /// Told when a directory goes offline.
+    failed: Arc<Notify>,
 }
 
 impl Default for DirHealth {
     fn default() -> Self {
-        DirHealth { state: AtomicU8::new(USABLE), room: AtomicI64::new(i64::MAX) }
+        DirHealth::new(Arc::default())
     }
 }
 
 impl DirHealth {
+    /// A directory that takes everything; `failed` is told when it no longer does.
+    pub fn new(failed: Arc<Notify>) -> Self {
+        let (state, room) = (AtomicU8::new(USABLE), AtomicI64::new(i64::MAX));
+        DirHealth { state, room, failed }
+    }
+
     /// What may be written now.
     pub fn state(&self) -> DirState {
         match self.state.load(Ordering::Acquire) {
@@ -65,7 +75,9 @@ impl DirHealth {
 
     /// Takes it out of use for good; `true` for the first to say so.
     pub fn take_offline(&self) -> bool {
-        self.state.swap(OFFLINE, Ordering::AcqRel) != OFFLINE
+        let is_first = self.state.swap(OFFLINE, Ordering::AcqRel) != OFFLINE;
+        self.failed.notify_one();
+        is_first
     }
 
     /// Refuses producers: a write found no space; `true` for the first to say so.

@@ -14,6 +14,7 @@ use ottla_protocol::{BrokerId, Offset, uuid_to_text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 const LOCK_FILE: &str = ".lock";
@@ -98,6 +99,10 @@ pub struct Directories {
     pub all: Vec<LogDirectory>,
     /// The cluster's id.
     pub cluster_id: String,
+    /// Told when a directory goes offline.
+    failed: Arc<Notify>,
+    /// Where the metadata log lies; one of the others as a rule.
+    metadata: (PathBuf, Arc<DirHealth>),
 }
 
 impl Directories {
@@ -108,6 +113,7 @@ impl Directories {
     pub fn open(
         disk: Arc<dyn Disk>,
         paths: &[PathBuf],
+        metadata_path: &Path,
         node_id: BrokerId,
         cluster_id: Option<&str>,
     ) -> Result<Directories, DirectoryError> {
@@ -121,11 +127,41 @@ impl Directories {
             locked.push((path, lock, meta));
         }
         let cluster_id = agree(&locked, node_id, cluster_id)?;
-        let mut all = Vec::new();
+        let failed = Arc::<Notify>::default();
+        let mut all: Vec<LogDirectory> = Vec::new();
         for (path, lock, meta) in locked {
-            all.push(load(disk.as_ref(), path, lock, meta, node_id, &cluster_id)?);
+            let mut log_dir = load(disk.as_ref(), path, lock, meta, node_id, &cluster_id)?;
+            log_dir.health = Arc::new(DirHealth::new(Arc::clone(&failed)));
+            all.push(log_dir);
         }
-        Ok(Directories { disk, all, cluster_id })
+        let health = all.iter().find(|log_dir| log_dir.path == metadata_path).map_or_else(
+            || Arc::new(DirHealth::new(Arc::clone(&failed))),
+            |log_dir| Arc::clone(&log_dir.health),
+        );
+        let metadata = (metadata_path.to_owned(), health);
+        Ok(Directories { disk, all, cluster_id, failed, metadata })
+    }
+
+    /// The health of the directory of the metadata log.
+    pub fn metadata_health(&self) -> &Arc<DirHealth> {
+        &self.metadata.1
+    }
+
+    /// Completes when a broker is of no more use: with the metadata log's directory, or with the last one. Says so.
+    pub async fn all_failed(&self) -> String {
+        loop {
+            if self.metadata.1.is_offline() {
+                let path = self.metadata.0.display();
+                return format!("the log directory of the cluster metadata, {path}, has failed");
+            }
+            if self.online().next().is_none() {
+                let paths = self.all.iter().map(|log_dir| log_dir.path.display().to_string());
+                let paths = paths.collect::<Vec<_>>().join(", ");
+                return format!("all log directories have failed: {paths}");
+            }
+            // One that fails before this call leaves a permit.
+            self.failed.notified().await;
+        }
     }
 
     /// The disk that holds them.

@@ -202,7 +202,8 @@ impl Housekeeping {
         });
     }
 
-    fn write_all(&self) {
+    /// Writes all checkpoints.
+    pub fn write_all(&self) {
         self.write_offsets();
         self.checkpoint_high_watermarks();
         self.checkpoint_cleaner();
@@ -226,11 +227,14 @@ impl Housekeeping {
             by_directory.insert(log_dir.path.clone(), Vec::new());
         }
         for partition in self.publisher.all() {
-            let Some(checkpoint) = partition.checkpoint() else { continue };
-            let Some(offset) = pick(&checkpoint) else { continue };
-            let line = (Arc::clone(partition.topic()), partition.index(), offset);
-            if let Some(lines) = by_directory.get_mut(&checkpoint.directory) {
-                lines.push(line);
+            for checkpoint in
+                partition.checkpoint().into_iter().chain(partition.future_checkpoint())
+            {
+                let Some(offset) = pick(&checkpoint) else { continue };
+                let line = (Arc::clone(partition.topic()), partition.index(), offset);
+                if let Some(lines) = by_directory.get_mut(&checkpoint.directory) {
+                    lines.push(line);
+                }
             }
         }
         for (directory, mut offsets) in by_directory {

@@ -14,6 +14,7 @@
 //! | `groups.rs` | one group machine for each led partition of `__consumer_offsets` |
 //! | `housekeeping.rs` | retention, flushes, checkpoints |
 //! | `cleaner.rs` | compaction |
+//! | `mover.rs` | moves between log directories |
 
 mod cleaner;
 mod cordon;
@@ -23,6 +24,7 @@ mod groups;
 mod host;
 mod housekeeping;
 mod metadata;
+mod mover;
 mod partition;
 mod publisher;
 mod quorum;
@@ -33,6 +35,7 @@ mod start;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 pub use crate::log::{
     AbortedTransaction, ActiveProducer, AppendError, AppendInfo, AppendOrigin, FlushOwed, LogSlice,
@@ -57,12 +60,13 @@ use groups::Groups;
 use host::Host;
 use housekeeping::Housekeeping;
 use metadata::MetadataStage;
+use mover::Mover;
 use ottla_protocol::messages::AllocateProducerIdsRequest;
 use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, TopicId};
 use parking_lot::Mutex;
 use publisher::Publisher;
 use quorum::Quorum;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -85,6 +89,7 @@ pub struct Broker {
     groups: Arc<Groups>,
     housekeeping: Arc<Housekeeping>,
     cleaner: Arc<Cleaner>,
+    mover: Arc<Mover>,
     image: Arc<ArcSwap<Image>>,
     broker_epoch: BrokerEpoch,
     producer_ids: Mutex<ProducerIds>,
@@ -111,8 +116,23 @@ pub struct LogDirStatus {
     pub total_bytes: i64,
     /// Bytes free there.
     pub usable_bytes: i64,
-    /// Topic, partition, bytes of the log, and the log end offset's distance to the high watermark.
-    pub partitions: Vec<(Arc<str>, i32, u64, i64)>,
+    /// What lies in it.
+    pub partitions: Vec<LogDirReplica>,
+}
+
+/// A replica in a log directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDirReplica {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub index: i32,
+    /// Bytes of the log.
+    pub size: u64,
+    /// How far the log's end is behind the high watermark, or behind the end of the log that it is to replace.
+    pub offset_lag: i64,
+    /// Whether it is a copy on its way into this directory.
+    pub is_future: bool,
 }
 
 impl Broker {
@@ -298,15 +318,38 @@ impl Broker {
             });
         }
         for partition in self.publisher.all() {
-            let Some(checkpoint) = partition.checkpoint() else { continue };
-            let lag = partition.log_end_offset().0 - partition.high_watermark().0;
-            let line = (Arc::clone(partition.topic()), partition.index(), partition.size(), lag);
-            let status = all.iter_mut().find(|status| status.path == checkpoint.directory);
-            if let Some(status) = status {
-                status.partitions.push(line);
+            let mut put = |log_dir: &Path, size, offset_lag, is_future| {
+                let (topic, index) = (Arc::clone(partition.topic()), partition.index());
+                let replica = LogDirReplica { topic, index, size, offset_lag, is_future };
+                if let Some(status) = all.iter_mut().find(|status| status.path == log_dir) {
+                    status.partitions.push(replica);
+                }
+            };
+            if let Some(checkpoint) = partition.checkpoint() {
+                // As in Kafka: a leader never is behind.
+                let lag = partition.high_watermark().0 - partition.log_end_offset().0;
+                put(&checkpoint.directory, partition.size(), lag.max(0), false);
+            }
+            if let Some(future) = partition.future_replica() {
+                put(&future.log_dir, future.size, future.offset_lag, true);
             }
         }
         all
+    }
+
+    /// Moves a partition to the log directory at `path` while it works; the answer comes before the move ends.
+    ///
+    /// # Errors
+    /// INVALID_TOPIC_EXCEPTION, LOG_DIR_NOT_FOUND, INVALID_REPLICA_ASSIGNMENT, KAFKA_STORAGE_ERROR,
+    /// UNKNOWN_TOPIC_OR_PARTITION, REPLICA_NOT_AVAILABLE.
+    pub fn alter_log_dir(&self, topic: &str, index: i32, path: &str) -> Result<(), ErrorCode> {
+        self.mover.alter(topic, index, path)
+    }
+
+    /// Completes when the broker is of no more use, since the log directory of the metadata has failed, or all have;
+    /// says which. The process is to be halted then, as in Kafka (KIP-112): nothing can be stopped in order.
+    pub async fn failed(&self) -> String {
+        self.directories.all_failed().await
     }
 
     /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each
@@ -321,11 +364,12 @@ impl Broker {
                 tracing::error!(%error, "a task of the broker failed");
             }
         }
-        let cleaner = Arc::clone(&self.cleaner);
+        let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
         let housekeeping = Arc::clone(&self.housekeeping);
         let quorum = Arc::clone(&self.quorum);
         let epoch = self.broker_epoch;
         let finished = tokio::task::spawn_blocking(move || {
+            mover.stop();
             cleaner.stop();
             housekeeping.finish(epoch);
             if let Err(error) = quorum.close() {

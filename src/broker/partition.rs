@@ -6,11 +6,13 @@
 
 mod cleaning;
 mod flush;
+mod moving;
 mod read;
 mod upkeep;
 
 pub(super) use cleaning::CleaningEnd;
 pub use flush::Flush;
+pub(crate) use moving::{Move, MoveBegin, MoveEnd, MoveError, NextCopy, copy};
 pub use read::{IsolationLevel, PartitionRead, ReadParams};
 pub use upkeep::Checkpoint;
 
@@ -21,6 +23,7 @@ use crate::log::{
     StorageError, TransactionCheck,
 };
 use crate::machines::replica::{Effect, Effects, Event, Replica, Role};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaning::CleaningState;
 use flush::Group;
@@ -40,6 +43,7 @@ struct Owned {
     is_group_committing: bool,
     last_group: Group,
     cleaning: CleaningState,
+    moving: Option<Arc<Move>>,
 }
 
 /// One partition on this broker.
@@ -48,7 +52,8 @@ pub struct Partition {
     topic_id: TopicId,
     index: i32,
     clock: Arc<dyn Clock>,
-    health: Arc<DirHealth>,
+    /// Of the log directory that it lies in now.
+    health: ArcSwap<DirHealth>,
     owned: Mutex<Owned>,
     /// Held for a sync; taken before `owned`, never by an append.
     syncing: Mutex<()>,
@@ -130,7 +135,7 @@ impl Partition {
             high_watermark: AtomicI64::new(replica.high_watermark().0),
             log_end_offset: AtomicI64::new(end.0),
             settled_end: AtomicI64::new(end.0),
-            health,
+            health: ArcSwap::new(health),
             owned: Mutex::new(Owned {
                 log: Some(log),
                 replica,
@@ -138,6 +143,7 @@ impl Partition {
                 is_group_committing: false,
                 last_group: Group::default(),
                 cleaning: CleaningState::Idle,
+                moving: None,
             }),
             syncing: Mutex::new(()),
             gone: AtomicBool::new(false),
@@ -258,7 +264,7 @@ impl Partition {
             Ok(info) => info,
             Err(error) => return Err(self.append_failed(log, error)),
         };
-        if origin == AppendOrigin::Client && self.health.spend(info.bytes) {
+        if origin == AppendOrigin::Client && self.health.load().spend(info.bytes) {
             tracing::error!(partition = ?self, "disk full to its reserve: producers have to wait");
         }
         let end = log.log_end_offset();
@@ -278,7 +284,7 @@ impl Partition {
 
     /// Whether there is room for more records. Budgets of bytes for topics would be asked here too.
     fn admit(&self, origin: AppendOrigin) -> Result<(), ProduceError> {
-        match self.health.state() {
+        match self.health.load().state() {
             DirState::Usable => Ok(()),
             DirState::Full if origin == AppendOrigin::Client => Err(ProduceError::DirectoryFull),
             DirState::Full => Ok(()),
@@ -289,7 +295,7 @@ impl Partition {
     fn append_failed(&self, log: &Log, error: AppendError) -> ProduceError {
         match &error {
             AppendError::Storage(cause) if cause.is_storage_full() => {
-                if self.health.fill() {
+                if self.health.load().fill() {
                     tracing::error!(partition = ?self, %cause, "disk full: producers have to wait");
                 }
                 ProduceError::DirectoryFull

@@ -9,7 +9,10 @@ use super::groups::Groups;
 use super::partition::Partition;
 use super::settings::Settings;
 use crate::env::Clock;
-use crate::log::checkpoint::{parse_partition_dir, partition_dir, read_partition_metadata};
+use crate::log::checkpoint::{
+    deleted_partition_dir, parse_future_dir, parse_partition_dir, partition_dir,
+    read_partition_metadata,
+};
 use crate::log::{Log, LogParams, RecoveryError, StorageError};
 use crate::machines::metadata::Image;
 use crate::machines::metadata::image::{PartitionRegistration, TopicImage};
@@ -25,6 +28,12 @@ const DELETE_SUFFIX: &str = "-delete";
 /// Suffix of a directory that the metadata does not know (Kafka's name).
 const STRAY_SUFFIX: &str = "-stray";
 
+/// Why most strays are.
+const UNKNOWN: &str = "the metadata does not know this directory";
+
+/// Partitions that do not exist and have a preferred log directory. Kafka has no bound.
+const PREFERRED_MAX: usize = 10_000;
+
 type TopicPartitions = BTreeMap<i32, Arc<Partition>>;
 
 /// The partitions of this broker.
@@ -36,9 +45,11 @@ pub struct Publisher {
     groups: Arc<Groups>,
     partitions: RwLock<HashMap<Arc<str>, TopicPartitions>>,
     /// Where directories lie that were found at start, by topic, partition and topic id.
-    found: Mutex<HashMap<(String, i32), Found>>,
+    found: Mutex<HashMap<(String, i32), Vec<Found>>>,
     /// Directories to remove, with the time.
     trash: Mutex<Vec<(i64, PathBuf)>>,
+    /// The log directories that were asked for before their partitions came; at most [`PREFERRED_MAX`].
+    preferred: Mutex<HashMap<(String, i32), usize>>,
     /// Partitions went whose lines are still in the checkpoints.
     has_deleted: AtomicBool,
 }
@@ -70,6 +81,7 @@ impl Publisher {
             partitions: RwLock::new(HashMap::new()),
             found: Mutex::new(HashMap::new()),
             trash: Mutex::new(Vec::new()),
+            preferred: Mutex::new(HashMap::new()),
             has_deleted: AtomicBool::new(false),
         };
         publisher.look_around()?;
@@ -80,6 +92,7 @@ impl Publisher {
     fn look_around(&self) -> Result<(), StorageError> {
         let disk = self.directories.disk();
         let mut found = self.found.lock();
+        let mut futures = Vec::new();
         for (directory, log_dir) in self.directories.all.iter().enumerate() {
             let entries = disk.list(&log_dir.path).map_err(|source| StorageError {
                 operation: "list",
@@ -93,8 +106,18 @@ impl Publisher {
                     self.trash.lock().push((0, path));
                 } else if let Some(key) = parse_partition_dir(&entry.name) {
                     let topic_id = read_partition_metadata(disk.as_ref(), &path).ok().flatten();
-                    found.insert(key, Found { directory, topic_id });
+                    found.entry(key).or_default().push(Found { directory, topic_id });
+                } else if let Some(key) = parse_future_dir(&entry.name) {
+                    futures.push((key, path));
                 }
+            }
+        }
+        for (key, path) in futures {
+            if found.contains_key(&key) {
+                tracing::info!(path = %path.display(), "a move did not end: its copy is removed");
+                self.trash.lock().push((0, path));
+            } else {
+                self.set_aside(&path, "the copy of a move, whose log is in no log directory");
             }
         }
         Ok(())
@@ -230,12 +253,16 @@ impl Publisher {
     ) -> Result<Arc<Partition>, RecoveryError> {
         let name = topic.name.to_string();
         let key = (name, index);
-        let found = self.found.lock().get(&key).cloned();
-        let found = found.filter(|found| self.is_of_topic(found, &key.0, index, topic.id));
-        let (directory, is_new) = match found {
+        let mut found = self.found.lock().get(&key).cloned().unwrap_or_default();
+        found.retain(|found| self.is_of_topic(found, &key.0, index, topic.id));
+        // There are two after a crash within the swap that ends a move; it went to the assigned directory.
+        let assigned = registration.directory_of(self.node_id);
+        found.sort_by_key(|found| self.directories.all[found.directory].id != assigned);
+        let (directory, is_new) = match found.first() {
             Some(found) => (found.directory, false),
-            None => (self.choose_directory(image, registration), true),
+            None => (self.choose_directory(image, registration, &key), true),
         };
+        self.preferred.lock().remove(&key);
         let log_dir = &self.directories.all[directory];
         // The checkpoints of the start may know a topic of the same name that is gone.
         let checkpointed = |offsets: &BTreeMap<(String, i32), Offset>| {
@@ -259,6 +286,10 @@ impl Publisher {
         log.set_cleaner_checkpoint(checkpointed(&log_dir.cleaner_offsets));
         // Not before: a log that cannot be opened today must be looked for in the same place tomorrow.
         self.found.lock().remove(&key);
+        for left in found.iter().skip(1) {
+            let path = partition_dir(&self.directories.all[left.directory].path, &key.0, index);
+            self.set_aside(&path, "a move had copied this log into another log directory");
+        }
         let high_watermark = offset(&log_dir.high_watermarks);
         let partition = Partition::new(
             self.node_id,
@@ -281,11 +312,11 @@ impl Publisher {
             return true;
         }
         let from = partition_dir(&self.directories.all[found.directory].path, name, index);
-        self.set_aside(&from);
+        self.set_aside(&from, UNKNOWN);
         false
     }
 
-    fn set_aside(&self, from: &Path) {
+    fn set_aside(&self, from: &Path, why: &str) {
         let mut name = from.as_os_str().to_owned();
         let unique = uuid_to_text(uuid::Uuid::new_v4());
         name.push(format!(".{unique}{STRAY_SUFFIX}"));
@@ -294,7 +325,7 @@ impl Publisher {
         let renamed = disk.rename(from, &to);
         match renamed.and_then(|()| disk.sync_dir(from.parent().unwrap_or(from))) {
             Ok(()) => {
-                tracing::warn!(from = %from.display(), to = %to.display(), "the metadata does not know this directory");
+                tracing::warn!(from = %from.display(), to = %to.display(), "set aside: {why}");
             }
             Err(error) => {
                 tracing::error!(from = %from.display(), %error, "cannot set a stray directory aside");
@@ -302,12 +333,21 @@ impl Publisher {
         }
     }
 
-    /// The directory that the controller assigned, or the one with the fewest partitions; a
-    /// cordoned one, and one that is offline, only where all are.
-    fn choose_directory(&self, image: &Image, registration: &PartitionRegistration) -> usize {
+    /// The directory that the controller assigned, or one that was asked for before, or the one with
+    /// the fewest partitions; a cordoned one, and one that is offline, only where all are.
+    fn choose_directory(
+        &self,
+        image: &Image,
+        registration: &PartitionRegistration,
+        key: &(String, i32),
+    ) -> usize {
         let assigned = registration.directory_of(self.node_id);
         let all = &self.directories.all;
         if let Some(at) = all.iter().position(|log_dir| log_dir.id == assigned) {
+            return at;
+        }
+        let preferred = self.preferred.lock().get(key).copied();
+        if let Some(at) = preferred.filter(|at| !all[*at].health.is_offline()) {
             return at;
         }
         if all.len() == 1 {
@@ -348,6 +388,30 @@ impl Publisher {
             }
         }
         self.groups.topics_deleted(deleted);
+    }
+
+    /// Remembers where a partition is to be made that is not here yet.
+    pub fn prefer(&self, topic: &str, index: i32, directory: usize) {
+        let mut preferred = self.preferred.lock();
+        let key = (topic.to_owned(), index);
+        if preferred.len() < PREFERRED_MAX || preferred.contains_key(&key) {
+            preferred.insert(key, directory);
+        }
+    }
+
+    /// What the directory is to be called that a partition's log has left, until it is removed.
+    pub fn retired_dir(&self, partition: &Partition) -> PathBuf {
+        let log_dir = partition.checkpoint().map(|it| it.directory).unwrap_or_default();
+        let unique = uuid::Uuid::new_v4();
+        deleted_partition_dir(&log_dir, partition.topic(), partition.index(), unique)
+    }
+
+    /// Removes a directory that a partition's log has left, after `file.delete.delay.ms`.
+    pub fn remove_later(&self, partition: &Partition, path: PathBuf) {
+        if self.directories.disk().exists(&path) {
+            let due = self.clock.now().plus_ms(partition.file_delete_delay_ms()).0;
+            self.trash.lock().push((due, path));
+        }
     }
 
     fn delete(&self, delay_ms: i64, partition: &Partition) {
@@ -393,19 +457,20 @@ impl Publisher {
                     && found.topic_id.is_none_or(|id| id == owner.id)
             })
         };
-        let strays: Vec<_> = {
-            let mut found = self.found.lock();
-            let (owned, strays): (HashMap<_, _>, HashMap<_, _>) =
-                found.drain().partition(|((topic, index), found)| is_owned(topic, *index, found));
+        let mut strays = Vec::new();
+        self.found.lock().retain(|(topic, index), found| {
+            let (owned, others): (Vec<_>, Vec<_>) =
+                found.drain(..).partition(|found| is_owned(topic, *index, found));
             *found = owned;
-            strays.into_iter().collect()
-        };
-        for ((topic, index), found) in strays {
+            strays.extend(others.into_iter().map(|found| (topic.clone(), *index, found)));
+            !found.is_empty()
+        });
+        for (topic, index, found) in strays {
             if topic == ottla_protocol::CLUSTER_METADATA_TOPIC {
                 continue;
             }
             let log_dir = &self.directories.all[found.directory];
-            self.set_aside(&partition_dir(&log_dir.path, &topic, index));
+            self.set_aside(&partition_dir(&log_dir.path, &topic, index), UNKNOWN);
         }
     }
 

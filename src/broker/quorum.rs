@@ -7,6 +7,7 @@
 //! Invariant: nothing is reported committed before `fdatasync` of the log has returned; after a failed write or
 //! sync the quorum takes no more records.
 
+use super::dir_health::DirHealth;
 use super::host::NotActive;
 use super::replay::{ReplayError, replay_log};
 use super::snapshots::{self, SnapshotId};
@@ -81,6 +82,8 @@ pub struct QuorumParams {
     pub clock: Arc<dyn Clock>,
     /// `metadata.log.dir`.
     pub dir: PathBuf,
+    /// Whether that takes records.
+    pub health: Arc<DirHealth>,
     /// This node.
     pub node_id: BrokerId,
     /// `metadata.log.segment.bytes` and its kin.
@@ -226,11 +229,22 @@ impl Quorum {
         let result = appended.and_then(|_| Ok(owned.log.flush(now)?));
         if let Err(error) = result {
             owned.failed = true;
+            self.note_failure(&error);
             return Err(error);
         }
         owned.bytes_since_snapshot += bytes;
         self.committed.store(owned.log.log_end_offset().0, Ordering::Release);
         Ok(())
+    }
+
+    /// A disk that fails takes the directory with it, and so the broker; one that is full does not.
+    fn note_failure(&self, error: &AppendError) {
+        match error {
+            AppendError::Storage(cause) if !cause.is_storage_full() => {
+                self.params.health.take_offline();
+            }
+            _ => {}
+        }
     }
 
     /// Appends records as one batch and makes them durable; answers the first one's offset.

@@ -76,7 +76,12 @@ pub struct Settings {
     pub trash_interval_ms: i64,
     /// `ottla.log.dir.reserve.bytes`.
     pub dir_reserve_bytes: i64,
+    /// `num.replica.alter.log.dirs.threads`; as many as log directories by default.
+    pub mover_threads: usize,
 }
+
+/// How fast partitions move between log directories.
+const MOVE_RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
 
 /// How often deleted files are looked at, in milliseconds.
 const TRASH_INTERVAL_MS: i64 = 1000;
@@ -117,6 +122,7 @@ impl Settings {
             ),
             trash_interval_ms: TRASH_INTERVAL_MS,
             dir_reserve_bytes: config.logs.dir_reserve_bytes,
+            mover_threads: mover_threads(&config),
             config,
         }
     }
@@ -126,6 +132,15 @@ impl Settings {
         let of = |name: &str| image.config(&ConfigResource::new(ResourceType::Broker, name));
         let (broker, cluster) = (of(&self.node_id.to_string()), of(""));
         CleanerConfig::now(&self.config, Dynamic { broker: &broker, cluster: &cluster })
+    }
+
+    /// `replica.alter.log.dirs.io.max.bytes.per.second` as `image` has it.
+    pub fn move_bytes_per_second(&self, image: &Image) -> f64 {
+        let of = |name: &str| {
+            let configs = image.config(&ConfigResource::new(ResourceType::Broker, name));
+            configs.get(MOVE_RATE).and_then(|value| value.trim().parse().ok())
+        };
+        of(&self.node_id.to_string()).or_else(|| of("")).unwrap_or(f64::MAX)
     }
 
     /// Whether the running cleaner can have these dynamic configurations of this broker, or of all (no `name`).
@@ -254,6 +269,12 @@ fn controller(config: &Config) -> ControllerSettings {
         values: config.values.clone(),
         session_timeout_ms: None,
     }
+}
+
+fn mover_threads(config: &Config) -> usize {
+    let given = config.values.get("num.replica.alter.log.dirs.threads").ok().flatten();
+    let given = given.and_then(|value| usize::try_from(value.integer()?).ok());
+    given.unwrap_or(config.log_dirs.len()).max(1)
 }
 
 fn group(config: &Config) -> GroupConfig {

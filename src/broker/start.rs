@@ -6,6 +6,7 @@ use super::groups::Groups;
 use super::host::{Host, NotActive};
 use super::housekeeping::Housekeeping;
 use super::metadata::MetadataStage;
+use super::mover::{Mover, MoverParams};
 use super::publisher::Publisher;
 use super::quorum::{Quorum, QuorumError, QuorumParams};
 use super::takeover::{self, TakeoverError};
@@ -64,18 +65,7 @@ impl Broker {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
         takeover::check(disk.as_ref(), &settings.log_dirs, &settings.metadata_log_dir)?;
         let settings = Arc::new(settings);
-        let cluster_id = settings.cluster_id.as_deref();
-        let node_id = settings.node_id;
-        let dirs = Directories::open(disk, &settings.log_dirs, node_id, cluster_id)?;
-        let directories = Arc::new(dirs);
-        let groups = Groups::new(Arc::clone(&clock), settings.group.clone());
-        let publisher = Arc::new(Publisher::new(
-            node_id,
-            Arc::clone(&clock),
-            Arc::clone(&settings),
-            Arc::clone(&directories),
-            Arc::clone(&groups),
-        )?);
+        let (directories, groups, publisher) = open_directories(disk, &settings, &clock)?;
         let (quorum, controller) = open_quorum(&settings, &directories, &clock)?;
         let finalized = Arc::clone(&controller.image().features);
         let previous_epoch = previous_broker_epoch(&directories);
@@ -103,6 +93,17 @@ impl Broker {
             Arc::clone(&housekeeping),
             &image.load(),
         );
+        let mover = Mover::new(MoverParams {
+            clock: Arc::clone(&clock),
+            settings: Arc::clone(&settings),
+            directories: Arc::clone(&directories),
+            publisher: Arc::clone(&publisher),
+            housekeeping: Arc::clone(&housekeeping),
+            controller: Arc::clone(&controller),
+            image: Arc::clone(&image),
+            broker_epoch,
+            runtime: tokio::runtime::Handle::current(),
+        });
         let (stopping, stop) = watch::channel(false);
         let tasks = vec![
             tokio::spawn(Arc::clone(&housekeeping).run(stop)),
@@ -118,6 +119,7 @@ impl Broker {
             groups,
             housekeeping,
             cleaner,
+            mover,
             image,
             broker_epoch,
             producer_ids: Mutex::new(ProducerIds::default()),
@@ -125,6 +127,7 @@ impl Broker {
             tasks: Mutex::new(tasks),
         });
         broker.report_cordoned_dirs().await;
+        broker.report_moved_partitions().await;
         Ok(broker)
     }
 }
@@ -141,6 +144,28 @@ fn take_formatted_node_id(settings: &mut Settings, disk: &dyn Disk) -> Result<()
         settings.controller.node_id = id;
     }
     Ok(())
+}
+
+type Opened = (Arc<Directories>, Arc<Groups>, Arc<Publisher>);
+
+fn open_directories(
+    disk: Arc<dyn Disk>,
+    settings: &Arc<Settings>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Opened, StartError> {
+    let (log_dirs, metadata_dir) = (&settings.log_dirs, &settings.metadata_log_dir);
+    let (node_id, cluster_id) = (settings.node_id, settings.cluster_id.as_deref());
+    let directories = Directories::open(disk, log_dirs, metadata_dir, node_id, cluster_id)?;
+    let directories = Arc::new(directories);
+    let groups = Groups::new(Arc::clone(clock), settings.group.clone());
+    let publisher = Publisher::new(
+        node_id,
+        Arc::clone(clock),
+        Arc::clone(settings),
+        Arc::clone(&directories),
+        Arc::clone(&groups),
+    )?;
+    Ok((directories, groups, Arc::new(publisher)))
 }
 
 /// The epoch under which the broker last stopped in order in all directories; -1 after a crash.
@@ -166,6 +191,7 @@ fn open_quorum(
         disk: Arc::clone(directories.disk()),
         clock: Arc::clone(clock),
         dir: settings.metadata_log_dir.clone(),
+        health: Arc::clone(directories.metadata_health()),
         node_id: settings.node_id,
         log: Arc::clone(&settings.metadata_log),
         snapshot_bytes: settings.metadata_snapshot_bytes,

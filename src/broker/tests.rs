@@ -39,7 +39,7 @@ async fn start(dirs: &[&Path]) -> Arc<Broker> {
     Broker::start(settings(dirs), Arc::new(RealDisk), Arc::new(SystemClock)).await.unwrap()
 }
 
-async fn create_topic(broker: &Broker, name: &str) -> Arc<Partition> {
+pub(super) async fn create_topic(broker: &Broker, name: &str) -> Arc<Partition> {
     let topic = CreatableTopic {
         name: name.to_owned(),
         num_partitions: 1,
@@ -62,6 +62,7 @@ async fn a_first_start_that_was_cut_short_is_completed_by_the_next() {
         disk: Arc::new(RealDisk),
         clock: Arc::new(SystemClock),
         dir: settings.metadata_log_dir.clone(),
+        health: Arc::default(),
         node_id: settings.node_id,
         log: Arc::clone(&settings.metadata_log),
         snapshot_bytes: settings.metadata_snapshot_bytes,
@@ -132,7 +133,7 @@ async fn what_cannot_be_opened_is_looked_for_in_its_own_directory_again() {
     broker.stop().await;
 }
 
-fn produce(partition: &Arc<Partition>) -> Result<AppendInfo, ErrorCode> {
+pub(super) fn produce(partition: &Arc<Partition>) -> Result<AppendInfo, ErrorCode> {
     let mut batch = BatchBuilder::new(BatchParams::default());
     batch.push(Timestamp(0), None, Some(b"value"), &[]);
     let batch = batch.build().freeze();
@@ -188,5 +189,94 @@ async fn write_that_finds_no_space_makes_producers_wait_until_there_is() {
     let restarted = Broker::start(settings(&[dir.path()]), disk, Arc::new(SystemClock)).await;
     let broker = restarted.unwrap();
     assert_eq!(broker.partition("t", 0).unwrap().log_end_offset().0, 2);
+    broker.stop().await;
+}
+
+/// A broker over two log directories, the metadata in the first, with a topic of a partition in each.
+async fn two_directories(
+    dirs: [&Path; 2],
+) -> (Arc<Broker>, Arc<crate::env::faulty::Faults>, [Arc<Partition>; 2]) {
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    let more = [("log.flush.interval.messages", "1")];
+    let settings = settings_with(&dirs, &more);
+    let broker = Broker::start(settings, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    let partitions = [create_topic(&broker, "one").await, create_topic(&broker, "other").await];
+    for (partition, dir) in partitions.iter().zip(dirs) {
+        assert!(partition.is_in(dir));
+        produce_durably(partition).await.unwrap();
+    }
+    (broker, faults, partitions)
+}
+
+async fn produce_durably(partition: &Arc<Partition>) -> Result<(), ErrorCode> {
+    let appended = produce(partition)?;
+    partition.settled(appended.last_offset.plus(1)).await
+}
+
+#[tokio::test]
+async fn directory_that_fails_takes_its_partitions_and_no_others() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (broker, faults, partitions) = two_directories([one.path(), other.path()]).await;
+    faults.fail_syncs_below(other.path());
+    let storage = Err(ErrorCode::KafkaStorageError);
+    assert_eq!(produce_durably(&partitions[1]).await, storage);
+    assert_eq!(produce_durably(&partitions[1]).await, storage);
+    assert_eq!(
+        partitions[1].check_leader(ottla_protocol::LeaderEpoch(-1)),
+        Err(ErrorCode::KafkaStorageError)
+    );
+    assert_eq!(produce_durably(&partitions[0]).await, Ok(()));
+    let offline: Vec<bool> = broker.log_dirs().iter().map(|dir| dir.is_offline).collect();
+    assert_eq!(offline, [false, true]);
+    // New partitions go where they can be written.
+    let third = create_topic(&broker, "third").await;
+    assert!(third.is_in(one.path()));
+    assert_eq!(produce_durably(&third).await, Ok(()));
+    let mut failed = Box::pin(broker.failed());
+    assert!(futures_are_pending(failed.as_mut()).await, "one of two is enough");
+    faults.fail_syncs_below(one.path());
+    assert_eq!(produce_durably(&partitions[0]).await, storage);
+    let failure = failed.await;
+    assert!(failure.contains(&*one.path().to_string_lossy()), "{failure}");
+}
+
+async fn futures_are_pending(future: std::pin::Pin<&mut impl Future>) -> bool {
+    let mut future = Some(future);
+    std::future::poll_fn(|context| {
+        let polled = future.take().map(|future| future.poll(context).is_pending());
+        std::task::Poll::Ready(polled.unwrap_or(false))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn broker_fails_with_the_directory_of_its_metadata() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (broker, faults, partitions) = two_directories([one.path(), other.path()]).await;
+    faults.fail_syncs_below(&one.path().join("__cluster_metadata-0"));
+    let request = ControllerRequest::NoOp;
+    assert_eq!(broker.controller(request).await.err(), Some(ErrorCode::NotController));
+    let failure = broker.failed().await;
+    let path = one.path().display();
+    assert_eq!(failure, format!("the log directory of the cluster metadata, {path}, has failed"));
+    assert_eq!(produce_durably(&partitions[0]).await, Err(ErrorCode::KafkaStorageError));
+    assert_eq!(produce_durably(&partitions[1]).await, Ok(()));
+}
+
+#[tokio::test]
+async fn broker_fails_with_its_last_directory() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let metadata = tempfile::tempdir().unwrap();
+    let more = [("metadata.log.dir", metadata.path().to_str().unwrap())];
+    let settings = settings_with(&[dirs[0].path(), dirs[1].path()], &more);
+    let started = Broker::start(settings, Arc::new(RealDisk), Arc::new(SystemClock)).await;
+    let broker = started.unwrap();
+    broker.directories.all[1].health.take_offline();
+    let mut failed = Box::pin(broker.failed());
+    assert!(futures_are_pending(failed.as_mut()).await);
+    broker.directories.all[0].health.take_offline();
+    let paths = dirs.each_ref().map(|dir| dir.path().display().to_string()).join(", ");
+    assert_eq!(failed.await, format!("all log directories have failed: {paths}"));
     broker.stop().await;
 }

@@ -17,6 +17,8 @@ pub(crate) struct Faults {
 #[derive(Debug, Default)]
 struct State {
     syncs_fail: bool,
+    /// Only syncs of files below this directory fail.
+    failing_dir: Option<PathBuf>,
     is_full: bool,
     /// Only files of this extension find no space.
     full_extension: Option<&'static str>,
@@ -30,6 +32,11 @@ struct State {
 impl Faults {
     pub(crate) fn fail_syncs(&self, fail: bool) {
         self.state.lock().syncs_fail = fail;
+    }
+
+    /// Syncs of files below this directory fail.
+    pub(crate) fn fail_syncs_below(&self, dir: &Path) {
+        self.state.lock().failing_dir = Some(dir.to_owned());
     }
 
     /// Writes find no space.
@@ -72,7 +79,8 @@ impl Faults {
         self.state.lock().begun
     }
 
-    fn sync(&self, is_segment: bool) -> io::Result<()> {
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        let is_segment = path.extension().is_some_and(|extension| extension == "log");
         let mut state = self.state.lock();
         if is_segment {
             state.begun += 1;
@@ -82,7 +90,8 @@ impl Faults {
             }
             state.permits = state.permits.saturating_sub(1);
         }
-        if state.syncs_fail { Err(io::Error::other("sync failed")) } else { Ok(()) }
+        let is_below = state.failing_dir.as_ref().is_some_and(|dir| path.starts_with(dir));
+        if state.syncs_fail || is_below { Err(io::Error::other("sync failed")) } else { Ok(()) }
     }
 
     fn check_space(&self, path: &Path) -> io::Result<()> {
@@ -131,8 +140,7 @@ impl DiskFile for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let is_segment = self.path.extension().is_some_and(|extension| extension == "log");
-        self.faults.sync(is_segment)?;
+        self.faults.sync(&self.path)?;
         self.file.sync()
     }
 

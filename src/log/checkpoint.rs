@@ -27,6 +27,9 @@ pub const META_PROPERTIES: &str = "meta.properties";
 /// A partition's topic id.
 pub const PARTITION_METADATA: &str = "partition.metadata";
 
+/// Suffix of the directory of a copy that is to take a partition's place (Kafka's name).
+const FUTURE_SUFFIX: &str = "-future";
+
 /// Topic and partition of an offset.
 pub type PartitionKey = (String, i32);
 
@@ -299,10 +302,26 @@ pub fn deleted_partition_dir(
     log_dir.join(format!("{topic}{suffix}"))
 }
 
+/// Where a copy of a partition is made that moves to this log directory; `unique` is a fresh random id.
+pub fn future_partition_dir(
+    log_dir: &Path,
+    topic: &str,
+    partition: i32,
+    unique: uuid::Uuid,
+) -> PathBuf {
+    log_dir.join(format!("{topic}-{partition}.{}{FUTURE_SUFFIX}", unique.simple()))
+}
+
+/// Topic and partition of the name of a copy's directory.
+pub fn parse_future_dir(name: &str) -> Option<PartitionKey> {
+    let (partition_dir, _unique) = name.strip_suffix(FUTURE_SUFFIX)?.rsplit_once('.')?;
+    parse_partition_dir(partition_dir)
+}
+
 /// Topic and partition of a partition's directory name; `None` for other names, `-delete`, `-future` and `-stray`
 /// among them.
 pub fn parse_partition_dir(name: &str) -> Option<PartitionKey> {
-    if ["-delete", "-future", "-stray"].iter().any(|suffix| name.ends_with(suffix)) {
+    if ["-delete", FUTURE_SUFFIX, "-stray"].iter().any(|suffix| name.ends_with(suffix)) {
         return None;
     }
     let (topic, partition) = name.rsplit_once('-')?;

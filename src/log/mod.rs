@@ -24,6 +24,7 @@ mod flush;
 mod index_file;
 mod leader_epochs;
 mod metadata_scan;
+mod moving;
 mod offset_index;
 mod producer_snapshot;
 mod producer_state;

@@ -5,6 +5,7 @@ mod cordoned_log_dirs;
 mod describe_cluster;
 mod durability;
 mod groups;
+mod log_dirs;
 
 use super::*;
 use crate::broker::{self, Broker};

@@ -67,6 +67,15 @@ pub fn describe(r: &mut Recorder) -> Result<()> {
         include_synonyms: true,
         include_documentation: version >= 3,
     })?;
+    r.ask_all(|_| AlterReplicaLogDirsRequest {
+        dirs: vec![alter_replica_log_dirs_request::AlterReplicaLogDir {
+            path: "/unknown".to_owned(),
+            topics: vec![alter_replica_log_dirs_request::AlterReplicaLogDirTopic {
+                name: TOPIC.to_owned(),
+                partitions: vec![0, 1],
+            }],
+        }],
+    })?;
     r.ask_all(|_| DescribeLogDirsRequest {
         topics: Some(vec![describe_log_dirs_request::DescribableLogDirTopic {
             topic: TOPIC.to_owned(),

@@ -32,7 +32,7 @@ pub(crate) enum CleaningEnd {
 impl Owned {
     fn cleanable(&self, now: Timestamp) -> Result<Option<Cleanable>, ReadError> {
         match &self.log {
-            Some(log) if self.cleaning == CleaningState::Idle => {
+            Some(log) if self.cleaning == CleaningState::Idle && self.moving.is_none() => {
                 log.cleanable(log.cleaner_checkpoint(), self.replica.high_watermark(), now)
             }
             _ => Ok(None),
@@ -71,7 +71,10 @@ impl Partition {
 
     /// Whether a cleaning that began when the log had been truncated so often is still of use.
     pub(crate) fn wants_cleaned(&self, truncations: u64) -> bool {
-        self.owned.lock().log.as_ref().is_some_and(|log| log.wants_cleaned(truncations))
+        let owned = self.owned.lock();
+        // As in Kafka, a move to another log directory breaks a cleaning off.
+        owned.moving.is_none()
+            && owned.log.as_ref().is_some_and(|log| log.wants_cleaned(truncations))
     }
 
     /// Takes a cleaned segment in and gives the files of those that it replaces, to be removed later; `None` where
@@ -83,13 +86,17 @@ impl Partition {
         &self,
         cleaned: CleanedSegment,
     ) -> Result<Option<Vec<DeletedFiles>>, StorageError> {
-        let has_begun = match self.owned.lock().log.as_mut() {
-            Some(log) if log.config().cleanup_policy.compact => {
-                let begun = log.begin_swap(&cleaned);
-                self.note_failure(log, begun.as_ref().err());
-                begun?
+        let has_begun = {
+            let mut owned = self.owned.lock();
+            let is_moving = owned.moving.is_some();
+            match owned.log.as_mut() {
+                Some(log) if log.config().cleanup_policy.compact && !is_moving => {
+                    let begun = log.begin_swap(&cleaned);
+                    self.note_failure(log, begun.as_ref().err());
+                    begun?
+                }
+                _ => false,
             }
-            _ => false,
         };
         if !has_begun {
             cleaned.discard()?;

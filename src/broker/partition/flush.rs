@@ -174,7 +174,7 @@ impl Partition {
 
     /// Whether its log directory is out of use.
     pub fn is_offline(&self) -> bool {
-        self.health.is_offline()
+        self.health.load().is_offline()
     }
 
     /// Takes the log and its directory offline: a sync failed.
@@ -191,7 +191,7 @@ impl Partition {
         if !log.is_offline() {
             return;
         }
-        if self.health.take_offline() {
+        if self.health.load().take_offline() {
             let directory = log.path();
             let directory = directory.parent().unwrap_or(&directory).display();
             let cause = cause.map(ToString::to_string).unwrap_or_default();

@@ -73,6 +73,20 @@ impl Partition {
             cleaned_to: log.cleaner_checkpoint(),
         })
     }
+
+    /// The same for the log directory that the log moves to, so that it is there before the log is.
+    pub fn future_checkpoint(&self) -> Option<Checkpoint> {
+        let owned = self.owned.lock();
+        let (log, moving) = (owned.log.as_ref()?, owned.moving.as_ref()?);
+        Some(Checkpoint {
+            directory: moving.log_dir.clone(),
+            recovery_point: moving.flushed_to(),
+            log_start_offset: log.log_start_offset(),
+            first_segment: Offset(0),
+            high_watermark: owned.replica.high_watermark(),
+            cleaned_to: log.cleaner_checkpoint(),
+        })
+    }
 }
 
 /// A partition's line in the checkpoints of its log directory.

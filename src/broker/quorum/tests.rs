@@ -10,6 +10,7 @@ fn what_the_log_holds_counts_towards_the_next_snapshot() {
     let open = || {
         let params = QuorumParams {
             disk: Arc::new(RealDisk),
+            health: Arc::default(),
             clock: Arc::new(SystemClock),
             dir: dir.path().to_owned(),
             node_id: BrokerId(1),

@@ -30,6 +30,7 @@ async fn directory_with(dir: &Path, feature: &str, level: i16) {
         node_id: settings.node_id,
         log: Arc::clone(&settings.metadata_log),
         snapshot_bytes: settings.metadata_snapshot_bytes,
+        health: Arc::default(),
     };
     let quorum = Quorum::open(params, &mut controller).unwrap();
     quorum.elect().unwrap();

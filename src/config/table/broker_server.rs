@@ -961,8 +961,9 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("work is shared by the threads of ottla.worker.threads"),
-        documentation: "Threads that move replicas between log directories.",
+        support: Support::Honoured,
+        documentation: "Threads that move replicas between log directories; as many as those by \
+                        default.",
     },
     Key {
         scope: Scope::Broker,

@@ -14,11 +14,15 @@ pub(super) const KEYS: &[Key] = &[
         "leader.replication.throttled.rate",
         "Bytes per second that throttled followers may fetch from this broker.",
     ),
-    throttle(
+    honoured(throttle(
         "replica.alter.log.dirs.io.max.bytes.per.second",
         "Bytes per second that may move from one log directory to another.",
-    ),
+    )),
 ];
+
+const fn honoured(key: Key) -> Key {
+    Key { support: Support::Honoured, ..key }
+}
 
 const fn throttle(name: &'static str, documentation: &'static str) -> Key {
     Key {

@@ -7,6 +7,7 @@
 
 mod brokers;
 pub mod configs;
+mod directories;
 mod elections;
 mod feature_updates;
 mod partition_change;
@@ -25,10 +26,11 @@ use ottla_protocol::messages::{
     AlterClientQuotasResponse, AlterConfigsRequest, AlterConfigsResponse,
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, AlterPartitionRequest,
     AlterPartitionResponse, AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse,
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
-    BrokerRegistrationResponse, ControllerRegistrationRequest, ControllerRegistrationResponse,
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
+    AssignReplicasToDirsRequest, AssignReplicasToDirsResponse, BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
+    ControllerRegistrationRequest, ControllerRegistrationResponse, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, UnregisterBrokerRequest,
     UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
@@ -111,6 +113,8 @@ pub enum ControllerRequest {
     AlterPartitionReassignments(AlterPartitionReassignmentsRequest),
     /// A leader wants another ISR.
     AlterPartition(AlterPartitionRequest),
+    /// A broker has put replicas into other log directories.
+    AssignReplicasToDirs(AssignReplicasToDirsRequest),
     /// Changes finalized features; `version` is the request's.
     UpdateFeatures { request: UpdateFeaturesRequest, version: i16 },
     /// Changes client quotas.
@@ -138,6 +142,7 @@ pub enum ControllerReply {
     ElectLeaders(ElectLeadersResponse),
     AlterPartitionReassignments(AlterPartitionReassignmentsResponse),
     AlterPartition(AlterPartitionResponse),
+    AssignReplicasToDirs(AssignReplicasToDirsResponse),
     UpdateFeatures(UpdateFeaturesResponse),
     AlterClientQuotas(AlterClientQuotasResponse),
     AlterUserScramCredentials(AlterUserScramCredentialsResponse),
@@ -220,6 +225,7 @@ impl Controller {
                 self.alter_partition_reassignments(&request)
             }
             ControllerRequest::AlterPartition(request) => self.alter_partition(&request),
+            ControllerRequest::AssignReplicasToDirs(request) => self.assign_to_dirs(&request),
             ControllerRequest::UpdateFeatures { request, version } => {
                 self.update_features(&request, version)
             }

@@ -38,18 +38,17 @@ fn describe(dir: LogDirStatus, wanted: Option<&BTreeSet<(String, i32)>>) -> Desc
         };
     }
     let mut topics: BTreeMap<String, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
-    for (topic, partition_index, size, offset_lag) in dir.partitions {
-        let topic = topic.to_string();
-        let key = (topic, partition_index);
+    for replica in dir.partitions {
+        let partition_index = replica.index;
+        let key = (replica.topic.to_string(), partition_index);
         if wanted.is_some_and(|wanted| !wanted.contains(&key)) {
             continue;
         }
         topics.entry(key.0).or_default().push(DescribeLogDirsPartition {
             partition_index,
-            partition_size: i64::try_from(size).unwrap_or(i64::MAX),
-            // As in Kafka: how far the high watermark is ahead of this log, which a leader never is.
-            offset_lag: (-offset_lag).max(0),
-            is_future_key: false,
+            partition_size: i64::try_from(replica.size).unwrap_or(i64::MAX),
+            offset_lag: replica.offset_lag,
+            is_future_key: replica.is_future,
         });
     }
     DescribeLogDirsResult {

@@ -8,6 +8,7 @@ mod admin;
 mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition_reassignments;
+mod alter_replica_log_dirs;
 mod alter_user_scram_credentials;
 mod api_versions;
 pub(crate) mod auto_create;
@@ -212,6 +213,7 @@ fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>>
         ApiKey::AlterPartitionReassignments => {
             call(ctx, body, alter_partition_reassignments::handle)
         }
+        ApiKey::AlterReplicaLogDirs => call(ctx, body, alter_replica_log_dirs::handle),
         ApiKey::AlterUserScramCredentials => call(ctx, body, alter_user_scram_credentials::handle),
         ApiKey::CreateAcls => call(ctx, body, create_acls::handle),
         ApiKey::CreatePartitions => call(ctx, body, create_partitions::handle),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::broker::ResourceType;
+use alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use ottla_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
@@ -63,6 +64,11 @@ fn a_broker_without_free_directories_gets_no_topics() {
     let cordoned: Vec<bool> = log_dirs(&mut client).iter().map(|dir| dir.1).collect();
     assert_eq!(cordoned, [true, false]);
     assert_eq!(create(&mut client, "topic", 4), 0);
+    let partition = AlterReplicaLogDirTopic { name: "topic".to_owned(), partitions: vec![0] };
+    let to = AlterReplicaLogDir { path: dirs[0].0.clone(), topics: vec![partition] };
+    let moved = client.call(2, &AlterReplicaLogDirsRequest { dirs: vec![to] });
+    let refused = ErrorCode::InvalidReplicaAssignment.code();
+    assert_eq!(moved.results[0].partitions[0].error_code, refused);
     let described = client.call(5, &ALL_LOG_DIRS);
     assert!(described.results[0].topics.is_empty(), "{described:?}");
     assert_eq!(described.results[1].topics[0].partitions.len(), 4);

@@ -48,6 +48,8 @@ pub(super) struct PartitionChange<'a> {
     pub adding: Vec<BrokerId>,
     /// A replica that came back without what it had not synced.
     pub unclean_shutdown: Option<BrokerId>,
+    /// The log directory that a replica is in now.
+    pub assigned: Option<(BrokerId, Uuid)>,
     /// How a leader is chosen.
     pub election: Election,
     /// The recovery state wanted.
@@ -68,6 +70,7 @@ impl<'a> PartitionChange<'a> {
             removing: partition.removing_replicas.clone(),
             adding: partition.adding_replicas.clone(),
             unclean_shutdown: None,
+            assigned: None,
             election: Election::Online,
             recovery: partition.leader_recovery_state,
             elr: partition.elr.clone(),
@@ -221,9 +224,10 @@ impl<'a> PartitionChange<'a> {
         let directories: Vec<Uuid> = self
             .replicas
             .iter()
-            .map(|id| match partition.replicas.contains(id) {
-                true => partition.directory_of(*id),
-                false => (self.circumstances.default_directory)(*id),
+            .map(|id| match self.assigned {
+                Some((assigned, directory)) if assigned == *id => directory,
+                _ if partition.replicas.contains(id) => partition.directory_of(*id),
+                _ => (self.circumstances.default_directory)(*id),
             })
             .collect();
         if directories != partition.directories {
