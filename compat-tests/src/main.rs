@@ -32,7 +32,8 @@ use crate::tools::Mode;
 /// Runs scenarios of stock Kafka clients and tools.
 #[derive(Parser)]
 struct Args {
-    /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump, flume, crash, takeover
+    /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump,
+    /// flume, crash, takeover
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.

@@ -63,21 +63,17 @@ impl Broker {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Broker>, StartError> {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
-        takeover::check(disk.as_ref(), &settings.log_dirs, &settings.metadata_log_dir)?;
         let settings = Arc::new(settings);
         let (directories, groups, publisher) = open_directories(disk, &settings, &clock)?;
         let (quorum, controller) = open_quorum(&settings, &directories, &clock)?;
-        let finalized = Arc::clone(&controller.image().features);
-        let previous_epoch = previous_broker_epoch(&directories);
+        let before = Before::of(&directories, &controller);
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
         let stage =
             MetadataStage::new(Arc::clone(&quorum), Arc::clone(&publisher), Arc::clone(&image));
         let end = quorum.committed();
         let controller = Host::new(stage, Arc::clone(&clock), controller, end);
-        let broker_epoch =
-            register(&settings, &directories, &controller, &quorum, &finalized, previous_epoch)
-                .await?;
+        let broker_epoch = register(&settings, &directories, &controller, &quorum, &before).await?;
         publisher.set_strays_aside(&image.load());
         directories.look_at_space(settings.dir_reserve_bytes);
         let housekeeping = Housekeeping::new(
@@ -155,6 +151,7 @@ fn open_directories(
 ) -> Result<Opened, StartError> {
     let (log_dirs, metadata_dir) = (&settings.log_dirs, &settings.metadata_log_dir);
     let (node_id, cluster_id) = (settings.node_id, settings.cluster_id.as_deref());
+    takeover::check(disk.as_ref(), log_dirs, metadata_dir)?;
     let directories = Directories::open(disk, log_dirs, metadata_dir, node_id, cluster_id)?;
     let directories = Arc::new(directories);
     let groups = Groups::new(Arc::clone(clock), settings.group.clone());
@@ -166,6 +163,19 @@ fn open_directories(
         Arc::clone(&groups),
     )?;
     Ok((directories, groups, Arc::new(publisher)))
+}
+
+/// What the directories say of the time before this start.
+struct Before {
+    finalized: Arc<FeaturesImage>,
+    broker_epoch: i64,
+}
+
+impl Before {
+    fn of(directories: &Directories, controller: &Controller) -> Before {
+        let finalized = Arc::clone(&controller.image().features);
+        Before { finalized, broker_epoch: previous_broker_epoch(directories) }
+    }
 }
 
 /// The epoch under which the broker last stopped in order in all directories; -1 after a crash.
@@ -225,12 +235,11 @@ async fn register(
     directories: &Directories,
     controller: &Host<MetadataStage>,
     quorum: &Quorum,
-    finalized: &FeaturesImage,
-    previous_broker_epoch: i64,
+    before: &Before,
 ) -> Result<BrokerEpoch, StartError> {
     let incarnation_id = Uuid::new_v4();
     let request =
-        ControllerRequest::RegisterController(controller_registration(settings, finalized));
+        ControllerRequest::RegisterController(controller_registration(settings, &before.finalized));
     if let ControllerReply::RegisterController(reply) = controller.call(request).await? {
         check(reply.error_code)?;
     }
@@ -254,13 +263,13 @@ async fn register(
             .map(|feature| broker_registration_request::Feature {
                 name: feature.name.to_owned(),
                 min_supported_version: feature.range.min,
-                max_supported_version: feature.range_at(finalized.level(feature.name)).max,
+                max_supported_version: feature.range_at(before.finalized.level(feature.name)).max,
             })
             .collect(),
         rack: settings.rack.clone(),
         is_migrating_zk_broker: false,
         log_dirs: directories.all.iter().map(|log_dir| log_dir.id).collect(),
-        previous_broker_epoch,
+        previous_broker_epoch: before.broker_epoch,
     };
     let reply = controller.call(ControllerRequest::RegisterBroker(request)).await?;
     let ControllerReply::RegisterBroker(reply) = reply else {
