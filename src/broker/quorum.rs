@@ -30,6 +30,7 @@ use ottla_protocol::{
     Offset, Timestamp,
 };
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI16, AtomicI64, Ordering};
@@ -92,11 +93,39 @@ pub struct QuorumParams {
     pub snapshot_bytes: u64,
 }
 
+/// The newest `kraft.version` and voters that control records of the log set, by type. A snapshot repeats them
+/// (KIP-853): the log before it, where they stood, goes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct VoterRecords(BTreeMap<i16, ControlRecord>);
+
+impl VoterRecords {
+    /// Those that are set, `kraft.version` first.
+    pub(super) fn records(&self) -> impl Iterator<Item = &ControlRecord> {
+        self.0.values()
+    }
+
+    fn take(&mut self, header: &BatchHeader, batch: &Bytes) -> Result<(), ReplayError> {
+        let records = decode_records(header, batch, BATCH_BYTES_MAX)
+            .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
+        for record in records {
+            let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+            let decoded = ControlRecord::decode(&key, &value).map_err(|cause| {
+                ReplayError::Record { offset: header.base_offset, cause: cause.to_string() }
+            })?;
+            if matches!(decoded, ControlRecord::KRaftVersion(_) | ControlRecord::Voters(_)) {
+                self.0.insert(decoded.type_id(), decoded);
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Owned {
     log: Log,
     epoch: LeaderEpoch,
     snapshot: Option<SnapshotId>,
     bytes_since_snapshot: u64,
+    voters: VoterRecords,
     failed: bool,
 }
 
@@ -135,7 +164,8 @@ impl Quorum {
             move |source| QuorumError::File { path, source }
         };
         params.disk.create_dir_durably(&dir).map_err(file_error(&dir))?;
-        let snapshot = snapshots::load_newest(params.disk.as_ref(), &dir, controller)?;
+        let mut voters = VoterRecords::default();
+        let snapshot = snapshots::load_newest(params.disk.as_ref(), &dir, controller, &mut voters)?;
         let start = snapshot.map_or(Offset(0), |id| id.end_offset);
         let log = Log::open(LogParams {
             disk: Arc::clone(&params.disk),
@@ -157,9 +187,9 @@ impl Quorum {
         let logged = log.latest_epoch().unwrap_or(LeaderEpoch(0));
         let epoch = stored_epoch(params.disk.as_ref(), &dir)?.max(logged);
         let from = start.max(log.log_start_offset());
-        let bytes_since_snapshot = replay_into(&log, from, controller)?;
+        let bytes_since_snapshot = replay_into(&log, from, controller, &mut voters)?;
         let end = log.log_end_offset();
-        let owned = Owned { log, epoch, snapshot, bytes_since_snapshot, failed: false };
+        let owned = Owned { log, epoch, snapshot, bytes_since_snapshot, voters, failed: false };
         let committed = AtomicI64::new(end.0);
         let metadata_version = AtomicI16::new(controller.image().features.metadata_version());
         Ok(Quorum { params, dir, owned: Mutex::new(owned), committed, metadata_version })
@@ -314,7 +344,7 @@ impl Quorum {
             return Ok(None);
         }
         let now = self.params.clock.now();
-        snapshots::write(self.params.disk.as_ref(), &self.dir, id, image, now)?;
+        snapshots::write(self.params.disk.as_ref(), &self.dir, id, image, &owned.voters, now)?;
         owned.bytes_since_snapshot = 0;
         owned.snapshot = Some(id);
         // The snapshot ends below the committed end, so the start can move there.
@@ -356,11 +386,16 @@ fn stored_epoch(disk: &dyn Disk, dir: &Path) -> Result<LeaderEpoch, QuorumError>
 }
 
 /// Replays the log from `from` on; answers how many bytes that was.
-fn replay_into(log: &Log, from: Offset, controller: &mut Controller) -> Result<u64, QuorumError> {
+fn replay_into(
+    log: &Log,
+    from: Offset,
+    controller: &mut Controller,
+    voters: &mut VoterRecords,
+) -> Result<u64, QuorumError> {
     let mut bytes = 0;
     replay_log(log, from, |header, batch| {
         bytes += batch.len() as u64;
-        replay_batch(header, batch, from, controller)
+        replay_batch(header, batch, from, controller, voters)
     })?;
     let end = log.log_end_offset();
     if end > Offset(0) {
@@ -375,8 +410,10 @@ pub(super) fn replay_batch(
     batch: &Bytes,
     from: Offset,
     controller: &mut Controller,
+    voters: &mut VoterRecords,
 ) -> Result<(), ReplayError> {
     if header.is_control() {
+        voters.take(header, batch)?;
         controller.advance_to(header.last_offset());
         return Ok(());
     }

@@ -4,7 +4,7 @@
 //! control batch with the footer record. Source: KIP-630. Invariant: a file under its final name is whole and
 //! durable.
 
-use super::quorum::{QuorumError, replay_batch};
+use super::quorum::{QuorumError, VoterRecords, replay_batch};
 use super::replay::ReplayError;
 use crate::env::Disk;
 use crate::machines::metadata::{Controller, Image, record_version};
@@ -63,6 +63,7 @@ pub fn load_newest(
     disk: &dyn Disk,
     dir: &Path,
     controller: &mut Controller,
+    voters: &mut VoterRecords,
 ) -> Result<Option<SnapshotId>, QuorumError> {
     let Some(id) = all(disk, dir)?.pop() else { return Ok(None) };
     let path = dir.join(id.file_name());
@@ -72,7 +73,7 @@ pub fn load_newest(
             batch.map_err(|cause| ReplayError::Batch { offset: id.end_offset, cause })?;
         ottla_protocol::batch::check_crc(&header, batch)
             .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
-        replay_batch(&header, &bytes.slice_ref(batch), Offset(0), controller)?;
+        replay_batch(&header, &bytes.slice_ref(batch), Offset(0), controller, voters)?;
     }
     // Offsets inside a snapshot count its own records, which may be more or fewer than the log had.
     controller.stand_at(Offset(id.end_offset.0 - 1));
@@ -88,12 +89,13 @@ pub fn write(
     dir: &Path,
     id: SnapshotId,
     image: &Image,
+    voters: &VoterRecords,
     now: Timestamp,
 ) -> Result<(), QuorumError> {
     let mut bytes = Vec::new();
     let mut next = Offset(0);
     let metadata_version = image.features.metadata_version();
-    let control = |next: Offset, record: ControlRecord| {
+    let control = |next: Offset, records: &[&ControlRecord]| {
         let params = BatchParams {
             base_offset: next,
             leader_epoch: id.epoch,
@@ -101,17 +103,17 @@ pub fn write(
             ..BatchParams::default()
         };
         let mut batch = BatchBuilder::new(params);
-        batch.push(now, Some(&record.key()), Some(&record.value()), &[]);
+        for record in records {
+            batch.push(now, Some(&record.key()), Some(&record.value()), &[]);
+        }
         batch.build()
     };
-    bytes.extend_from_slice(&control(
-        next,
-        ControlRecord::SnapshotHeader(SnapshotHeaderRecord {
-            version: 0,
-            last_contained_log_timestamp: now.0,
-        }),
-    ));
-    next = next.plus(1);
+    let last_contained_log_timestamp = now.0;
+    let header = SnapshotHeaderRecord { version: 0, last_contained_log_timestamp };
+    let header = ControlRecord::SnapshotHeader(header);
+    let first: Vec<_> = std::iter::once(&header).chain(voters.records()).collect();
+    bytes.extend_from_slice(&control(next, &first));
+    next = next.plus(first.len() as i64);
     for records in image.to_records().chunks(BATCH_RECORDS) {
         let params =
             BatchParams { base_offset: next, leader_epoch: id.epoch, ..BatchParams::default() };
@@ -123,10 +125,8 @@ pub fn write(
         next = batch.next_offset();
         bytes.extend_from_slice(&batch.build());
     }
-    bytes.extend_from_slice(&control(
-        next,
-        ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 }),
-    ));
+    let footer = ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 });
+    bytes.extend_from_slice(&control(next, &[&footer]));
     let path = dir.join(id.file_name());
     disk.write_atomic(&path, &bytes).map_err(failed(&path))
 }
