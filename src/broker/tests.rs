@@ -35,6 +35,19 @@ pub(super) fn settings_with(dirs: &[&Path], more: &[(&str, &str)]) -> Settings {
     Settings::new(Arc::new(Config::from_values(values).unwrap()), &[listener])
 }
 
+/// What opens the metadata log of a broker with these settings.
+pub(super) fn quorum_params(settings: &Settings) -> QuorumParams {
+    QuorumParams {
+        disk: Arc::new(RealDisk),
+        health: Arc::default(),
+        clock: Arc::new(SystemClock),
+        dir: settings.metadata_log_dir.clone(),
+        node_id: settings.node_id,
+        log: Arc::clone(&settings.metadata_log),
+        snapshot_bytes: settings.metadata_snapshot_bytes,
+    }
+}
+
 async fn start(dirs: &[&Path]) -> Arc<Broker> {
     Broker::start(settings(dirs), Arc::new(RealDisk), Arc::new(SystemClock)).await.unwrap()
 }
@@ -58,16 +71,7 @@ async fn a_first_start_that_was_cut_short_is_completed_by_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(&[dir.path()]);
     let mut controller = crate::machines::metadata::Controller::new(settings.controller.clone());
-    let params = QuorumParams {
-        disk: Arc::new(RealDisk),
-        clock: Arc::new(SystemClock),
-        dir: settings.metadata_log_dir.clone(),
-        health: Arc::default(),
-        node_id: settings.node_id,
-        log: Arc::clone(&settings.metadata_log),
-        snapshot_bytes: settings.metadata_snapshot_bytes,
-    };
-    let quorum = Quorum::open(params, &mut controller).unwrap();
+    let quorum = Quorum::open(quorum_params(&settings), &mut controller).unwrap();
     quorum.elect().unwrap();
     drop(quorum);
     let broker = start(&[dir.path()]).await;

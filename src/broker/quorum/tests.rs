@@ -1,25 +1,22 @@
 use super::*;
-use crate::env::{RealDisk, SystemClock};
+use crate::broker::Settings;
+use crate::broker::tests::{quorum_params, settings as settings_of};
+use crate::env::RealDisk;
 use crate::machines::metadata::bootstrap_records;
 use ottla_protocol::messages::{KRaftVersionRecord, VotersRecord, voters_record};
+
+/// Opens the metadata log so that every record makes a snapshot due.
+fn open(settings: &Settings, controller: &mut Controller) -> Quorum {
+    let params = QuorumParams { snapshot_bytes: 1, ..quorum_params(settings) };
+    Quorum::open(params, controller).unwrap()
+}
 
 /// A broker that is restarted often must write snapshots too.
 #[test]
 fn what_the_log_holds_counts_towards_the_next_snapshot() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = crate::broker::tests::settings(&[dir.path()]);
-    let open = || {
-        let params = QuorumParams {
-            disk: Arc::new(RealDisk),
-            health: Arc::default(),
-            clock: Arc::new(SystemClock),
-            dir: dir.path().to_owned(),
-            node_id: BrokerId(1),
-            log: Arc::default(),
-            snapshot_bytes: 1,
-        };
-        Quorum::open(params, &mut Controller::new(settings.controller.clone())).unwrap()
-    };
+    let settings = settings_of(&[dir.path()]);
+    let open = || open(&settings, &mut Controller::new(settings.controller.clone()));
     let quorum = open();
     quorum.elect().unwrap();
     quorum.append(Timestamp(1), &bootstrap_records(1)).unwrap();
@@ -33,19 +30,7 @@ fn what_the_log_holds_counts_towards_the_next_snapshot() {
 #[test]
 fn a_snapshot_repeats_the_voters_of_the_log_that_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = crate::broker::tests::settings(&[dir.path()]);
-    let open = |controller: &mut Controller| {
-        let params = QuorumParams {
-            disk: Arc::new(RealDisk),
-            health: Arc::default(),
-            clock: Arc::new(SystemClock),
-            dir: dir.path().to_owned(),
-            node_id: BrokerId(1),
-            log: Arc::default(),
-            snapshot_bytes: 1,
-        };
-        Quorum::open(params, controller).unwrap()
-    };
+    let settings = settings_of(&[dir.path()]);
     let metadata = dir.path().join(METADATA_DIR);
     RealDisk.create_dir_all(&metadata).unwrap();
     let mut formatted = VoterRecords::default();
@@ -63,7 +48,7 @@ fn a_snapshot_repeats_the_voters_of_the_log_that_goes() {
     snapshots::write(&RealDisk, &metadata, id, &image, &formatted, Timestamp(1)).unwrap();
 
     let mut controller = Controller::new(settings.controller.clone());
-    let quorum = open(&mut controller);
+    let quorum = open(&settings, &mut controller);
     quorum.elect().unwrap();
     let records = bootstrap_records(1);
     let base = quorum.append(Timestamp(1), &records).unwrap();
@@ -74,7 +59,7 @@ fn a_snapshot_repeats_the_voters_of_the_log_that_goes() {
     let written = quorum.snapshot_if_due(controller.image()).unwrap().expect("a snapshot");
     assert!(written > id);
     quorum.close().unwrap();
-    let again = open(&mut Controller::new(settings.controller.clone()));
+    let again = open(&settings, &mut Controller::new(settings.controller.clone()));
     assert_eq!(again.owned.lock().snapshot, Some(written));
     assert_eq!(again.owned.lock().voters, formatted);
 }

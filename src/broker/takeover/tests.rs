@@ -1,8 +1,8 @@
 //! What is continued, what is refused, and that a refusal changes no byte.
 
-use super::super::quorum::{Quorum, QuorumParams};
+use super::super::quorum::Quorum;
 use super::super::start::StartError;
-use super::super::tests::settings;
+use super::super::tests::{quorum_params, settings};
 use super::super::{Broker, Image, Settings};
 use super::TakeoverError;
 use crate::env::{Disk, RealDisk, SystemClock};
@@ -23,16 +23,7 @@ async fn directory_with(dir: &Path, feature: &str, level: i16) {
     start(settings(&[dir])).await.unwrap().stop().await;
     let settings = settings(&[dir]);
     let mut controller = Controller::new(settings.controller.clone());
-    let params = QuorumParams {
-        disk: Arc::new(RealDisk),
-        clock: Arc::new(SystemClock),
-        dir: settings.metadata_log_dir.clone(),
-        node_id: settings.node_id,
-        log: Arc::clone(&settings.metadata_log),
-        snapshot_bytes: settings.metadata_snapshot_bytes,
-        health: Arc::default(),
-    };
-    let quorum = Quorum::open(params, &mut controller).unwrap();
+    let quorum = Quorum::open(quorum_params(&settings), &mut controller).unwrap();
     quorum.elect().unwrap();
     let record = FeatureLevelRecord { name: feature.to_owned(), feature_level: level };
     quorum.append(Timestamp(0), &[MetadataRecord::FeatureLevel(record)]).unwrap();
