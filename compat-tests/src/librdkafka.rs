@@ -11,11 +11,12 @@ mod load;
 mod read;
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Creates topics with so many partitions each.
+/// Creates topics with so many partitions each, and waits until they are led: Apache Kafka answers CreateTopics before,
+/// and a producer's first batch that comes too early is sent again, perhaps behind its second.
 fn create(config: &ClientConfig, topics: &[&str], partitions: i32) -> Result<(), String> {
     let admin: AdminClient<DefaultClientContext> = config.create().map_err(|e| e.to_string())?;
     let wanted: Vec<NewTopic<'_>> = topics
@@ -53,8 +55,23 @@ fn create(config: &ClientConfig, topics: &[&str], partitions: i32) -> Result<(),
         .map_err(|e| e.to_string())?;
     match created.into_iter().find_map(Result::err) {
         Some((topic, code)) => Err(format!("create {topic}: {code}")),
-        None => Ok(()),
+        None => await_leaders(config, topics, partitions),
     }
+}
+
+/// Asks for offsets until every partition answers.
+fn await_leaders(config: &ClientConfig, topics: &[&str], partitions: i32) -> Result<(), String> {
+    let consumer: BaseConsumer = config.create().map_err(|e| e.to_string())?;
+    let deadline = Instant::now() + limit();
+    for (topic, partition) in topics.iter().flat_map(|t| (0..partitions).map(move |p| (t, p))) {
+        while let Err(e) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(5)) {
+            if Instant::now() > deadline {
+                return Err(format!("{topic}-{partition} has no leader: {e}"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(())
 }
 
 fn config(servers: &str) -> ClientConfig {

@@ -186,9 +186,19 @@ func (s *scenario) run() error {
 	if err != nil {
 		return err
 	}
-	created, err := kadm.NewClient(client).CreateTopics(context.Background(), 3, 1, nil, s.topics()...)
+	admin := kadm.NewClient(client)
+	created, err := admin.CreateTopics(context.Background(), 3, 1, nil, s.topics()...)
 	if err == nil {
 		err = created.Error()
+	}
+	// Apache Kafka answers before the partitions are led, and a producer's first batch that comes too early may end
+	// up behind its second.
+	leading := func() bool {
+		offsets, err := admin.ListStartOffsets(context.Background(), s.topics()...)
+		return err == nil && offsets.Error() == nil
+	}
+	if err == nil {
+		err = s.await("leaders", leading)
 	}
 	client.Close()
 	if err != nil {

@@ -1,7 +1,7 @@
 """The group scenario with confluent-kafka."""
 
-from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 import scenario
 
@@ -15,6 +15,23 @@ class Client:
         created = admin.create_topics([NewTopic(topic, 3, 1) for topic in topics])
         for future in created.values():
             future.result()
+        # Apache Kafka answers before the partitions are led, and a producer's first batch that
+        # comes too early may end up behind its second.
+        wanted = {
+            TopicPartition(topic, partition): OffsetSpec.earliest()
+            for topic in topics
+            for partition in range(3)
+        }
+        self.scenario.wait("leaders", lambda: self.are_led(admin, wanted))
+
+    @staticmethod
+    def are_led(admin, wanted):
+        try:
+            for future in admin.list_offsets(wanted).values():
+                future.result()
+        except KafkaException:
+            return False
+        return True
 
     def produce(self, topic, codec, records):
         def delivered(error, _):

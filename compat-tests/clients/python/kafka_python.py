@@ -1,6 +1,6 @@
 """The group scenario with kafka-python."""
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
 import scenario
@@ -14,6 +14,11 @@ class Client:
         admin = KafkaAdminClient(bootstrap_servers=self.servers)
         admin.create_topics([NewTopic(topic, 3, 1) for topic in topics])
         admin.close()
+        # Apache Kafka answers before the partitions are led, and a producer's first batch that
+        # comes too early may end up behind its second; this asks until there is a leader.
+        consumer = KafkaConsumer(bootstrap_servers=self.servers)
+        consumer.beginning_offsets([TopicPartition(topic, n) for topic in topics for n in range(3)])
+        consumer.close()
 
     def produce(self, topic, codec, records):
         producer = KafkaProducer(

@@ -1,5 +1,6 @@
 import org.apache.kafka.clients.admin.AdminClient;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -26,6 +27,7 @@ import java.util.concurrent.atomic.AtomicReference;
 public final class GroupScenario {
     private static final String[] CODECS = {"none", "gzip", "snappy", "lz4", "zstd"};
     private static final int KEYS = 100;
+    private static final int PARTITIONS = 3;
     private static final long LIMIT_MS = Long.getLong("limit.ms", 120_000);
 
     private final String servers;
@@ -161,13 +163,29 @@ public final class GroupScenario {
         }
     }
 
+    /**
+     * Apache Kafka answers CreateTopics before its broker leads the partitions. A producer's first
+     * batch that comes too early is refused, its second may be taken, and then the first is sent
+     * again behind it. The client asks for offsets until there is a leader.
+     */
+    private void awaitLeaders(AdminClient admin) throws Exception {
+        Map<TopicPartition, OffsetSpec> wanted = new HashMap<>();
+        for (String topic : topics()) {
+            for (int partition = 0; partition < PARTITIONS; partition++) {
+                wanted.put(new TopicPartition(topic, partition), OffsetSpec.earliest());
+            }
+        }
+        admin.listOffsets(wanted).all().get();
+    }
+
     private void run() throws Exception {
         try (AdminClient admin = AdminClient.create(config())) {
             List<NewTopic> wanted = new ArrayList<>();
             for (String topic : topics()) {
-                wanted.add(new NewTopic(topic, 3, (short) 1));
+                wanted.add(new NewTopic(topic, PARTITIONS, (short) 1));
             }
             admin.createTopics(wanted).all().get();
+            awaitLeaders(admin);
         }
         int first = count * 4 / 10;
         int second = count * 7 / 10;
