@@ -4,8 +4,11 @@
 //! [`Disk::sync_dir`]; what changes a file only after [`DiskFile::sync`]. A failed sync is never retried.
 
 use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::Advice;
+use rustix::io::ReadWriteFlags;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,17 +65,44 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     /// The descriptor for `sendfile`, where there is one.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Reads exactly `buf.len()` bytes.
-    fn read_exact_at(&self, buf: &mut [u8], position: u64) -> io::Result<()> {
-        let mut done = 0;
-        while done < buf.len() {
-            match self.read_at(&mut buf[done..], position + done as u64)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => done += n,
-            }
-        }
+    /// [`DiskFile::read_at`] from memory: `WouldBlock` where the device would have to be waited for.
+    fn read_at_cached(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        self.read_at(buf, position)
+    }
+    /// Whether the region seems to lie in memory: some of its pages are looked at.
+    fn is_cached(&self, _position: u64, _len: usize) -> bool {
+        true
+    }
+    /// Brings the region into memory and waits until it is there; begins with the `ahead` bytes after it too.
+    fn bring_in(&self, _position: u64, _len: usize, _ahead: usize) -> io::Result<()> {
         Ok(())
     }
+    /// Lets the region's memory go, as far as nobody else has a hold on it.
+    fn let_go(&self, _position: u64, _len: usize) {}
+
+    /// Reads exactly `buf.len()` bytes.
+    fn read_exact_at(&self, buf: &mut [u8], position: u64) -> io::Result<()> {
+        fill(buf, |rest, done| self.read_at(rest, position + done))
+    }
+    /// [`DiskFile::read_exact_at`] from memory, as [`DiskFile::read_at_cached`].
+    fn read_exact_at_cached(&self, buf: &mut [u8], position: u64) -> io::Result<()> {
+        fill(buf, |rest, done| self.read_at_cached(rest, position + done))
+    }
+}
+
+/// Fills the buffer with what `read` puts into what is left of it, given the bytes that are there already.
+fn fill(
+    buf: &mut [u8],
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < buf.len() {
+        match read(&mut buf[done..], done as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => done += n,
+        }
+    }
+    Ok(())
 }
 
 /// A file system.
@@ -147,6 +177,20 @@ pub struct RealDisk;
 #[derive(Debug)]
 struct RealFile(File);
 
+/// Bytes between the pages that [`DiskFile::is_cached`] looks at: the kernel reads ahead in no smaller steps.
+const LOOK_BYTES: usize = 64 * 1024;
+/// No page is smaller.
+const PAGE_BYTES: usize = 4096;
+
+impl RealFile {
+    fn advise(&self, position: u64, len: usize, advice: Advice) -> io::Result<()> {
+        match NonZeroU64::new(len as u64) {
+            Some(len) => Ok(rustix::fs::fadvise(&self.0, position, Some(len), advice)?),
+            None => Ok(()),
+        }
+    }
+}
+
 impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         loop {
@@ -155,6 +199,38 @@ impl DiskFile for RealFile {
                 result => return result,
             }
         }
+    }
+
+    fn read_at_cached(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        let flags = ReadWriteFlags::NOWAIT;
+        match rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(buf)], position, flags) {
+            // A file system that cannot tell (NOTSUP), or a kernel before 4.14 (INVAL, NOSYS).
+            Err(
+                rustix::io::Errno::NOTSUP | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS,
+            ) => self.read_at(buf, position),
+            Err(rustix::io::Errno::INTR) => Err(io::ErrorKind::WouldBlock.into()),
+            result => Ok(result?),
+        }
+    }
+
+    fn is_cached(&self, position: u64, len: usize) -> bool {
+        let Some(last) = len.checked_sub(1) else { return true };
+        let mut looked_at = (0..last).step_by(LOOK_BYTES).chain([last]);
+        looked_at.all(|at| self.read_at_cached(&mut [0], position + at as u64).is_ok())
+    }
+
+    fn bring_in(&self, position: u64, len: usize, ahead: usize) -> io::Result<()> {
+        self.advise(position, len + ahead, Advice::WillNeed)?;
+        let first = position - position % PAGE_BYTES as u64;
+        for page in (first..position + len as u64).step_by(PAGE_BYTES) {
+            self.read_at(&mut [0], page)?;
+        }
+        Ok(())
+    }
+
+    fn let_go(&self, position: u64, len: usize) {
+        // Advice that is not taken leaves the memory to the kernel's own judgement.
+        let _ = self.advise(position, len, Advice::DontNeed);
     }
 
     fn write_all_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {

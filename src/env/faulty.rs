@@ -4,6 +4,7 @@ use super::disk::{DirEntry, Disk, DiskFile, LockError, LockGuard, OpenMode, Real
 use parking_lot::{Condvar, Mutex};
 use rustix::fd::BorrowedFd;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ struct State {
     permits: usize,
     begun: usize,
     space: Option<Space>,
+    /// What lies in memory: the regions that were brought in; everything where it is `None`.
+    in_memory: Option<Vec<(PathBuf, Range<u64>)>>,
 }
 
 impl Faults {
@@ -54,7 +57,45 @@ impl Faults {
         self.state.lock().space = Some(space);
     }
 
-    /// From now on a sync of a segment waits for a permit.
+    /// Everything has to be brought into memory before it can be read from there.
+    pub(crate) fn empty_memory(&self) {
+        self.state.lock().in_memory = Some(Vec::new());
+    }
+
+    /// How many regions were brought in and not let go.
+    pub(crate) fn regions_in_memory(&self) -> usize {
+        self.state.lock().in_memory.as_ref().map_or(0, Vec::len)
+    }
+
+    fn is_in_memory(&self, path: &Path, region: &Range<u64>) -> bool {
+        let state = self.state.lock();
+        let holds = |there: &(PathBuf, Range<u64>)| {
+            there.0 == path && there.1.start <= region.start && region.end <= there.1.end
+        };
+        state.in_memory.as_ref().is_none_or(|all| all.iter().any(holds))
+    }
+
+    /// Waits for a permit where the gate is closed.
+    fn bring_in(&self, path: &Path, region: Range<u64>) {
+        let mut state = self.state.lock();
+        state.begun += 1;
+        self.changed.notify_all();
+        while state.is_gated && state.permits == 0 {
+            self.changed.wait(&mut state);
+        }
+        state.permits = state.permits.saturating_sub(1);
+        if let Some(all) = &mut state.in_memory {
+            all.push((path.to_owned(), region));
+        }
+    }
+
+    fn let_go(&self, path: &Path, start: u64) {
+        if let Some(all) = &mut self.state.lock().in_memory {
+            all.retain(|(there, region)| there != path || region.start != start);
+        }
+    }
+
+    /// From now on a sync of a segment waits for a permit, and so does what is brought into memory.
     pub(crate) fn gate_syncs(&self) {
         let mut state = self.state.lock();
         state.is_gated = true;
@@ -119,6 +160,26 @@ struct FaultyFile {
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         self.file.read_at(buf, position)
+    }
+
+    fn read_at_cached(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        if !self.is_cached(position, buf.len()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.file.read_at(buf, position)
+    }
+
+    fn is_cached(&self, position: u64, len: usize) -> bool {
+        self.faults.is_in_memory(&self.path, &(position..position + len as u64))
+    }
+
+    fn bring_in(&self, position: u64, len: usize, ahead: usize) -> io::Result<()> {
+        self.faults.bring_in(&self.path, position..position + (len + ahead) as u64);
+        Ok(())
+    }
+
+    fn let_go(&self, position: u64, _len: usize) {
+        self.faults.let_go(&self.path, position);
     }
 
     fn write_all_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! `std::fs`, sockets or the wall clock (`src/tidy.rs` checks it).
 
 pub mod clock;
+pub mod cold;
 pub mod disk;
 pub mod net;
 

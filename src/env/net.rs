@@ -5,6 +5,7 @@
 //! Invariant: nothing is read or sent past what the caller bounds.
 
 use super::DiskFile;
+use super::cold::{self, ColdReader};
 use bytes::{Buf, BufMut, BytesMut};
 use rustix::fd::AsFd;
 use rustix::net::SendFlags;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Mutex;
 
 /// How a listener and the connections that it accepts are set up.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +118,8 @@ impl Listener {
         // As Kafka does: a peer that vanished is found out by the kernel.
         rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
         let local = stream.local_addr()?;
-        Ok(Connection { stream, peer: canonical(peer), local: canonical(local) })
+        let cold = Mutex::default();
+        Ok(Connection { stream, peer: canonical(peer), local: canonical(local), cold })
     }
 }
 
@@ -155,6 +158,8 @@ pub struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
     local: SocketAddr,
+    /// Held by the one who sends.
+    cold: Mutex<ColdReader>,
 }
 
 impl Connection {
@@ -263,10 +268,17 @@ impl Connection {
         };
         let mut position = region.position;
         let end = region.position + region.len as u64;
+        // Up to here the bytes lie in memory.
+        let mut ready = if region.is_recent { end } else { position };
         while position < end {
+            if position == ready {
+                let piece = cold::PIECE_BYTES.min((end - position) as usize);
+                self.cold.lock().await.bring_in(region, position, piece).await?;
+                ready = position + piece as u64;
+            }
             let sent = self
                 .writable(patience, || {
-                    let left = (end - position) as usize;
+                    let left = (ready - position) as usize;
                     let socket = self.stream.as_fd();
                     Ok(rustix::fs::sendfile(socket, descriptor, Some(&mut position), left)?)
                 })
@@ -302,6 +314,8 @@ pub struct FileRegion {
     pub position: u64,
     /// Bytes.
     pub len: usize,
+    /// The bytes surely lie in memory.
+    pub is_recent: bool,
 }
 
 /// Bytes, with regions of files between them, on their way out.

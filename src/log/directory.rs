@@ -48,13 +48,36 @@ pub(crate) struct Directory {
     exists: AtomicBool,
     /// It was made since the last sync of its parent.
     is_new: AtomicBool,
+    /// Reads do not wait for the device.
+    from_memory: bool,
 }
 
 impl Directory {
     pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
         let path = Arc::new(RwLock::new(path));
         let [is_changed, exists, is_new] = [const { AtomicBool::new(false) }; 3];
-        Directory { disk, path, suffix: "", is_changed, exists, is_new }
+        Directory { disk, path, suffix: "", is_changed, exists, is_new, from_memory: false }
+    }
+
+    /// The same directory, for look-ups that fail with `WouldBlock` rather than wait for the device.
+    pub(crate) fn from_memory(&self) -> Self {
+        let [is_changed, exists, is_new] = [const { AtomicBool::new(false) }; 3];
+        let (disk, path) = (self.disk.clone(), self.path.clone());
+        Directory { disk, path, suffix: self.suffix, is_changed, exists, is_new, from_memory: true }
+    }
+
+    /// Reads from a file that lies in it.
+    pub(crate) fn read_exact_at(
+        &self,
+        file: &dyn DiskFile,
+        buf: &mut [u8],
+        position: u64,
+    ) -> io::Result<()> {
+        if self.from_memory {
+            file.read_exact_at_cached(buf, position)
+        } else {
+            file.read_exact_at(buf, position)
+        }
     }
 
     /// The same directory with `suffix` after the names of its files: where a segment is made that is to take
@@ -63,7 +86,8 @@ impl Directory {
         let path = self.path.clone();
         let exists = AtomicBool::new(self.exists());
         let [is_changed, is_new] = [const { AtomicBool::new(false) }; 2];
-        Directory { disk: self.disk.clone(), path, suffix, is_changed, exists, is_new }
+        let disk = self.disk.clone();
+        Directory { disk, path, suffix, is_changed, exists, is_new, from_memory: self.from_memory }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {

@@ -177,6 +177,16 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Of a look-up that was not to wait for the device: the file and the position that it would have waited for.
+    pub fn not_in_memory(&self) -> Option<(&Path, u64)> {
+        match self {
+            ReadError::Storage(error) if error.source.kind() == io::ErrorKind::WouldBlock => {
+                Some((&error.path, error.position))
+            }
+            _ => None,
+        }
+    }
+
     /// The protocol's code, as each variant says.
     pub fn error_code(&self) -> ErrorCode {
         match self {

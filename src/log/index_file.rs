@@ -104,9 +104,9 @@ impl<const N: usize> IndexFile<N> {
         out: &mut [[u8; N]],
     ) -> Result<(), StorageError> {
         let position = (n * N) as u64;
-        self.file
-            .get(directory)?
-            .read_exact_at(out.as_flattened_mut(), position)
+        let file = self.file.get(directory)?;
+        directory
+            .read_exact_at(&*file, out.as_flattened_mut(), position)
             .map_err(|e| self.file.error(directory, "read", e).at(position))
     }
 

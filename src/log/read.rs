@@ -5,6 +5,7 @@
 //! where only a long search would find the last one's end.
 
 use super::Log;
+use super::directory::Directory;
 use super::error::{ReadError, StorageError};
 use super::segment::{BatchPosition, Segment};
 use super::time_index::TimestampOffset;
@@ -39,6 +40,8 @@ pub struct LogSlice {
     pub available: usize,
     /// Offset of the first record of the region's first batch; may be below the offset asked for.
     pub base_offset: Offset,
+    /// It begins among the newest batches, which surely lie in memory.
+    pub is_recent: bool,
 }
 
 impl LogSlice {
@@ -67,6 +70,31 @@ impl Log {
         min_one: MinOne,
         upper_bound: Offset,
     ) -> Result<Option<LogSlice>, ReadError> {
+        self.read_in(&self.directory, offset, max_bytes, min_one, upper_bound)
+    }
+
+    /// [`Log::read`] without waiting for the device.
+    ///
+    /// # Errors
+    /// Those of [`Log::read`]; one of which [`ReadError::not_in_memory`] says where to read first.
+    pub fn read_from_memory(
+        &self,
+        offset: Offset,
+        max_bytes: usize,
+        min_one: MinOne,
+        upper_bound: Offset,
+    ) -> Result<Option<LogSlice>, ReadError> {
+        self.read_in(&self.directory.from_memory(), offset, max_bytes, min_one, upper_bound)
+    }
+
+    fn read_in(
+        &self,
+        directory: &Directory,
+        offset: Offset,
+        max_bytes: usize,
+        min_one: MinOne,
+        upper_bound: Offset,
+    ) -> Result<Option<LogSlice>, ReadError> {
         if offset < self.log_start_offset || offset > self.log_end_offset {
             return Err(self.out_of_range(offset));
         }
@@ -80,9 +108,9 @@ impl Log {
             if segment.base_offset >= upper_bound {
                 return Ok(None);
             }
-            let found = segment.find_region(&self.directory, offset, max_bytes)?;
+            let found = segment.find_region(directory, offset, max_bytes)?;
             let Some((batch, whole_end)) = found else { continue };
-            let end = self.end_position(n, upper_bound)?;
+            let end = self.end_position(directory, n, upper_bound)?;
             return self.slice(segment, batch, (end, whole_end), max_bytes, min_one);
         }
         Ok(None)
@@ -112,17 +140,23 @@ impl Log {
             len,
             available,
             base_offset: batch.base_offset,
+            is_recent: segment.is_recent(batch.base_offset),
         }))
     }
 
     /// Where the batches below `upper_bound` end in segment `n`.
-    fn end_position(&self, n: usize, upper_bound: Offset) -> Result<u32, ReadError> {
+    fn end_position(
+        &self,
+        directory: &Directory,
+        n: usize,
+        upper_bound: Offset,
+    ) -> Result<u32, ReadError> {
         let segment = &self.segments[n];
         let next_base = self.segments.get(n + 1).map(|next| next.base_offset);
         if upper_bound >= next_base.unwrap_or(self.log_end_offset) {
             return Ok(segment.size);
         }
-        Ok(segment.find(&self.directory, upper_bound)?.map_or(segment.size, |batch| batch.position))
+        Ok(segment.find(directory, upper_bound)?.map_or(segment.size, |batch| batch.position))
     }
 
     fn out_of_range(&self, offset: Offset) -> ReadError {
@@ -252,10 +286,31 @@ impl Log {
         from: Offset,
         to: Offset,
     ) -> Result<Vec<AbortedTransaction>, StorageError> {
+        self.aborted_in(&self.directory, from, to)
+    }
+
+    /// [`Log::aborted_transactions`] without waiting for the device.
+    ///
+    /// # Errors
+    /// As [`Log::read_from_memory`].
+    pub fn aborted_from_memory(
+        &self,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<AbortedTransaction>, StorageError> {
+        self.aborted_in(&self.directory.from_memory(), from, to)
+    }
+
+    fn aborted_in(
+        &self,
+        directory: &Directory,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<AbortedTransaction>, StorageError> {
         let mut found = Vec::new();
         let first = self.floor_segment(from).unwrap_or(0);
         for segment in &self.segments[first..] {
-            if segment.transactions.collect(&self.directory, from, to, &mut found)? {
+            if segment.transactions.collect(directory, from, to, &mut found)? {
                 break;
             }
         }

@@ -270,7 +270,8 @@ impl Segment {
                 if wanted < BATCH_OVERHEAD {
                     return Err(self.corrupt(directory, position, "a batch is cut"));
                 }
-                file.read_exact_at(&mut chunk[..wanted], position)
+                directory
+                    .read_exact_at(&*file, &mut chunk[..wanted], position)
                     .map_err(|e| self.file_error(directory, "read", position, e))?;
                 (from, len, at) = (position, wanted, 0);
             }
@@ -287,15 +288,18 @@ impl Segment {
         Ok(None)
     }
 
+    /// Whether the batch that holds `offset` is among the newest.
+    pub(crate) fn is_recent(&self, offset: Offset) -> bool {
+        self.tail.front().is_some_and(|first| offset >= first.base_offset)
+    }
+
     /// The first batch whose last offset is not below `offset`.
     pub(crate) fn find(
         &self,
         directory: &Directory,
         offset: Offset,
     ) -> Result<Option<BatchPosition>, ReadError> {
-        if let Some(first) = self.tail.front()
-            && offset >= first.base_offset
-        {
+        if self.is_recent(offset) {
             let n = self.tail.partition_point(|batch| batch.last_offset < offset);
             return Ok(self.tail.get(n).copied());
         }
@@ -331,8 +335,7 @@ impl Segment {
         offset: Offset,
         bytes: usize,
     ) -> Result<Option<(BatchPosition, Option<u32>)>, ReadError> {
-        let is_in_tail = self.tail.front().is_some_and(|first| offset >= first.base_offset);
-        let from = if is_in_tail {
+        let from = if self.is_recent(offset) {
             self.find(directory, offset)?.map(|batch| Cursor { batch, entry: 0 })
         } else {
             self.find_in_file(directory, offset)?

@@ -2,10 +2,18 @@
 
 use super::super::replay::{self, ReplayError};
 use super::Partition;
-use crate::log::{AbortedTransaction, LogSlice, MinOne, ReadError, TimestampOffset};
+use crate::env::OpenMode;
+use crate::log::{
+    AbortedTransaction, Log, LogSlice, MinOne, ReadError, StorageError, TimestampOffset,
+};
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, Timestamp};
+
+/// Places that are brought into memory for one look-up: a binary search of an index, and a few headers.
+pub(super) const COLD_LOOKS_MAX: usize = 32;
+/// Bytes brought in at each.
+const COLD_LOOK_BYTES: usize = 64 * 1024;
 
 /// What a reader may see (`isolation.level`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +62,55 @@ impl Partition {
     /// # Errors
     /// OFFSET_OUT_OF_RANGE, KAFKA_STORAGE_ERROR, and those of [`Partition::check_leader`].
     pub fn read(&self, params: ReadParams) -> Result<PartitionRead, ErrorCode> {
+        self.find(params, Log::read, Log::aborted_transactions)?
+            .map_err(|error| self.read_failed(&error))
+    }
+
+    /// [`Partition::read`] for a thread that must not wait for the device: `None` where that is needed, and
+    /// [`Partition::read_cold`] has to be called on another.
+    ///
+    /// # Errors
+    /// Those of [`Partition::read`].
+    pub fn read_from_memory(&self, params: ReadParams) -> Result<Option<PartitionRead>, ErrorCode> {
+        match self.find(params, Log::read_from_memory, Log::aborted_from_memory)? {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if error.not_in_memory().is_some() => Ok(None),
+            Err(error) => Err(self.read_failed(&error)),
+        }
+    }
+
+    /// [`Partition::read`] of what may not lie in memory: it is brought there while the partition's lock is free,
+    /// so that its producers do not wait.
+    ///
+    /// # Errors
+    /// Those of [`Partition::read`].
+    pub fn read_cold(&self, params: ReadParams) -> Result<PartitionRead, ErrorCode> {
+        for _ in 0..COLD_LOOKS_MAX {
+            let found = self.find(params, Log::read_from_memory, Log::aborted_from_memory)?;
+            let error = match found {
+                Ok(read) => return Ok(read),
+                Err(error) => error,
+            };
+            let Some((path, position)) = error.not_in_memory() else {
+                return Err(self.read_failed(&error));
+            };
+            let disk = self.with_log(|log| log.disk().clone())?;
+            // A file that is gone or cannot be read is found so by the look-up, which names it.
+            let Ok(file) = disk.open(path, OpenMode::Read) else { break };
+            let len = file.len().unwrap_or_default().saturating_sub(position);
+            if file.bring_in(position, COLD_LOOK_BYTES.min(len as usize), 0).is_err() {
+                break;
+            }
+        }
+        self.read(params)
+    }
+
+    fn find(
+        &self,
+        params: ReadParams,
+        read: impl Fn(&Log, Offset, usize, MinOne, Offset) -> Result<Option<LogSlice>, ReadError>,
+        aborted: impl Fn(&Log, Offset, Offset) -> Result<Vec<AbortedTransaction>, StorageError>,
+    ) -> Result<Result<PartitionRead, ReadError>, ErrorCode> {
         let owned = self.owned.lock();
         self.check_epoch(&owned.replica, params.current_leader_epoch)?;
         let log = owned.log.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
@@ -63,23 +120,25 @@ impl Partition {
             IsolationLevel::ReadUncommitted => high_watermark,
             IsolationLevel::ReadCommitted => last_stable_offset,
         };
-        let slice = log
-            .read(params.offset, params.max_bytes, params.min_one, bound)
-            .map_err(|error| self.read_failed(&error))?;
+        let slice = match read(log, params.offset, params.max_bytes, params.min_one, bound) {
+            Ok(slice) => slice,
+            Err(error) => return Ok(Err(error)),
+        };
         let aborted = match (&slice, params.isolation) {
-            (Some(_), IsolationLevel::ReadCommitted) => log
-                .aborted_transactions(params.offset, bound)
-                .map_err(|error| self.read_failed(&ReadError::from(error)))?,
+            (Some(_), IsolationLevel::ReadCommitted) => match aborted(log, params.offset, bound) {
+                Ok(aborted) => aborted,
+                Err(error) => return Ok(Err(error.into())),
+            },
             _ => Vec::new(),
         };
-        Ok(PartitionRead {
+        Ok(Ok(PartitionRead {
             slice,
             high_watermark,
             last_stable_offset,
             log_start_offset: log.log_start_offset(),
             log_end_offset: log.log_end_offset(),
             aborted,
-        })
+        }))
     }
 
     fn read_failed(&self, error: &ReadError) -> ErrorCode {

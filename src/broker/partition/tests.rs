@@ -53,14 +53,18 @@ fn append(partition: &Arc<Partition>, acks: i16) -> AppendInfo {
     partition.append(batch(1), acks, AppendOrigin::Client).unwrap()
 }
 
-fn read(partition: &Partition) -> Result<PartitionRead, ErrorCode> {
-    partition.read(ReadParams {
-        offset: Offset(0),
+fn params(offset: i64) -> ReadParams {
+    ReadParams {
+        offset: Offset(offset),
         max_bytes: 1000,
         min_one: MinOne::Yes,
         isolation: IsolationLevel::ReadUncommitted,
         current_leader_epoch: LeaderEpoch::UNKNOWN,
-    })
+    }
+}
+
+fn read(partition: &Partition) -> Result<PartitionRead, ErrorCode> {
+    partition.read(params(0))
 }
 
 #[tokio::test]
@@ -163,4 +167,31 @@ fn leading_syncs_what_a_crash_left_unsynced() {
     partition.set_config(Arc::new(LogConfig { flush_messages: 1, ..LogConfig::default() }), 1);
     partition.lead(LeaderEpoch(1), 1, vec![BrokerId(1)]).unwrap();
     assert_eq!(partition.checkpoint().unwrap().recovery_point, Offset(1));
+}
+
+#[tokio::test]
+async fn producers_do_not_wait_for_a_cold_read() {
+    let small =
+        LogConfig { segment_bytes: 1000, index_interval_bytes: 100, ..LogConfig::default() };
+    let World { faults, partition, _dir } = world(small);
+    for _ in 0..100 {
+        append(&partition, 1);
+    }
+    faults.empty_memory();
+    faults.gate_syncs();
+    let recent = partition.read_from_memory(params(99)).unwrap().expect("the newest batch");
+    assert!(recent.slice.unwrap().is_recent);
+    assert!(partition.read_from_memory(params(3)).unwrap().is_none(), "it is not in memory");
+    let reader = Arc::clone(&partition);
+    let reading = std::thread::spawn(move || reader.read_cold(params(3)));
+    faults.wait_for_syncs(1);
+    append(&partition, 1);
+    faults.permit_syncs(usize::MAX);
+    let slice = reading.join().unwrap().unwrap().slice.unwrap();
+    assert_eq!((slice.base_offset, slice.is_recent), (Offset(3), false));
+    assert!((1..read::COLD_LOOKS_MAX).contains(&faults.syncs_begun()), "{}", faults.syncs_begun());
+    // What a look-up needed is in memory now.
+    let again = partition.read_from_memory(params(3)).unwrap().expect("in memory");
+    assert_eq!(again.slice.unwrap().base_offset, Offset(3));
+    assert_eq!(partition.read_cold(params(102)).err(), Some(ErrorCode::OffsetOutOfRange));
 }

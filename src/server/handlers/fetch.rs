@@ -16,6 +16,7 @@ use super::fetch_answer::{Answer, PartitionAnswer, write};
 use super::waiting::{Watch, any_changed};
 use super::{Begun, Close, Leaders, RequestContext};
 use crate::broker::{IsolationLevel, MinOne, Partition, PartitionRead, ReadParams};
+use crate::env::cold;
 use crate::env::net::SendQueue;
 use crate::server::fetch_session::{FetchContext, Fetcher, Seen, SessionRequest, TopicKey, Wanted};
 use ottla_protocol::messages::FetchRequest;
@@ -35,12 +36,12 @@ pub(crate) fn begin<'a>(
 ) -> Result<Begun<'a>, Close> {
     let request = FetchRequest::decode(&mut body, ctx.version)?;
     let fetch = Fetch::new(ctx, request);
-    let found = fetch.read_all();
-    if fetch.is_complete(&found) {
+    if let Some(found) = fetch.read_all_from_memory()
+        && fetch.is_complete(&found)
+    {
         fetch.answer(found, out);
         return Ok(Begun::Done);
     }
-    drop(found);
     Ok(Begun::Pending(Box::pin(async move {
         let found = fetch.wait().await;
         let mut answer = SendQueue::default();
@@ -92,6 +93,36 @@ impl Found {
     }
 }
 
+/// A partition and what to read of it.
+struct Look {
+    partition: Arc<Partition>,
+    params: ReadParams,
+}
+
+/// What was found so far, and how much more may be.
+struct Limit {
+    all: Vec<Found>,
+    left: usize,
+    min_one: MinOne,
+}
+
+impl Limit {
+    fn new(fetch: &Fetch<'_>) -> Self {
+        let all = Vec::with_capacity(fetch.wanted.len());
+        Limit { all, left: fetch.max_bytes, min_one: MinOne::Yes }
+    }
+
+    fn take(&mut self, found: Found) {
+        let bytes = found.bytes();
+        if bytes > 0 {
+            // Only the first partition that has data may go over the limits (KIP-74).
+            self.min_one = MinOne::No;
+        }
+        self.left = self.left.saturating_sub(bytes);
+        self.all.push(found);
+    }
+}
+
 impl<'a> Fetch<'a> {
     fn new(ctx: &'a RequestContext, request: FetchRequest) -> Fetch<'a> {
         let replica_id =
@@ -117,41 +148,67 @@ impl<'a> Fetch<'a> {
         Fetch { ctx, context, wanted, fetcher, isolation, min_bytes, max_bytes, deadline }
     }
 
-    /// Reads every partition, within the limit on all of them.
-    fn read_all(&self) -> Vec<Found> {
-        let mut left = self.max_bytes;
-        let mut min_one = MinOne::Yes;
-        let mut all = Vec::with_capacity(self.wanted.len());
+    /// Reads every partition, within the limit on all of them; `None` where the device has to be waited for.
+    fn read_all_from_memory(&self) -> Option<Vec<Found>> {
+        let mut limit = Limit::new(self);
         for wanted in &self.wanted {
-            let found = self.read(wanted, left, min_one);
-            let bytes = found.bytes();
-            if bytes > 0 {
-                // Only the first partition that has data may go over the limits (KIP-74).
-                min_one = MinOne::No;
-            }
-            left = left.saturating_sub(bytes);
-            all.push(found);
+            let Look { partition, params } = match self.look(wanted, &limit) {
+                Ok(look) => look,
+                Err(found) => {
+                    limit.take(found);
+                    continue;
+                }
+            };
+            let read = partition.read_from_memory(params).transpose()?;
+            limit.take(self.found(partition, read));
         }
-        all
+        Some(limit.all)
     }
 
-    fn read(&self, wanted: &Wanted, left: usize, min_one: MinOne) -> Found {
-        let partition = match self.partition(wanted) {
-            Ok(partition) => partition,
-            Err(outcome) => return Found { partition: None, outcome },
-        };
+    /// Reads every partition, those that are not in memory on a thread that may wait.
+    async fn read_all(&self) -> Vec<Found> {
+        let mut limit = Limit::new(self);
+        for wanted in &self.wanted {
+            let Look { partition, params } = match self.look(wanted, &limit) {
+                Ok(look) => look,
+                Err(found) => {
+                    limit.take(found);
+                    continue;
+                }
+            };
+            let read = match partition.read_from_memory(params).transpose() {
+                Some(read) => read,
+                None => {
+                    let partition = partition.clone();
+                    let read = cold::run(move || partition.read_cold(params)).await;
+                    read.unwrap_or(Err(ErrorCode::KafkaStorageError))
+                }
+            };
+            limit.take(self.found(partition, read));
+        }
+        limit.all
+    }
+
+    /// What to read of a partition, or why nothing.
+    fn look(&self, wanted: &Wanted, limit: &Limit) -> Result<Look, Found> {
+        let partition =
+            self.partition(wanted).map_err(|outcome| Found { partition: None, outcome })?;
         if self.fetcher == Fetcher::Follower {
             // No replica but the leader's own exists, so nobody may follow.
             let outcome = Outcome::Failed(ErrorCode::NotLeaderOrFollower);
-            return Found { partition: Some(partition), outcome };
+            return Err(Found { partition: Some(partition), outcome });
         }
-        let read = partition.read(ReadParams {
+        let params = ReadParams {
             offset: Offset(wanted.fetch_offset),
-            max_bytes: positive(wanted.max_bytes).min(left),
-            min_one,
+            max_bytes: positive(wanted.max_bytes).min(limit.left),
+            min_one: limit.min_one,
             isolation: self.isolation,
             current_leader_epoch: LeaderEpoch(wanted.current_leader_epoch),
-        });
+        };
+        Ok(Look { partition, params })
+    }
+
+    fn found(&self, partition: Arc<Partition>, read: Result<PartitionRead, ErrorCode>) -> Found {
         let outcome = match read {
             Ok(read) => Outcome::Read(read),
             Err(error) => Outcome::Failed(self.storage_error_for_old_clients(error)),
@@ -206,14 +263,14 @@ impl<'a> Fetch<'a> {
         loop {
             let mut watches: Vec<Watch<'_>> =
                 watched.iter().map(|partition| Box::pin(partition.changed())).collect();
-            let found = self.read_all();
+            let found = self.read_all().await;
             if self.is_complete(&found) {
                 return found;
             }
             tokio::select! {
                 biased;
                 () = any_changed(&mut watches) => {}
-                () = &mut expired => return self.read_all(),
+                () = &mut expired => return self.read_all().await,
                 () = &mut stopped => return found,
             }
         }

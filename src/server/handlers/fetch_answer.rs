@@ -143,7 +143,12 @@ impl Encoder {
         self.w.bytes_length(answer.records.as_ref().map_or(0, |slice| slice.len), flexible);
         if let Some(slice) = &answer.records {
             let file = slice.file.clone();
-            let region = FileRegion { file, position: slice.position, len: slice.len };
+            let region = FileRegion {
+                file,
+                position: slice.position,
+                len: slice.len,
+                is_recent: slice.is_recent,
+            };
             self.region_bytes += slice.len;
             self.regions.push((self.w.len(), region));
         }

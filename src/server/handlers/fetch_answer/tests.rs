@@ -78,7 +78,14 @@ fn layout_is_the_generated_one_in_every_version() {
     let base_offset = Offset(0);
     let topic_id = uuid::Uuid::from_u128(77);
     for version in 4..=18 {
-        let slice = LogSlice { file: file.clone(), position: 0, len: 4, available: 4, base_offset };
+        let slice = LogSlice {
+            file: file.clone(),
+            position: 0,
+            len: 4,
+            available: 4,
+            base_offset,
+            is_recent: true,
+        };
         let mut out = SendQueue::default();
         write(6, version, &answer(Some(slice), version, topic_id), &mut out);
         let want = request::write_response(
