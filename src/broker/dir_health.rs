@@ -9,7 +9,7 @@
 
 use crate::env::disk::Space;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use tokio::sync::Notify;
 
 /// The reserve of a large volume where none is configured: room for hours of metadata and offsets, and far more than
@@ -42,6 +42,8 @@ pub struct DirHealth {
     state: AtomicU8,
     /// Bytes above the reserve that the last look found and producers have not spent since.
     room: AtomicI64,
+    /// A log in it has moved its recovery point.
+    is_flushed: AtomicBool,
     /// Told when a directory goes offline.
     failed: Arc<Notify>,
 }
@@ -56,7 +58,17 @@ impl DirHealth {
     /// A directory that takes everything; `failed` is told when it no longer does.
     pub fn new(failed: Arc<Notify>) -> Self {
         let (state, room) = (AtomicU8::new(USABLE), AtomicI64::new(i64::MAX));
-        DirHealth { state, room, failed }
+        DirHealth { state, room, is_flushed: AtomicBool::new(false), failed }
+    }
+
+    /// A log in it has moved its recovery point, and a checkpoint would save a recovery.
+    pub fn note_flush(&self) {
+        self.is_flushed.store(true, Ordering::Release);
+    }
+
+    /// Whether one did since this was last asked.
+    pub fn take_flushed(&self) -> bool {
+        self.is_flushed.swap(false, Ordering::AcqRel)
     }
 
     /// What may be written now.

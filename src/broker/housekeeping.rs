@@ -133,6 +133,10 @@ impl Housekeeping {
             if self.publisher.take_deleted() {
                 self.write_all();
             }
+            if self.directories.online().filter(|it| it.health.take_flushed()).count() > 0 {
+                // After a roll: less is left to recover.
+                self.write_offsets();
+            }
             self.publisher.empty_trash(now.0);
             self.remove_deleted(now.0);
             self.directories.look_at_space(self.settings.dir_reserve_bytes);

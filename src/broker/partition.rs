@@ -26,7 +26,7 @@ use crate::machines::replica::{Effect, Effects, Event, Replica, Role};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaning::CleaningState;
-use flush::Group;
+use flush::{Group, RollFlush};
 use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, TopicId};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ struct Owned {
     min_insync_replicas: usize,
     /// A thread syncs, or is about to, for all appends that owe it.
     is_group_committing: bool,
+    roll_flush: RollFlush,
     last_group: Group,
     cleaning: CleaningState,
     moving: Option<Arc<Move>>,
@@ -141,6 +142,7 @@ impl Partition {
                 replica,
                 min_insync_replicas,
                 is_group_committing: false,
+                roll_flush: RollFlush::Idle,
                 last_group: Group::default(),
                 cleaning: CleaningState::Idle,
                 moving: None,
@@ -238,6 +240,19 @@ impl Partition {
     /// # Errors
     /// [`ProduceError`]; nothing was appended.
     pub fn append(
+        self: &Arc<Self>,
+        records: Bytes,
+        acks: i16,
+        origin: AppendOrigin,
+    ) -> Result<AppendInfo, ProduceError> {
+        let info = self.append_batches(records, acks, origin)?;
+        if info.has_rolled {
+            self.start_roll_flush();
+        }
+        Ok(info)
+    }
+
+    fn append_batches(
         self: &Arc<Self>,
         records: Bytes,
         acks: i16,
@@ -403,6 +418,15 @@ impl Partition {
     /// NOT_LEADER_OR_FOLLOWER.
     pub fn active_producers(&self) -> Result<Vec<ActiveProducer>, ErrorCode> {
         self.with_log(|log| log.active_producers())
+    }
+
+    /// Segments that were validated when the log was opened, and their bytes.
+    pub fn recovered(&self) -> (usize, u64) {
+        let found = self.with_log(|log| {
+            let report = log.recovery_report();
+            (report.recovered_segments, report.recovered_bytes)
+        });
+        found.unwrap_or_default()
     }
 
     /// Bytes of all segments.

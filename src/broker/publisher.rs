@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+mod opening;
+
 /// Suffix of the directory of a deleted partition until it is removed (Kafka's name).
 const DELETE_SUFFIX: &str = "-delete";
 /// Suffix of a directory that the metadata does not know (Kafka's name).
@@ -163,38 +165,8 @@ impl Publisher {
                 }
             }
         }
-        self.open_all(new, jobs);
+        self.open_all(new, &jobs);
         self.reconfigure(old, new);
-    }
-
-    /// Opens and leads partitions, on as many threads as there are processors when there are many.
-    fn open_all(
-        &self,
-        image: &Image,
-        jobs: Vec<(Arc<TopicImage>, i32, Arc<PartitionRegistration>)>,
-    ) {
-        const FEW: usize = 64;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        if jobs.len() <= FEW || threads == 1 {
-            for (topic, index, registration) in &jobs {
-                self.apply(image, topic, *index, registration);
-            }
-            return;
-        }
-        let share = jobs.len().div_ceil(threads);
-        std::thread::scope(|scope| {
-            for jobs in jobs.chunks(share) {
-                scope.spawn(move || {
-                    for (topic, index, registration) in jobs {
-                        self.apply(image, topic, *index, registration);
-                    }
-                });
-            }
-        });
-        // Coordinators need the runtime, which those threads are not part of.
-        for (topic, index, _) in &jobs {
-            self.elect_coordinator(&topic.name, *index);
-        }
     }
 
     fn apply(
@@ -284,6 +256,9 @@ impl Publisher {
             now: self.clock.now(),
         })?;
         log.set_cleaner_checkpoint(checkpointed(&log_dir.cleaner_offsets));
+        for files in log.take_deleted_by_recovery() {
+            files.remove()?;
+        }
         // Not before: a log that cannot be opened today must be looked for in the same place tomorrow.
         self.found.lock().remove(&key);
         for left in found.iter().skip(1) {

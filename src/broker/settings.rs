@@ -76,6 +76,8 @@ pub struct Settings {
     pub trash_interval_ms: i64,
     /// `ottla.log.dir.reserve.bytes`.
     pub dir_reserve_bytes: i64,
+    /// `num.recovery.threads.per.data.dir`.
+    pub recovery_threads_per_dir: usize,
     /// `num.replica.alter.log.dirs.threads`; as many as log directories by default.
     pub mover_threads: usize,
 }
@@ -122,6 +124,7 @@ impl Settings {
             ),
             trash_interval_ms: TRASH_INTERVAL_MS,
             dir_reserve_bytes: config.logs.dir_reserve_bytes,
+            recovery_threads_per_dir: config.logs.num_recovery_threads_per_data_dir,
             mover_threads: mover_threads(&config),
             config,
         }

@@ -183,6 +183,11 @@ impl Log {
         &self.recovered
     }
 
+    /// The files of the segments that recovery took out, to be removed.
+    pub fn take_deleted_by_recovery(&mut self) -> Vec<DeletedFiles> {
+        std::mem::take(&mut self.recovered.deleted)
+    }
+
     /// The offset below which READ_COMMITTED consumers may read: `high_watermark`, or the first offset of an
     /// undecided transaction.
     pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {

@@ -73,6 +73,8 @@ pub struct Cut {
 pub struct RecoveryReport {
     /// Segments whose batches were validated again.
     pub recovered_segments: usize,
+    /// Bytes of those segments.
+    pub recovered_bytes: u64,
     /// What was cut.
     pub cuts: Vec<Cut>,
     /// Segments after a cut: renamed, to be removed by the caller.
@@ -139,10 +141,11 @@ impl Log {
             to_recover.extend(first..self.segments.len());
         }
         let is_recovering = !to_recover.is_empty();
-        for n in to_recover {
-            if n >= self.segments.len() {
-                break;
-            }
+        let of = to_recover.len();
+        for (done, n) in to_recover.into_iter().enumerate() {
+            let Some(segment) = self.segments.get(n) else { break };
+            let path = self.directory.join(&segment.name());
+            info!(path = %path.display(), "recovering segment {} of {of}", done + 1);
             self.recover_segment(n, params.now)?;
         }
         self.settle(params, is_recovering)
@@ -198,7 +201,6 @@ impl Log {
         let directory = self.directory.clone();
         let base_offset = self.segments[n].base_offset;
         let path = directory.join(&self.segments[n].name());
-        info!(path = %path.display(), "recovering segment");
         self.replay_producers(base_offset, n, now)?;
         let file_len = {
             let file = self.segments[n].file(&directory)?;
@@ -218,6 +220,7 @@ impl Log {
         }
         self.segments[n].finish(&directory)?;
         self.recovered.recovered_segments += 1;
+        self.recovered.recovered_bytes += file_len;
         self.producers.set_map_end_offset(offset);
         self.producers.take_snapshot(&directory)?;
         let is_cut = u64::from(position) < file_len;

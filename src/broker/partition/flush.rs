@@ -39,6 +39,17 @@ pub(super) struct Group {
     sync: Duration,
 }
 
+/// The flush that a roll calls for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RollFlush {
+    /// None runs.
+    Idle,
+    /// One runs.
+    Runs,
+    /// One runs, and there was another roll since it began.
+    Again,
+}
+
 /// Which part of a log a flush is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
@@ -89,6 +100,38 @@ impl Partition {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(move || partition.group_commit())),
             Err(_) => partition.group_commit(),
+        }
+    }
+
+    /// Begins to make the segments before the active one durable, as Kafka does after a roll (`UnifiedLog.roll`);
+    /// without a runtime the next checkpoint does it.
+    pub(super) fn start_roll_flush(self: &Arc<Self>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let before = {
+            let flush = &mut self.owned.lock().roll_flush;
+            let next = if *flush == RollFlush::Idle { RollFlush::Runs } else { RollFlush::Again };
+            std::mem::replace(flush, next)
+        };
+        if before == RollFlush::Idle {
+            let partition = Arc::clone(self);
+            drop(runtime.spawn_blocking(move || partition.flush_after_rolls()));
+        }
+    }
+
+    fn flush_after_rolls(&self) {
+        loop {
+            match self.flush(Flush::Inactive) {
+                Ok(()) => self.health.load().note_flush(),
+                Err(error) => {
+                    tracing::error!(partition = ?self, %error, "flush after a roll failed")
+                }
+            }
+            let flush = &mut self.owned.lock().roll_flush;
+            if *flush != RollFlush::Again {
+                *flush = RollFlush::Idle;
+                return;
+            }
+            *flush = RollFlush::Runs;
         }
     }
 

@@ -195,3 +195,35 @@ async fn producers_do_not_wait_for_a_cold_read() {
     assert_eq!(again.slice.unwrap().base_offset, Offset(3));
     assert_eq!(partition.read_cold(params(102)).err(), Some(ErrorCode::OffsetOutOfRange));
 }
+
+#[tokio::test]
+async fn a_roll_makes_what_is_before_it_durable() {
+    let small = LogConfig { segment_bytes: 1000, ..LogConfig::default() };
+    let World { faults, partition, _dir } = world(small);
+    faults.gate_syncs();
+    let rolls = |count: usize| {
+        let mut rolled = Vec::new();
+        while rolled.len() < count {
+            let info = append(&partition, 1);
+            rolled.extend(info.has_rolled.then_some(info.first_offset));
+        }
+        rolled
+    };
+    let recovery_point = || partition.checkpoint().unwrap().recovery_point;
+    let first = rolls(1);
+    faults.wait_for_syncs(1);
+    assert!(!partition.health.load().take_flushed());
+    // Rolls while a flush runs ask for another, not for one each.
+    let last = rolls(3)[2];
+    assert!(first[0] < last);
+    faults.permit_syncs(usize::MAX);
+    tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while recovery_point() < last {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the flush");
+    assert_eq!(recovery_point(), last);
+    assert!(partition.health.load().take_flushed());
+}

@@ -945,7 +945,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("work is shared by the threads of ottla.worker.threads"),
+        support: Support::Honoured,
         documentation: "Threads for each log directory that recover logs at the start and flush \
                         them at the stop.",
     },
