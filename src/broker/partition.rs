@@ -6,6 +6,7 @@
 
 mod cleaning;
 mod flush;
+mod group_commit;
 mod moving;
 mod read;
 mod upkeep;
@@ -19,16 +20,17 @@ pub use upkeep::Checkpoint;
 use super::dir_health::{DirHealth, DirState};
 use crate::env::Clock;
 use crate::log::{
-    ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin, FlushOwed, Log,
-    StorageError, TransactionCheck,
+    ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin, Log, StorageError,
+    TransactionCheck,
 };
 use crate::machines::replica::{Effect, Effects, Event, Replica, Role};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaning::CleaningState;
-use flush::{Group, RollFlush};
+use flush::RollFlush;
+use group_commit::{GroupCommit, Join};
 use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, TopicId};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::Notify;
@@ -39,10 +41,8 @@ struct Owned {
     log: Option<Log>,
     replica: Replica,
     min_insync_replicas: usize,
-    /// A thread syncs, or is about to, for all appends that owe it.
-    is_group_committing: bool,
+    group_commit: GroupCommit,
     roll_flush: RollFlush,
-    last_group: Group,
     cleaning: CleaningState,
     moving: Option<Arc<Move>>,
 }
@@ -58,6 +58,8 @@ pub struct Partition {
     owned: Mutex<Owned>,
     /// Held for a sync; taken before `owned`, never by an append.
     syncing: Mutex<()>,
+    /// Told when a group is as large as the last one; waited for with `owned`.
+    gathered: Condvar,
     high_watermark: AtomicI64,
     log_end_offset: AtomicI64,
     settled_end: AtomicI64,
@@ -141,13 +143,13 @@ impl Partition {
                 log: Some(log),
                 replica,
                 min_insync_replicas,
-                is_group_committing: false,
+                group_commit: GroupCommit::default(),
                 roll_flush: RollFlush::Idle,
-                last_group: Group::default(),
                 cleaning: CleaningState::Idle,
                 moving: None,
             }),
             syncing: Mutex::new(()),
+            gathered: Condvar::new(),
             gone: AtomicBool::new(false),
             changed: Notify::new(),
         })
@@ -261,7 +263,7 @@ impl Partition {
         self.admit(origin)?;
         let now = self.clock.now();
         let mut owned = self.owned.lock();
-        let Owned { log, replica, min_insync_replicas, is_group_committing, .. } = &mut *owned;
+        let Owned { log, replica, min_insync_replicas, group_commit, .. } = &mut *owned;
         if replica.role() != Role::Leader {
             return Err(ProduceError::NotLeader);
         }
@@ -284,10 +286,13 @@ impl Partition {
         }
         let end = log.log_end_offset();
         self.log_end_offset.store(end.0, Ordering::Release);
-        if info.flush != FlushOwed::Nothing || *is_group_committing {
-            if !std::mem::replace(is_group_committing, true) {
-                drop(owned);
-                self.start_group_commit();
+        let join = group_commit.join(info.flush, end);
+        if join != Join::Nothing {
+            drop(owned);
+            match join {
+                Join::Start => self.start_group_commit(),
+                Join::Wake => drop(self.gathered.notify_one()),
+                Join::Nothing | Join::Wait => {}
             }
             return Ok(info);
         }

@@ -1,12 +1,4 @@
-//! Making a partition durable: flushes that chores ask for, and group commit.
-//!
-//! An append that owes a sync (`flush.messages`, `ottla.ack.durability`) goes to the file and moves neither the high
-//! watermark nor the settled end. The first one starts a thread of the blocking pool that syncs for all: whatever
-//! reaches the file while a sync runs waits for the next one, which the same thread does.
-//!
-//! Producers that wait for an answer send their next records soon after it. A sync that would begin with fewer records
-//! than the last one served gives them a moment, bounded by a share of what a sync takes: else two halves of the
-//! producers take turns, and each record waits for two syncs.
+//! Making a partition durable: flushes that chores ask for, and group commit (`group_commit.rs`).
 //!
 //! Invariants: one sync of a log runs at a time, because the kernel tells a failure to one caller only; the wait for
 //! the disk is outside the partition's lock; after a failed sync the log directory is offline, nothing is synced again
@@ -18,26 +10,6 @@ use crate::machines::replica::Event;
 use ottla_protocol::{ErrorCode, Offset};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-/// Pause before files other than the log's own are tried again on a full disk; no sync has begun then.
-const FULL_PAUSE: Duration = Duration::from_millis(100);
-
-/// The gathering of a group takes at most this share of the last sync's time,
-const GATHER_SHARE: u32 = 2;
-/// and never more than this, however slow the disk.
-const GATHER_MAX: Duration = Duration::from_millis(1);
-/// How often a gathering thread looks: the timers' own grain.
-const GATHER_STEP: Duration = Duration::from_micros(50);
-
-/// What the last sync for appends served.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Group {
-    /// How many records.
-    records: i64,
-    /// How long it took.
-    sync: Duration,
-}
 
 /// The flush that a roll calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,15 +66,6 @@ impl Partition {
         result
     }
 
-    /// Syncs for all appends that owe it, until none does; on a thread that may block where there is a runtime.
-    pub(super) fn start_group_commit(self: &Arc<Self>) {
-        let partition = Arc::clone(self);
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || partition.group_commit())),
-            Err(_) => partition.group_commit(),
-        }
-    }
-
     /// Begins to make the segments before the active one durable, as Kafka does after a roll (`UnifiedLog.roll`);
     /// without a runtime the next checkpoint does it.
     pub(super) fn start_roll_flush(self: &Arc<Self>) {
@@ -132,42 +95,6 @@ impl Partition {
                 return;
             }
             *flush = RollFlush::Runs;
-        }
-    }
-
-    fn group_commit(&self) {
-        loop {
-            let last_group = self.owned.lock().last_group;
-            self.gather(last_group);
-            let before = self.settled_end();
-            let start = Instant::now();
-            let result = self.flush(Flush::Owed);
-            let records = self.settled_end().0 - before.0;
-            let mut owned = self.owned.lock();
-            owned.last_group = Group { records, sync: start.elapsed() };
-            // What came while the disk was busy owes a sync of its own.
-            let owes = |log: &Log| log.flush_owed() != FlushOwed::Nothing && !log.is_offline();
-            if !owned.log.as_ref().is_some_and(owes) || self.is_gone() {
-                owned.is_group_committing = false;
-                self.settle(&mut owned);
-                return;
-            }
-            drop(owned);
-            if let Err(error) = result {
-                tracing::warn!(partition = ?self, %error, "cannot flush yet");
-                std::thread::sleep(FULL_PAUSE);
-            }
-        }
-    }
-
-    /// Waits a moment for as many records as the last sync served.
-    fn gather(&self, last: Group) {
-        let bound = (last.sync / GATHER_SHARE).min(GATHER_MAX);
-        let start = Instant::now();
-        while self.log_end_offset().0 - self.settled_end().0 < last.records
-            && start.elapsed() < bound
-        {
-            std::thread::sleep(GATHER_STEP);
         }
     }
 

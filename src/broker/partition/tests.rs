@@ -3,7 +3,7 @@
 use super::*;
 use crate::env::SystemClock;
 use crate::env::faulty::{Faults, FaultyDisk};
-use crate::log::{LogConfig, LogParams, MinOne};
+use crate::log::{FlushOwed, LogConfig, LogParams, MinOne};
 use ottla_protocol::Timestamp;
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 
