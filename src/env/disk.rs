@@ -177,8 +177,9 @@ pub struct RealDisk;
 #[derive(Debug)]
 struct RealFile(File);
 
-/// Bytes between the pages that [`DiskFile::is_cached`] looks at: the kernel reads ahead in no smaller steps.
-const LOOK_BYTES: usize = 64 * 1024;
+/// Bytes between the pages that [`DiskFile::is_cached`] looks at: few looks for a region that is in memory, and little
+/// to wait for where one is missed.
+const LOOK_BYTES: usize = 256 * 1024;
 /// No page is smaller.
 const PAGE_BYTES: usize = 4096;
 
