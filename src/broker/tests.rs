@@ -53,6 +53,11 @@ async fn start(dirs: &[&Path]) -> Arc<Broker> {
 }
 
 pub(super) async fn create_topic(broker: &Broker, name: &str) -> Arc<Partition> {
+    try_to_create_topic(broker, name).await.unwrap();
+    broker.partition(name, 0).unwrap()
+}
+
+async fn try_to_create_topic(broker: &Broker, name: &str) -> Result<(), ErrorCode> {
     let topic = CreatableTopic {
         name: name.to_owned(),
         num_partitions: 1,
@@ -61,8 +66,7 @@ pub(super) async fn create_topic(broker: &Broker, name: &str) -> Arc<Partition> 
     };
     let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
     let seed = uuid::Uuid::new_v4();
-    broker.controller(ControllerRequest::CreateTopics { request, seed }).await.unwrap();
-    broker.partition(name, 0).unwrap()
+    broker.controller(ControllerRequest::CreateTopics { request, seed }).await.map(drop)
 }
 
 /// The process was killed after the metadata log's first epoch and before its first records.
@@ -194,6 +198,57 @@ async fn write_that_finds_no_space_makes_producers_wait_until_there_is() {
     let broker = restarted.unwrap();
     assert_eq!(broker.partition("t", 0).unwrap().log_end_offset().0, 2);
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn metadata_log_that_finds_no_space_works_again_once_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    faults.set_space(Space { total: 100 << 30, available: 50 << 30 });
+    let of_dir = settings(&[dir.path()]);
+    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    let partition = create_topic(&broker, "before").await;
+    let offset = broker.image().offset;
+    faults.fill(true);
+    for _ in 0..2 {
+        let refused = try_to_create_topic(&broker, "t").await;
+        assert_eq!(refused, Err(ErrorCode::KafkaStorageError));
+    }
+    let producer_id = broker.next_producer_id().await;
+    assert_eq!(producer_id.err(), Some(ErrorCode::CoordinatorLoadInProgress));
+    assert_eq!(produce(&partition).err(), Some(ErrorCode::NotEnoughReplicas));
+    assert_eq!(broker.image().offset, offset);
+    faults.fill(false);
+    broker.directories.look_at_space(broker.settings().dir_reserve_bytes);
+    let created = create_topic(&broker, "t").await;
+    broker.next_producer_id().await.unwrap();
+    for partition in [partition, created] {
+        assert_eq!(produce(&partition).unwrap().first_offset.0, 0);
+    }
+    broker.stop().await;
+    drop(broker);
+    let broker = start(&[dir.path()]).await;
+    assert_eq!(broker.image().topics.iter().count(), 2);
+    for topic in ["before", "t"] {
+        assert_eq!(broker.partition(topic, 0).unwrap().log_end_offset().0, 1);
+    }
+    broker.stop().await;
+}
+
+/// The records are in the file: going on as if they were not would write others over them.
+#[tokio::test]
+async fn broker_fails_with_a_metadata_log_that_finds_no_space_when_it_syncs() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    let of_dir = settings(&[dir.path()]);
+    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    faults.fail_syncs_below(dir.path());
+    faults.fill_syncs();
+    assert_eq!(try_to_create_topic(&broker, "t").await, Err(ErrorCode::NotController));
+    let failure = broker.failed().await;
+    assert!(failure.contains("cluster metadata"), "{failure}");
 }
 
 /// A broker over two log directories, the metadata in the first, with a topic of a partition in each.
