@@ -300,6 +300,39 @@ async fn directory_that_fails_takes_its_partitions_and_no_others() {
     assert!(failure.contains(&*one.path().to_string_lossy()), "{failure}");
 }
 
+#[tokio::test]
+async fn checkpoint_that_cannot_be_written_takes_its_directory_offline() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (broker, faults, partitions) = two_directories([one.path(), other.path()]).await;
+    faults.fail_syncs_below(other.path());
+    broker.housekeeping.write_all();
+    let offline: Vec<bool> = broker.log_dirs().iter().map(|dir| dir.is_offline).collect();
+    assert_eq!(offline, [false, true]);
+    let storage = Err(ErrorCode::KafkaStorageError);
+    assert_eq!(produce_durably(&partitions[1]).await, storage);
+    assert_eq!(produce_durably(&partitions[0]).await, Ok(()));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn checkpoint_that_finds_no_space_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    let of_dir = settings(&[dir.path()]);
+    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    let partition = create_topic(&broker, "t").await;
+    produce(&partition).unwrap();
+    faults.fill(true);
+    broker.housekeeping.write_all();
+    assert!(!broker.log_dirs()[0].is_offline);
+    faults.fill(false);
+    broker.housekeeping.write_all();
+    let written = dir.path().join("replication-offset-checkpoint");
+    assert!(std::fs::read_to_string(written).unwrap().contains("t 0 1"));
+    broker.stop().await;
+}
+
 async fn futures_are_pending(future: std::pin::Pin<&mut impl Future>) -> bool {
     let mut future = Some(future);
     std::future::poll_fn(|context| {

@@ -175,6 +175,7 @@ impl Disk for FaultyDisk {
 
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.faults.check_space(path)?;
+        self.faults.sync(path)?;
         RealDisk.write_atomic(path, bytes)
     }
 
