@@ -8,10 +8,11 @@ use crate::env::faulty::FaultyDisk;
 use crate::env::{Disk, RealDisk, SystemClock};
 use ottla_protocol::Timestamp;
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
 use ottla_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
-use ottla_protocol::messages::{CreateTopicsRequest, OffsetCommitRequest};
+use ottla_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, OffsetCommitRequest};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use std::path::Path;
 
@@ -330,6 +331,24 @@ async fn checkpoint_that_finds_no_space_waits() {
     broker.housekeeping.write_all();
     let written = dir.path().join("replication-offset-checkpoint");
     assert!(std::fs::read_to_string(written).unwrap().contains("t 0 1"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn partition_that_had_no_record_leaves_nothing_to_remove() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(&[dir.path()]).await;
+    let delete = async |name: &str| {
+        let topic = DeleteTopicState { name: Some(name.to_owned()), ..Default::default() };
+        let request = DeleteTopicsRequest { topics: vec![topic], ..Default::default() };
+        broker.controller(ControllerRequest::DeleteTopics(request)).await.unwrap();
+    };
+    create_topic(&broker, "empty").await;
+    produce(&create_topic(&broker, "written").await).unwrap();
+    delete("empty").await;
+    assert!(broker.publisher.trash().is_empty());
+    delete("written").await;
+    assert_eq!(broker.publisher.trash().len(), 1);
     broker.stop().await;
 }
 
