@@ -12,6 +12,7 @@ mod crash;
 mod dump;
 mod flume;
 mod java;
+mod load;
 mod normalise;
 mod overlay;
 mod paths;
