@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -171,6 +171,24 @@ impl Broker {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Waits until the process ends by itself; answers its exit status.
+    ///
+    /// # Errors
+    /// If it does not within `limit`.
+    pub fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus, String> {
+        let Some(mut child) = self.child.take() else { return Err("no process".to_owned()) };
+        let begin = Instant::now();
+        while begin.elapsed() < limit {
+            match child.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                Err(e) => return Err(format!("wait: {e}")),
+            }
+        }
+        self.child = Some(child);
+        Err(format!("{} goes on after {} s", self.side, limit.as_secs()))
     }
 
     fn wait_until_it_listens(&mut self, begin: Instant) -> Result<(), String> {

@@ -9,7 +9,9 @@ mod broker;
 mod clients;
 mod commands;
 mod crash;
+mod disk;
 mod dump;
+mod failing;
 mod flume;
 mod java;
 mod load;
@@ -20,6 +22,7 @@ mod report;
 mod takeover;
 mod tools;
 mod transcript;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -34,7 +37,7 @@ use crate::tools::Mode;
 #[derive(Parser)]
 struct Args {
     /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump,
-    /// flume, crash, takeover
+    /// flume, crash, disk, disk:full, disk:failing, takeover
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -101,6 +104,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                     "clients" => clients::run(paths, side, clients, report),
                     "apis" => apis::run(paths, side, filter, report),
                     "crash" => crash::run(paths, side, filter, report),
+                    "disk" => disk::run(paths, side, filter, report),
                     "dump" => dump::run(paths, side, filter, report),
                     "flume" => flume::run(paths, side, report),
                     "takeover" if side.is_kafka() => Ok(()),
