@@ -62,7 +62,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Formats a fresh directory, starts a broker on it and waits until it listens.
+    /// Formats a fresh directory, starts a broker on it and waits until it listens. `DIR` in an override stands for
+    /// the directory, in which `log` is the log directory otherwise.
     ///
     /// # Errors
     /// If the process cannot be started or does not listen in time; holds the end of its log.
@@ -286,7 +287,7 @@ fn properties(dir: &Path, port: u16, controller_port: u16, overrides: &[&str]) -
     let mut text = lines.join("\n");
     for line in overrides {
         text.push('\n');
-        text.push_str(line);
+        text.push_str(&line.replace("DIR", &dir.to_string_lossy()));
     }
     text.push('\n');
     text

@@ -79,9 +79,13 @@ impl Pair {
             load.wait_for_more(MORE, LIMIT)?;
             load.wait_until_committed(LIMIT)?;
         }
-        let places =
-            [("stays", PARTITIONS, 0), ("fails", PARTITIONS, 1), ("__consumer_offsets", 1, 0)];
-        place(&mut tools, &volumes[0], &places, &dirs)?;
+        let [first, second] = dirs.each_ref().map(String::as_str);
+        let places = [
+            ("stays", PARTITIONS, first),
+            ("fails", PARTITIONS, second),
+            ("__consumer_offsets", 1, first),
+        ];
+        place(&mut tools, &volumes[0].path(), &places)?;
         Ok(Pair { volumes, broker, tools, loads })
     }
 
@@ -93,25 +97,24 @@ impl Pair {
     }
 }
 
-/// Moves whole topics into one directory each: (topic, partitions, place in `dirs`).
-fn place(
+/// Moves whole topics into one directory each: (topic, partitions, directory).
+pub fn place(
     tools: &mut Tools,
-    scratch: &Volume,
-    places: &[(&str, usize, usize)],
-    dirs: &[String; 2],
+    scratch: &Path,
+    places: &[(&str, usize, &str)],
 ) -> Result<(), String> {
-    let all = places.iter().flat_map(|(topic, partitions, at)| {
-        (0..*partitions).map(move |partition| (*topic, partition, *at))
+    let all = places.iter().flat_map(|(topic, partitions, dir)| {
+        (0..*partitions).map(move |partition| (*topic, partition, *dir))
     });
     let partitions: Vec<_> = all
-        .map(|(topic, partition, at)| {
+        .map(|(topic, partition, dir)| {
             serde_json::json!({
-                "topic": topic, "partition": partition, "replicas": [1], "log_dirs": [dirs[at]],
+                "topic": topic, "partition": partition, "replicas": [1], "log_dirs": [dir],
             })
         })
         .collect();
     let plan = serde_json::json!({"version": 1, "partitions": partitions});
-    let file = scratch.path().join("plan.json");
+    let file = scratch.join("plan.json");
     std::fs::write(&file, plan.to_string()).map_err(|e| format!("{file:?}: {e}"))?;
     let reassign = format!("kafka-reassign-partitions --reassignment-json-file {}", text(&file));
     tools.expect(&format!("{reassign} --execute"))?;
