@@ -316,6 +316,23 @@ async fn checkpoint_that_cannot_be_written_takes_its_directory_offline() {
 }
 
 #[tokio::test]
+async fn stop_is_in_order_in_the_directories_that_did_not_fail() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (broker, faults, partitions) = two_directories([one.path(), other.path()]).await;
+    let more = [create_topic(&broker, "third").await, create_topic(&broker, "fourth").await];
+    for partition in &more {
+        produce_durably(partition).await.unwrap();
+    }
+    assert!(more.iter().any(|partition| partition.is_in(other.path())));
+    faults.fail_syncs_below(other.path());
+    let storage = Err(ErrorCode::KafkaStorageError);
+    assert_eq!(produce_durably(&partitions[1]).await, storage);
+    broker.stop().await;
+    let is_clean = |dir: &Path| dir.join(".kafka_cleanshutdown").exists();
+    assert_eq!((is_clean(one.path()), is_clean(other.path())), (true, false));
+}
+
+#[tokio::test]
 async fn checkpoint_that_finds_no_space_waits() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();
