@@ -96,6 +96,11 @@ impl Tools {
         Ok(Tools { runner: ToolRunner::start(paths, KAFKA)?, address: broker.address() })
     }
 
+    /// The JVM, for other uses.
+    pub fn into_runner(self) -> ToolRunner {
+        self.runner
+    }
+
     /// Runs a command line, of which the bootstrap server is missing.
     ///
     /// # Errors

@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::broker::{Broker, Side};
 use crate::disk::{LIMIT, Tools, judge, loads};
 use crate::load::{Load, PARTITIONS};
@@ -18,6 +20,8 @@ use crate::volume::{self, Fault, Volume};
 const MORE: usize = 600;
 /// Nothing is acknowledged for so long, and a partition is not written.
 const STILL: Duration = Duration::from_millis(1500);
+/// The broker has answered what a client had sent before it was stopped.
+const CALM: Duration = Duration::from_millis(500);
 /// A failure is noticed with the record that meets it.
 const SYNC: &str = "log.flush.interval.messages=1";
 
@@ -133,8 +137,13 @@ pub fn place(
 
 fn one_of_two(paths: &Paths, side: Side, fault: Fault) -> Result<String, String> {
     let mut pair = Pair::start(paths, side)?;
-    pair.volumes[1].fail(fault)?;
     let [stays, fails] = &mut pair.loads;
+    // ext4 says of many a sync that meets the abort of its journal that it succeeded, and has nothing of it later; a
+    // plain program sees the same. So none is under way.
+    fails.signal(Signal::STOP)?;
+    std::thread::sleep(CALM);
+    pair.volumes[1].fail(fault)?;
+    fails.signal(Signal::CONT)?;
     fails.wait_until_it_stands(STILL, LIMIT)?;
     let at_failure = fails.progress().acknowledged();
     stays.wait_for_more(MORE, LIMIT)?;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::broker::Broker;
+use crate::broker::{self, Broker};
 use crate::clients;
 use crate::java::checked;
 
@@ -167,6 +167,14 @@ impl Load {
         let before = self.progress().acknowledged();
         let what = format!("{records} more records are acknowledged");
         self.wait(&what, limit, |now| now.acknowledged() >= before + records)
+    }
+
+    /// Stops the program's process where it stands, or lets it go on.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<(), String> {
+        broker::signal(self.child.id(), signal)
     }
 
     /// Waits until nothing was acknowledged for as long as `still`.

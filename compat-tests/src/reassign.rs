@@ -31,8 +31,9 @@ pub fn run(paths: &Paths, side: Side, mode: Mode, report: &Report) -> Result<(),
     let scratch = tempfile::tempdir().map_err(|e| e.to_string())?;
     let first = broker.log_dir().to_string_lossy().into_owned();
     let places = [("moved", PARTITIONS, first.as_str())];
-    failing::place(&mut Tools::start(paths, &broker)?, scratch.path(), &places)?;
-    let broker = tools::play_live(paths, "reassign", broker, mode, report)?;
+    let mut runner = Tools::start(paths, &broker)?;
+    failing::place(&mut runner, scratch.path(), &places)?;
+    let broker = tools::play_live(paths, "reassign", runner.into_runner(), broker, mode, report)?;
     load.wait_until_committed(LIMIT)?;
     load.wait_for_more(PARTITIONS, Duration::from_secs(5))?;
     let count = load.finish(&broker)?;

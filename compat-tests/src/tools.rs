@@ -99,13 +99,14 @@ pub fn run_older(
 pub fn play_live(
     paths: &Paths,
     name: &str,
+    runner: ToolRunner,
     broker: Broker,
     mode: Mode,
     report: &Report,
 ) -> Result<Broker, String> {
     let file = paths.sources.join(format!("tools/live/{name}.txt"));
     let transcript = Transcript::parse(&read(&file)?).map_err(|e| format!("{file:?}: {e}"))?;
-    let mut player = Player::start(paths, KAFKA, mode, report)?;
+    let mut player = Player { paths, version: KAFKA, mode, runner, report };
     let (broker, done) = player.play_on(name.to_owned(), broker, transcript)?;
     if mode == Mode::Update {
         std::fs::write(&file, done.render()).map_err(|e| format!("{file:?}: {e}"))?;

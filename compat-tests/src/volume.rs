@@ -36,7 +36,7 @@ pub fn namespace() -> Namespace {
     }
     let words = if is_root() { vec!["unshare", "-m"] } else { vec!["unshare", "-rm"] };
     let mut probe = Command::new(words[0]);
-    probe.args(&words[1..]).args(["mount", "-t", "tmpfs", "tmpfs", "/mnt"]).stdin(Stdio::null());
+    probe.args(&words[1..]).args(["mount", "-t", "tmpfs", "tmpfs", "/tmp"]).stdin(Stdio::null());
     match checked(&mut probe, "a mount namespace") {
         Ok(_) => Namespace::Enter(words),
         Err(e) => Namespace::Impossible(e.trim().replace('\n', " ")),
