@@ -19,7 +19,7 @@ use crate::volume::{self, Namespace, Volume};
 
 /// Bytes of the file system, of which the records of a topic that goes in the end are the larger part.
 const BYTES: u64 = 64 << 20;
-const BALLAST_RECORDS: &str = "3500";
+const BALLAST_RECORDS: &str = "4500";
 const BALLAST_RECORD_BYTES: &str = "10000";
 /// Bytes of a record beside its number.
 const PADDING: usize = 1000;
@@ -157,7 +157,10 @@ fn full(paths: &Paths, side: Side) -> Result<String, String> {
     ))?;
     let mut loads = Vec::new();
     for (command, topic) in loads_of(paths)? {
-        loads.push(Load::start(&command, &broker, topic, PADDING)?);
+        let mut load = Load::start(&command, &broker, topic, PADDING)?;
+        // Before the next one takes what there is.
+        load.wait_for_more(MORE, LIMIT)?;
+        loads.push(load);
     }
     for load in &mut loads {
         load.wait_until_it_stands(STILL, LIMIT)?;
@@ -190,7 +193,8 @@ fn full(paths: &Paths, side: Side) -> Result<String, String> {
 
 fn loads_of(paths: &Paths) -> Result<Vec<(Vec<String>, &'static str)>, String> {
     let commands = loads(paths)?;
-    Ok(commands.into_iter().zip(["librdkafka", "java"]).collect())
+    // The JVM's comes first, since the other has filled the disk before it is there.
+    Ok(commands.into_iter().zip(["librdkafka", "java"]).rev().collect())
 }
 
 /// The directory is full to its reserve: producers are refused with an error that they retry; groups read all that was

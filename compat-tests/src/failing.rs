@@ -164,11 +164,25 @@ fn one_of_two(paths: &Paths, side: Side, fault: Fault) -> Result<String, String>
         load.wait_for_more(MORE, LIMIT)?;
         load.wait_until_committed(LIMIT)?;
     }
+    if side == Side::Ottla {
+        only_expected_errors(&pair.broker, &pair.volumes[1].path())?;
+    }
     let mut counts = Vec::new();
     for load in pair.loads {
         counts.push(load.finish(&pair.broker)?);
     }
     Ok(format!("{counts:?} records, {at_failure} of the second topic acknowledged at the failure"))
+}
+
+/// Every error is one of the failed directory, and there are not many: one says it all.
+fn only_expected_errors(broker: &Broker, failed: &Path) -> Result<(), String> {
+    let (log, failed) = (broker.log(), text(failed));
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    let is_named = errors.iter().all(|line| line.contains(&failed));
+    if is_named && (1..=PARTITIONS).contains(&errors.len()) {
+        return Ok(());
+    }
+    Err(format!("unexpected in the broker's log:\n{}", errors.join("\n")))
 }
 
 /// `kafka-log-dirs` says of the failed directory that it has failed, and nothing ill of the other.

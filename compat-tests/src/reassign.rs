@@ -16,7 +16,7 @@ use crate::{clients, failing};
 /// Bytes of a record beside its number: enough for moves to take their time.
 const PADDING: usize = 500;
 /// Records before the first move.
-const RECORDS: usize = 10_000;
+const RECORDS: usize = 6000;
 
 /// Plays the transcript on one side.
 ///

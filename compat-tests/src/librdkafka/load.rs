@@ -21,6 +21,8 @@ use super::{config, create, limit};
 
 /// The pause between two records, for some thousands in a second.
 const PAUSE: Duration = Duration::from_micros(200);
+/// The same for large records, of which a small disk takes few.
+const PAUSE_PADDED: Duration = Duration::from_millis(1);
 /// Records that wait in the client, where they are large: what it has to deliver at its end must fit.
 const QUEUE_PADDED: &str = "3000";
 
@@ -97,6 +99,7 @@ fn produce(
     padding: usize,
     is_over: &AtomicBool,
 ) -> Result<u64, String> {
+    let pause = if padding > 0 { PAUSE_PADDED } else { PAUSE };
     let padding = if padding > 0 { format!(" {}", "x".repeat(padding)) } else { String::new() };
     let mut number = 0;
     while !is_over.load(Ordering::Relaxed) {
@@ -112,7 +115,7 @@ fn produce(
             }
         }
         number += 1;
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
     producer.flush(limit()).map_err(|e| format!("flush: {e}"))?;
     Ok(number * u64::try_from(partitions).unwrap_or(1))
