@@ -19,7 +19,7 @@ use crate::volume::{self, Namespace, Volume};
 
 /// Bytes of the file system, of which the records of a topic that goes in the end are the larger part.
 const BYTES: u64 = 64 << 20;
-const BALLAST_RECORDS: &str = "4500";
+const BALLAST_RECORDS: &str = "5000";
 const BALLAST_RECORD_BYTES: &str = "10000";
 /// Bytes of a record beside its number.
 const PADDING: usize = 1000;
