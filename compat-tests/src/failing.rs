@@ -59,10 +59,11 @@ fn text(path: &Path) -> String {
 /// A broker over two directories, the metadata in the first, and a load on each: the topic `stays` in the first with
 /// the groups' offsets, and `fails` in the second.
 struct Pair {
-    volumes: [Volume; 2],
-    broker: Broker,
-    tools: Tools,
     loads: [Load; 2],
+    tools: Tools,
+    broker: Broker,
+    /// Last: they are unmounted when nobody has a file of them open.
+    volumes: [Volume; 2],
 }
 
 impl Pair {
