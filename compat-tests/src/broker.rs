@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Formats a fresh directory, starts a broker on it and waits until it listens.
+    /// Formats a fresh directory, starts a broker on it and waits until it listens. `DIR` in an override stands for
+    /// the directory, in which `log` is the log directory otherwise.
     ///
     /// # Errors
     /// If the process cannot be started or does not listen in time; holds the end of its log.
@@ -173,6 +174,24 @@ impl Broker {
         }
     }
 
+    /// Waits until the process ends by itself; answers its exit status.
+    ///
+    /// # Errors
+    /// If it does not within `limit`.
+    pub fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus, String> {
+        let Some(mut child) = self.child.take() else { return Err("no process".to_owned()) };
+        let begin = Instant::now();
+        while begin.elapsed() < limit {
+            match child.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                Err(e) => return Err(format!("wait: {e}")),
+            }
+        }
+        self.child = Some(child);
+        Err(format!("{} goes on after {} s", self.side, limit.as_secs()))
+    }
+
     fn wait_until_it_listens(&mut self, begin: Instant) -> Result<(), String> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         while begin.elapsed() < START_LIMIT {
@@ -268,7 +287,7 @@ fn properties(dir: &Path, port: u16, controller_port: u16, overrides: &[&str]) -
     let mut text = lines.join("\n");
     for line in overrides {
         text.push('\n');
-        text.push_str(line);
+        text.push_str(&line.replace("DIR", &dir.to_string_lossy()));
     }
     text.push('\n');
     text

@@ -195,10 +195,14 @@ impl Drop for ToolRunner {
 
 /// Compiles the runner once a version; two sides may ask at the same time.
 fn runner_class_path(paths: &Paths, version: &str, libs: &Path) -> Result<String, String> {
-    static COMPILING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = COMPILING.lock().map_err(|e| e.to_string())?;
+    static COMPILED: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().map_err(|e| e.to_string())?;
+    if let Some(class_path) = compiled.get(version) {
+        return Ok(class_path.clone());
+    }
     let class_path = compile(paths, "runner", libs)?;
     println!("compat: tools of Apache Kafka {version} are ready");
+    compiled.insert(version.to_owned(), class_path.clone());
     Ok(class_path)
 }
 

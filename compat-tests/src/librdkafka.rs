@@ -1,7 +1,7 @@
-//! The scenarios of `clients.rs` and `crash.rs` with librdkafka, the base client of this project.
+//! The scenario of `clients.rs` and the load of `load.rs` with librdkafka, the base client of this project.
 //!
-//! `compat-librdkafka SERVERS PREFIX RECORDS` is the group scenario; with `load` before them it is
-//! the load of the crash scenario, with `read` what reads its records.
+//! `compat-librdkafka SERVERS PREFIX RECORDS` is the group scenario; `load SERVERS TOPIC PARTITIONS
+//! PADDING` is a load of `load.rs`, `read SERVERS TOPIC PARTITIONS` reads its records.
 
 #[path = "librdkafka/group.rs"]
 mod group;
@@ -23,9 +23,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words[..] {
         ["read", servers, topic, partitions] => read::run(servers, topic, partitions),
-        ["load", servers, topic, partitions] => load::run(servers, topic, partitions),
+        ["load", servers, topic, partitions, padding] => {
+            load::run(servers, topic, partitions, padding)
+        }
         [servers, prefix, records] => group::run(servers, prefix, records),
-        _ => Err("arguments: [load|read] SERVERS PREFIX RECORDS".to_owned()),
+        _ => Err("arguments: see compat-tests/src/librdkafka.rs".to_owned()),
     };
     match result {
         Ok(text) => {

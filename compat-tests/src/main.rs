@@ -9,16 +9,21 @@ mod broker;
 mod clients;
 mod commands;
 mod crash;
+mod disk;
 mod dump;
+mod failing;
 mod flume;
 mod java;
+mod load;
 mod normalise;
 mod overlay;
 mod paths;
+mod reassign;
 mod report;
 mod takeover;
 mod tools;
 mod transcript;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -33,7 +38,7 @@ use crate::tools::Mode;
 #[derive(Parser)]
 struct Args {
     /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump,
-    /// flume, crash, takeover
+    /// flume, crash, disk, disk:full, disk:failing, reassign, takeover
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -100,8 +105,10 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                     "clients" => clients::run(paths, side, clients, report),
                     "apis" => apis::run(paths, side, filter, report),
                     "crash" => crash::run(paths, side, filter, report),
+                    "disk" => disk::run(paths, side, filter, report),
                     "dump" => dump::run(paths, side, filter, report),
                     "flume" => flume::run(paths, side, report),
+                    "reassign" => reassign::run(paths, side, mode, report),
                     "takeover" if side.is_kafka() => Ok(()),
                     "takeover" => takeover::run(paths, filter, report),
                     "tools" => tools::run(paths, side, filter, mode, report),

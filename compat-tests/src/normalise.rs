@@ -1,6 +1,7 @@
 //! Makes equal in the output of a tool what differs from run to run: ids, times, ports, paths.
 //!
-//! Nothing else is touched but the padding of tables, which depends on the length of ids.
+//! Nothing else is touched but the padding of tables, which depends on the length of ids, and the order of log
+//! directories, which kafka-log-dirs takes from the hashes of their names.
 
 use std::sync::LazyLock;
 
@@ -32,6 +33,10 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     compiled.filter_map(|(regex, with)| regex.ok().map(|regex| (regex, with))).collect()
 });
 
+static LOG_DIR: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r#"\{"partitions":\[[^\]]*\],"error":[^}]*,"logDir":"([^"]*)"\}"#).ok()
+});
+
 static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"-?\d+(\.\d+)?").ok());
 
 /// Lines of a stack trace, and warnings whose number depends on timing.
@@ -54,7 +59,17 @@ pub fn line(text: &str, known: &Known) -> String {
     for (regex, with) in RULES.iter() {
         text = regex.replace_all(&text, *with).into_owned();
     }
-    text.trim_end().to_owned()
+    with_sorted_log_dirs(text.trim_end())
+}
+
+fn with_sorted_log_dirs(line: &str) -> String {
+    let found = LOG_DIR.iter().flat_map(|dir| dir.captures_iter(line));
+    let mut dirs: Vec<(&str, &str)> =
+        found.map(|dir| dir.extract()).map(|(all, [name])| (name, all)).collect();
+    let all = dirs.iter().map(|(_, all)| *all).collect::<Vec<_>>().join(",");
+    dirs.sort_unstable();
+    let sorted = dirs.iter().map(|(_, all)| *all).collect::<Vec<_>>().join(",");
+    if all == sorted { line.to_owned() } else { line.replacen(&all, &sorted, 1) }
 }
 
 /// All lines of an output in their comparable form, without the table of a tool's own options.
@@ -85,6 +100,17 @@ mod tests {
     fn check(input: &str, expected: &str) {
         let known = Known { words: vec![("/tmp/x".to_owned(), "TMP")] };
         assert_eq!(lines(input, &known), [expected]);
+    }
+
+    #[test]
+    fn log_directories_come_in_the_order_of_their_names() {
+        let dir = |name: &str| {
+            format!(r#"{{"partitions":[{{"partition":"t-0"}}],"error":null,"logDir":"{name}"}}"#)
+        };
+        let line = |a: &str, b: &str| format!("[{},{}]", dir(a), dir(b));
+        check(&line("LOGDIR2", "LOGDIR"), &line("LOGDIR", "LOGDIR2"));
+        check(&line("LOGDIR", "LOGDIR2"), &line("LOGDIR", "LOGDIR2"));
+        check(&dir("LOGDIR"), &dir("LOGDIR"));
     }
 
     #[test]

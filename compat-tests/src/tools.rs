@@ -92,6 +92,28 @@ pub fn run_older(
     Ok(())
 }
 
+/// Plays the transcript `live/NAME.txt` on a broker that a load writes to, and gives that back.
+///
+/// # Errors
+/// As [`run`].
+pub fn play_live(
+    paths: &Paths,
+    name: &str,
+    runner: ToolRunner,
+    broker: Broker,
+    mode: Mode,
+    report: &Report,
+) -> Result<Broker, String> {
+    let file = paths.sources.join(format!("tools/live/{name}.txt"));
+    let transcript = Transcript::parse(&read(&file)?).map_err(|e| format!("{file:?}: {e}"))?;
+    let mut player = Player { paths, version: KAFKA, mode, runner, report };
+    let (broker, done) = player.play_on(name.to_owned(), broker, transcript)?;
+    if mode == Mode::Update {
+        std::fs::write(&file, done.render()).map_err(|e| format!("{file:?}: {e}"))?;
+    }
+    Ok(broker)
+}
+
 /// The transcripts whose names contain `filter`, in the order of their names.
 fn files(paths: &Paths, filter: &str) -> Result<Vec<(String, PathBuf)>, String> {
     let folder = paths.sources.join("tools");
@@ -160,6 +182,16 @@ impl<'a> Player<'a> {
                 return Ok(None);
             }
         };
+        self.play_on(name, broker, transcript).map(|(_, done)| Some(done))
+    }
+
+    /// Plays one transcript on this broker; answers both, the transcript with what was printed if it updates.
+    fn play_on(
+        &mut self,
+        name: String,
+        broker: Broker,
+        transcript: Transcript,
+    ) -> Result<(Broker, Transcript), String> {
         let scratch = tempfile::tempdir().map_err(|e| e.to_string())?;
         let mut session = Session {
             name,
@@ -172,12 +204,14 @@ impl<'a> Player<'a> {
             background: BTreeMap::new(),
             report: self.report,
         };
-        Ok(Some(session.play(transcript)))
+        let done = session.play(transcript);
+        Ok((session.broker, done))
     }
 }
 
 fn known(broker: &Broker, scratch: &Path) -> Known {
     let words = vec![
+        (broker.log_dir().with_file_name("log2").to_string_lossy().into_owned(), "LOGDIR2"),
         (broker.log_dir().to_string_lossy().into_owned(), "LOGDIR"),
         (scratch.to_string_lossy().into_owned(), "TMP"),
         (broker.address(), "BROKER"),

@@ -2,7 +2,8 @@
 //!
 //! A step begins with `$ COMMAND ARGS` or with `% VERB`; `<` lines are its input, `%` lines after a
 //! command say how to compare, `>` is standard output, `!` standard error, `=` the exit status.
-//! `BROKER`, `TMP` and `LOGDIR` stand for the address, a scratch directory and the log directory.
+//! `BROKER`, `TMP` and `LOGDIR` stand for the address, a scratch directory and the log directory, `LOGDIR2` for a
+//! second one.
 //!
 //! Verbs: `% file NAME` writes the input to `TMP/NAME`; `% stop NAME` ends a command that runs in
 //! the background and compares what it printed, `% wait NAME` lets it end by itself; `% restart`

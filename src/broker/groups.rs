@@ -4,7 +4,7 @@
 //! Elected is not ready: a coordinator answers only after it has replayed its whole partition; until then
 //! callers get COORDINATOR_LOAD_IN_PROGRESS, which clients retry.
 
-use super::host::{Host, NotActive, Stage};
+use super::host::{Host, HostError, Stage};
 use super::partition::Partition;
 use super::replay::ReplayError;
 use crate::env::Clock;
@@ -33,7 +33,7 @@ impl Stage for GroupStage {
     type Machine = GroupMachine;
     type Reply = GroupResponse;
 
-    fn append(&self, now: Timestamp, records: &[GroupRecord]) -> Result<Offset, NotActive> {
+    fn append(&self, now: Timestamp, records: &[GroupRecord]) -> Result<Offset, HostError> {
         let mut batch = BatchBuilder::new(BatchParams::default());
         for record in records {
             let (key, value) = record.encode();
@@ -44,7 +44,7 @@ impl Stage for GroupStage {
             Ok(info) => Ok(info.first_offset),
             Err(error) => {
                 tracing::error!(partition = ?self.partition, %error, "group records not written");
-                Err(NotActive)
+                Err(HostError::NotActive)
             }
         }
     }
@@ -159,7 +159,7 @@ impl Groups {
         let host = self.host(index)?;
         match host.call(request).await {
             Ok(response) => Ok(response),
-            Err(NotActive) => {
+            Err(_) => {
                 self.reload(index, &host);
                 Err(ErrorCode::NotCoordinator)
             }

@@ -4,7 +4,8 @@
 //! The contract (see `machines/mod.rs`): records are appended as one batch, replayed, and only when the log says
 //! that they are committed do the effects leave. An output without records waits for the last record written before
 //! it, so nobody is ever told what a failover could undo. When an append fails the machine is dropped and every
-//! waiting request learns so; the log is loaded anew when the broker is next elected.
+//! waiting request learns so; the log is loaded anew when the broker is next elected. One that found no space, and left
+//! the log as it was, costs that operation alone: hard state has not moved, and the next one may find space.
 //!
 //! Invariant: the machine's lock is never held across an `.await`.
 
@@ -16,10 +17,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 
-/// The machine is not here (any more): not elected, or its log failed.
+/// Why a request was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the machine is not active on this broker")]
-pub struct NotActive;
+pub enum HostError {
+    /// The machine is not here (any more): not elected, or its log failed.
+    #[error("the machine is not active on this broker")]
+    NotActive,
+    /// Its log had no space for the records: nothing was changed, and the machine works on.
+    #[error("there is no space for the records")]
+    NoSpace,
+}
 
 /// What a machine writes to, and what its effects do.
 pub trait Stage: Send + Sync + 'static {
@@ -31,12 +38,13 @@ pub trait Stage: Send + Sync + 'static {
     /// Appends `records` as one atomic batch and answers the first one's offset.
     ///
     /// # Errors
-    /// The batch did not get into the log; the reason has been logged.
+    /// The batch did not get into the log; the reason has been logged. With `NoSpace` the machine stays: only one whose
+    /// `handle` and `tick` may be forgotten, and whose effects are replies to their own request, can be told so.
     fn append(
         &self,
         now: Timestamp,
         records: &[<Self::Machine as Machine>::Record],
-    ) -> Result<Offset, NotActive>;
+    ) -> Result<Offset, HostError>;
 
     /// The offset below which the log is committed.
     fn committed(&self) -> Offset;
@@ -68,7 +76,7 @@ struct Held<E> {
 struct State<S: Stage> {
     machine: Option<S::Machine>,
     next_request: u64,
-    waiting: BTreeMap<RequestId, oneshot::Sender<S::Reply>>,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Result<S::Reply, HostError>>>,
     held: VecDeque<Held<<S::Machine as Machine>::Effect>>,
     /// The log's end as this host wrote it.
     written: Offset,
@@ -86,6 +94,8 @@ pub struct Host<S: Stage> {
 
 /// Requests that may wait in one host at a time; past it new ones are refused.
 const WAITING_MAX: usize = 1 << 20;
+/// Pause before what is due is tried again that found no space; as often as free space is looked at.
+const NO_SPACE_PAUSE_MS: i64 = 1000;
 
 impl<S: Stage> Host<S> {
     /// A host for a machine that has replayed its whole log up to `log_end`.
@@ -113,32 +123,36 @@ impl<S: Stage> Host<S> {
     /// Puts one request to the machine and waits for its reply.
     ///
     /// # Errors
-    /// [`NotActive`] when the machine is gone, now or while the request waits.
+    /// `NotActive` when the machine is gone, now or while the request waits; `NoSpace`.
     pub async fn call(
         &self,
         request: <S::Machine as Machine>::Request,
-    ) -> Result<S::Reply, NotActive> {
+    ) -> Result<S::Reply, HostError> {
         let receiver = self.submit(request)?;
-        receiver.await.map_err(|_| NotActive)
+        receiver.await.unwrap_or(Err(HostError::NotActive))
     }
 
     fn submit(
         &self,
         request: <S::Machine as Machine>::Request,
-    ) -> Result<oneshot::Receiver<S::Reply>, NotActive> {
+    ) -> Result<oneshot::Receiver<Result<S::Reply, HostError>>, HostError> {
         let mut state = self.state.lock();
         if state.waiting.len() >= WAITING_MAX {
-            return Err(NotActive);
+            return Err(HostError::NotActive);
         }
         let now = self.clock.now();
         let id = RequestId(state.next_request);
-        let machine = state.machine.as_mut().ok_or(NotActive)?;
+        let machine = state.machine.as_mut().ok_or(HostError::NotActive)?;
         let before = machine.deadline();
         let output = machine.handle(now, id, request);
         let (sender, receiver) = oneshot::channel();
         state.next_request += 1;
         state.waiting.insert(id, sender);
-        self.apply(&mut state, now, output);
+        if let Err(error) = self.apply(&mut state, now, output)
+            && let Some(waiter) = state.waiting.remove(&id)
+        {
+            let _ = waiter.send(Err(error));
+        }
         self.wake_ticker(&state, before);
         Ok(receiver)
     }
@@ -146,10 +160,10 @@ impl<S: Stage> Host<S> {
     /// Lets a caller look at, or configure the soft state of, the machine.
     ///
     /// # Errors
-    /// [`NotActive`] when the machine is gone.
-    pub fn with<T>(&self, look: impl FnOnce(&mut S::Machine) -> T) -> Result<T, NotActive> {
+    /// `NotActive` when the machine is gone.
+    pub fn with<T>(&self, look: impl FnOnce(&mut S::Machine) -> T) -> Result<T, HostError> {
         let mut state = self.state.lock();
-        state.machine.as_mut().map(look).ok_or(NotActive)
+        state.machine.as_mut().map(look).ok_or(HostError::NotActive)
     }
 
     /// Lets out what the log has committed since the last operation.
@@ -172,11 +186,21 @@ impl<S: Stage> Host<S> {
         }
     }
 
-    fn apply(&self, state: &mut State<S>, now: Timestamp, output: Output<S::Machine>) {
+    /// Writes and replays the records and holds the effects. An error is `NoSpace`: nothing of the output counts.
+    fn apply(
+        &self,
+        state: &mut State<S>,
+        now: Timestamp,
+        output: Output<S::Machine>,
+    ) -> Result<(), HostError> {
         if !output.records.is_empty() {
-            let Ok(base) = self.stage.append(now, &output.records) else {
-                drop_machine(state);
-                return;
+            let base = match self.stage.append(now, &output.records) {
+                Ok(base) => base,
+                Err(HostError::NoSpace) => return Err(HostError::NoSpace),
+                Err(HostError::NotActive) => {
+                    drop_machine(state);
+                    return Ok(());
+                }
             };
             let mut offset = base;
             if let Some(machine) = state.machine.as_mut() {
@@ -191,6 +215,7 @@ impl<S: Stage> Host<S> {
             state.held.push_back(Held { until: state.written, effects: output.effects });
         }
         self.release(state);
+        Ok(())
     }
 
     /// Lets out the effects whose records are committed.
@@ -212,7 +237,7 @@ impl<S: Stage> Host<S> {
                 let Some((id, reply)) = self.stage.perform(effect) else { continue };
                 if let Some(waiter) = state.waiting.remove(&id) {
                     // A client that has gone does not want its answer any more.
-                    let _ = waiter.send(reply);
+                    let _ = waiter.send(Ok(reply));
                 }
             }
         }
@@ -227,14 +252,17 @@ impl<S: Stage> Host<S> {
                 let mut state = self.state.lock();
                 let now = self.clock.now();
                 let Some(machine) = state.machine.as_mut() else { return };
+                let mut pause_ms_min = 1;
                 if machine.deadline().is_some_and(|deadline| deadline <= now) {
                     let output = machine.tick(now);
-                    self.apply(&mut state, now, output);
+                    if self.apply(&mut state, now, output).is_err() {
+                        pause_ms_min = NO_SPACE_PAUSE_MS;
+                    }
                 } else {
                     self.release(&mut state);
                 }
                 let Some(machine) = state.machine.as_ref() else { return };
-                machine.deadline().map(|deadline| (deadline.0 - now.0).max(1) as u64)
+                machine.deadline().map(|deadline| (deadline.0 - now.0).max(pause_ms_min) as u64)
             };
             // Without a deadline only a request or a commit wakes this task: an idle broker uses no CPU.
             let wait = async {

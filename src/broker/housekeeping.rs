@@ -16,7 +16,7 @@ use crate::log::{DeletedFiles, StorageError};
 use ottla_protocol::{BrokerEpoch, Offset, Timestamp};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -252,8 +252,23 @@ impl Housekeeping {
                 Ok(()) => {
                     written.insert(key, offsets);
                 }
-                Err(error) => tracing::error!(%error, "checkpoint not written"),
+                Err(error) => self.note_failure(&key.0, &error),
             }
+        }
+    }
+
+    /// A checkpoint that cannot be written takes its directory offline, as in Kafka, but for one that found no space.
+    /// Where nobody produces it is the first to notice.
+    fn note_failure(&self, path: &Path, error: &StorageError) {
+        let log_dir = self.directories.all.iter().find(|log_dir| log_dir.path == path);
+        match log_dir {
+            Some(log_dir) if !error.is_storage_full() => {
+                if log_dir.health.take_offline() {
+                    let directory = path.display();
+                    tracing::error!(%directory, %error, "the log directory is offline");
+                }
+            }
+            _ => tracing::error!(%error, "checkpoint not written"),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Publication happens before the replies that rest on it leave, so a client that was told of its new topic finds
 //! leaders and logs in place.
 
-use super::host::{NotActive, Stage};
+use super::host::{HostError, Stage};
 use super::publisher::Publisher;
 use super::quorum::Quorum;
 use crate::machines::RequestId;
@@ -36,7 +36,7 @@ impl Stage for MetadataStage {
     type Machine = Controller;
     type Reply = ControllerReply;
 
-    fn append(&self, now: Timestamp, records: &[MetadataRecord]) -> Result<Offset, NotActive> {
+    fn append(&self, now: Timestamp, records: &[MetadataRecord]) -> Result<Offset, HostError> {
         self.quorum.append(now, records)
     }
 

@@ -57,7 +57,7 @@ use arc_swap::ArcSwap;
 use cleaner::Cleaner;
 use directories::Directories;
 use groups::Groups;
-use host::Host;
+use host::{Host, HostError};
 use housekeeping::Housekeeping;
 use metadata::MetadataStage;
 use mover::Mover;
@@ -202,7 +202,8 @@ impl Broker {
     /// Puts a request to the active controller.
     ///
     /// # Errors
-    /// NOT_CONTROLLER when it is gone: its log failed, or the broker stops.
+    /// NOT_CONTROLLER when it is gone: its log failed, or the broker stops. KAFKA_STORAGE_ERROR when its log has no
+    /// space for what it decided; later it may.
     pub async fn controller(
         &self,
         request: ControllerRequest,
@@ -213,7 +214,10 @@ impl Broker {
                 | ControllerRequest::AlterConfigs(_)
                 | ControllerRequest::UpdateFeatures { .. }
         );
-        let reply = self.controller.call(request).await.map_err(|_| ErrorCode::NotController)?;
+        let reply = self.controller.call(request).await.map_err(|error| match error {
+            HostError::NotActive => ErrorCode::NotController,
+            HostError::NoSpace => ErrorCode::KafkaStorageError,
+        })?;
         if may_configure {
             self.cleaner.reconfigure(&self.image.load());
             self.report_cordoned_dirs().await;
@@ -261,7 +265,7 @@ impl Broker {
     /// A producer id that nobody has had.
     ///
     /// # Errors
-    /// COORDINATOR_NOT_AVAILABLE-like codes of the controller when a new block cannot be had.
+    /// COORDINATOR_LOAD_IN_PROGRESS, as in Kafka, when a new block cannot be had; others of the controller.
     pub async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
         loop {
             {
@@ -275,8 +279,9 @@ impl Broker {
                 broker_id: self.node_id().0,
                 broker_epoch: self.broker_epoch.0,
             });
-            let ControllerReply::AllocateProducerIds(block) = self.controller(request).await?
-            else {
+            let reply = self.controller(request).await;
+            let reply = reply.map_err(|_| ErrorCode::CoordinatorLoadInProgress)?;
+            let ControllerReply::AllocateProducerIds(block) = reply else {
                 return Err(ErrorCode::UnknownServerError);
             };
             let error = ErrorCode::from_code(block.error_code);

@@ -439,7 +439,7 @@ impl Partition {
         self.with_log(|log| log.size()).unwrap_or(0)
     }
 
-    /// Closes the log in order; waiting requests learn that the partition is gone.
+    /// Closes the log in order, where its directory did not fail; waiting requests learn that the partition is gone.
     ///
     /// # Errors
     /// The last bytes could not be made durable.
@@ -450,6 +450,7 @@ impl Partition {
         let mut owned = self.owned.lock();
         let result = match owned.log.as_mut() {
             Some(log) => {
+                self.follow_directory(log);
                 let result = log.close(now);
                 self.note_failure(log, result.as_ref().err());
                 result

@@ -400,11 +400,12 @@ impl Publisher {
             to
         });
         match (result, target) {
-            (Ok(()), Some(path)) => {
+            // A partition that never had a record has no directory.
+            (Ok(()), Some(path)) if self.directories.disk().exists(&path) => {
                 let due = self.clock.now().plus_ms(delay_ms).0;
                 self.trash.lock().push((due, path));
             }
-            (Ok(()), None) => {}
+            (Ok(()), _) => {}
             (Err(error), _) => tracing::error!(?partition, %error, "cannot delete partition"),
         }
     }
@@ -447,6 +448,12 @@ impl Publisher {
             let log_dir = &self.directories.all[found.directory];
             self.set_aside(&partition_dir(&log_dir.path, &topic, index), UNKNOWN);
         }
+    }
+
+    /// Directories that are to be removed.
+    #[cfg(test)]
+    pub fn trash(&self) -> Vec<PathBuf> {
+        self.trash.lock().iter().map(|(_, path)| path.clone()).collect()
     }
 
     /// Removes directories of deleted partitions whose time has come.

@@ -5,10 +5,11 @@
 //! snapshots are `<end offset>-<epoch>.checkpoint` with header and footer records. Source: KIP-595, KIP-630.
 //!
 //! Invariant: nothing is reported committed before `fdatasync` of the log has returned; after a failed write or
-//! sync the quorum takes no more records.
+//! sync the quorum takes no more records. A write that found no space has left the log as it was, and refuses its
+//! records alone.
 
 use super::dir_health::DirHealth;
-use super::host::NotActive;
+use super::host::HostError;
 use super::replay::{ReplayError, replay_log};
 use super::snapshots::{self, SnapshotId};
 use crate::env::{Clock, Disk};
@@ -255,33 +256,38 @@ impl Quorum {
             origin: AppendOrigin::RaftLeader,
             transaction: TransactionCheck::Verified,
         };
-        let appended = owned.log.append_as_leader(batch, context);
-        let result = appended.and_then(|_| Ok(owned.log.flush(now)?));
-        if let Err(error) = result {
+        owned.log.append_as_leader(batch, context).inspect_err(|error| {
+            let is_as_it_was = self.note_refusal(error) && !owned.log.is_offline();
+            owned.failed = !is_as_it_was;
+        })?;
+        owned.log.flush(now).inspect_err(|_| {
+            // The records are in the file, and nobody knows whether they last.
             owned.failed = true;
-            self.note_failure(&error);
-            return Err(error);
-        }
+            self.params.health.take_offline();
+        })?;
         owned.bytes_since_snapshot += bytes;
         self.committed.store(owned.log.log_end_offset().0, Ordering::Release);
         Ok(())
     }
 
-    /// A disk that fails takes the directory with it, and so the broker; one that is full does not.
-    fn note_failure(&self, error: &AppendError) {
-        match error {
-            AppendError::Storage(cause) if !cause.is_storage_full() => {
-                self.params.health.take_offline();
-            }
-            _ => {}
+    /// A disk that fails takes the directory with it, and so the broker. One that is full makes producers wait, whose
+    /// records are the first that can; whether it is that.
+    fn note_refusal(&self, error: &AppendError) -> bool {
+        let AppendError::Storage(cause) = error else { return false };
+        let is_full = cause.is_storage_full();
+        if is_full {
+            self.params.health.fill();
+        } else {
+            self.params.health.take_offline();
         }
+        is_full
     }
 
     /// Appends records as one batch and makes them durable; answers the first one's offset.
     ///
     /// # Errors
-    /// [`NotActive`]; the reason has been logged.
-    pub fn append(&self, now: Timestamp, records: &[MetadataRecord]) -> Result<Offset, NotActive> {
+    /// Every [`HostError`]; the reason has been logged.
+    pub fn append(&self, now: Timestamp, records: &[MetadataRecord]) -> Result<Offset, HostError> {
         let mut owned = self.owned.lock();
         let base = owned.log.log_end_offset();
         let metadata_version = self.metadata_version();
@@ -297,9 +303,13 @@ impl Quorum {
         }
         match self.write(&mut owned, now, batch.build().freeze()) {
             Ok(()) => Ok(base),
-            Err(error) => {
+            Err(error) if owned.failed => {
                 tracing::error!(dir = %self.dir.display(), %error, "metadata log failed");
-                Err(NotActive)
+                Err(HostError::NotActive)
+            }
+            Err(error) => {
+                tracing::warn!(dir = %self.dir.display(), %error, "no space for metadata records");
+                Err(HostError::NoSpace)
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::cleaner::Cleaner;
 use super::directories::{Directories, DirectoryError};
 use super::groups::Groups;
-use super::host::{Host, NotActive};
+use super::host::{Host, HostError};
 use super::housekeeping::Housekeeping;
 use super::metadata::MetadataStage;
 use super::mover::{Mover, MoverParams};
@@ -46,7 +46,7 @@ pub enum StartError {
     Quorum(#[from] QuorumError),
     /// The metadata log failed while the broker registered.
     #[error("the metadata log does not take records: see the log above")]
-    NotActive(#[from] NotActive),
+    NotActive(#[from] HostError),
     /// The controller refused the broker.
     #[error("the controller refused this broker: {0}")]
     Refused(ErrorCode),

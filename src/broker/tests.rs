@@ -8,10 +8,11 @@ use crate::env::faulty::FaultyDisk;
 use crate::env::{Disk, RealDisk, SystemClock};
 use ottla_protocol::Timestamp;
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
 use ottla_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
-use ottla_protocol::messages::{CreateTopicsRequest, OffsetCommitRequest};
+use ottla_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, OffsetCommitRequest};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use std::path::Path;
 
@@ -53,6 +54,11 @@ async fn start(dirs: &[&Path]) -> Arc<Broker> {
 }
 
 pub(super) async fn create_topic(broker: &Broker, name: &str) -> Arc<Partition> {
+    try_to_create_topic(broker, name).await.unwrap();
+    broker.partition(name, 0).unwrap()
+}
+
+async fn try_to_create_topic(broker: &Broker, name: &str) -> Result<(), ErrorCode> {
     let topic = CreatableTopic {
         name: name.to_owned(),
         num_partitions: 1,
@@ -61,8 +67,7 @@ pub(super) async fn create_topic(broker: &Broker, name: &str) -> Arc<Partition> 
     };
     let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
     let seed = uuid::Uuid::new_v4();
-    broker.controller(ControllerRequest::CreateTopics { request, seed }).await.unwrap();
-    broker.partition(name, 0).unwrap()
+    broker.controller(ControllerRequest::CreateTopics { request, seed }).await.map(drop)
 }
 
 /// The process was killed after the metadata log's first epoch and before its first records.
@@ -196,6 +201,57 @@ async fn write_that_finds_no_space_makes_producers_wait_until_there_is() {
     broker.stop().await;
 }
 
+#[tokio::test]
+async fn metadata_log_that_finds_no_space_works_again_once_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    faults.set_space(Space { total: 100 << 30, available: 50 << 30 });
+    let of_dir = settings(&[dir.path()]);
+    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    let partition = create_topic(&broker, "before").await;
+    let offset = broker.image().offset;
+    faults.fill(true);
+    for _ in 0..2 {
+        let refused = try_to_create_topic(&broker, "t").await;
+        assert_eq!(refused, Err(ErrorCode::KafkaStorageError));
+    }
+    let producer_id = broker.next_producer_id().await;
+    assert_eq!(producer_id.err(), Some(ErrorCode::CoordinatorLoadInProgress));
+    assert_eq!(produce(&partition).err(), Some(ErrorCode::NotEnoughReplicas));
+    assert_eq!(broker.image().offset, offset);
+    faults.fill(false);
+    broker.directories.look_at_space(broker.settings().dir_reserve_bytes);
+    let created = create_topic(&broker, "t").await;
+    broker.next_producer_id().await.unwrap();
+    for partition in [partition, created] {
+        assert_eq!(produce(&partition).unwrap().first_offset.0, 0);
+    }
+    broker.stop().await;
+    drop(broker);
+    let broker = start(&[dir.path()]).await;
+    assert_eq!(broker.image().topics.iter().count(), 2);
+    for topic in ["before", "t"] {
+        assert_eq!(broker.partition(topic, 0).unwrap().log_end_offset().0, 1);
+    }
+    broker.stop().await;
+}
+
+/// The records are in the file: going on as if they were not would write others over them.
+#[tokio::test]
+async fn broker_fails_with_a_metadata_log_that_finds_no_space_when_it_syncs() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    let of_dir = settings(&[dir.path()]);
+    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    faults.fail_syncs_below(dir.path());
+    faults.fill_syncs();
+    assert_eq!(try_to_create_topic(&broker, "t").await, Err(ErrorCode::NotController));
+    let failure = broker.failed().await;
+    assert!(failure.contains("cluster metadata"), "{failure}");
+}
+
 /// A broker over two log directories, the metadata in the first, with a topic of a partition in each.
 async fn two_directories(
     dirs: [&Path; 2],
@@ -243,6 +299,74 @@ async fn directory_that_fails_takes_its_partitions_and_no_others() {
     assert_eq!(produce_durably(&partitions[0]).await, storage);
     let failure = failed.await;
     assert!(failure.contains(&*one.path().to_string_lossy()), "{failure}");
+}
+
+#[tokio::test]
+async fn checkpoint_that_cannot_be_written_takes_its_directory_offline() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (broker, faults, partitions) = two_directories([one.path(), other.path()]).await;
+    faults.fail_syncs_below(other.path());
+    broker.housekeeping.write_all();
+    let offline: Vec<bool> = broker.log_dirs().iter().map(|dir| dir.is_offline).collect();
+    assert_eq!(offline, [false, true]);
+    let storage = Err(ErrorCode::KafkaStorageError);
+    assert_eq!(produce_durably(&partitions[1]).await, storage);
+    assert_eq!(produce_durably(&partitions[0]).await, Ok(()));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn stop_is_in_order_in_the_directories_that_did_not_fail() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (broker, faults, partitions) = two_directories([one.path(), other.path()]).await;
+    let more = [create_topic(&broker, "third").await, create_topic(&broker, "fourth").await];
+    for partition in &more {
+        produce_durably(partition).await.unwrap();
+    }
+    assert!(more.iter().any(|partition| partition.is_in(other.path())));
+    faults.fail_syncs_below(other.path());
+    let storage = Err(ErrorCode::KafkaStorageError);
+    assert_eq!(produce_durably(&partitions[1]).await, storage);
+    broker.stop().await;
+    let is_clean = |dir: &Path| dir.join(".kafka_cleanshutdown").exists();
+    assert_eq!((is_clean(one.path()), is_clean(other.path())), (true, false));
+}
+
+#[tokio::test]
+async fn checkpoint_that_finds_no_space_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    let of_dir = settings(&[dir.path()]);
+    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    let partition = create_topic(&broker, "t").await;
+    produce(&partition).unwrap();
+    faults.fill(true);
+    broker.housekeeping.write_all();
+    assert!(!broker.log_dirs()[0].is_offline);
+    faults.fill(false);
+    broker.housekeeping.write_all();
+    let written = dir.path().join("replication-offset-checkpoint");
+    assert!(std::fs::read_to_string(written).unwrap().contains("t 0 1"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn partition_that_had_no_record_leaves_nothing_to_remove() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(&[dir.path()]).await;
+    let delete = async |name: &str| {
+        let topic = DeleteTopicState { name: Some(name.to_owned()), ..Default::default() };
+        let request = DeleteTopicsRequest { topics: vec![topic], ..Default::default() };
+        broker.controller(ControllerRequest::DeleteTopics(request)).await.unwrap();
+    };
+    create_topic(&broker, "empty").await;
+    produce(&create_topic(&broker, "written").await).unwrap();
+    delete("empty").await;
+    assert!(broker.publisher.trash().is_empty());
+    delete("written").await;
+    assert_eq!(broker.publisher.trash().len(), 1);
+    broker.stop().await;
 }
 
 async fn futures_are_pending(future: std::pin::Pin<&mut impl Future>) -> bool {

@@ -20,6 +20,8 @@ struct State {
     syncs_fail: bool,
     /// Only syncs of files below this directory fail.
     failing_dir: Option<PathBuf>,
+    /// Syncs that fail find no space.
+    syncs_are_full: bool,
     is_full: bool,
     /// Only files of this extension find no space.
     full_extension: Option<&'static str>,
@@ -40,6 +42,11 @@ impl Faults {
     /// Syncs of files below this directory fail.
     pub(crate) fn fail_syncs_below(&self, dir: &Path) {
         self.state.lock().failing_dir = Some(dir.to_owned());
+    }
+
+    /// Syncs that fail say that they find no space, as one of a file system that allocates late may.
+    pub(crate) fn fill_syncs(&self) {
+        self.state.lock().syncs_are_full = true;
     }
 
     /// Writes find no space.
@@ -132,7 +139,11 @@ impl Faults {
             state.permits = state.permits.saturating_sub(1);
         }
         let is_below = state.failing_dir.as_ref().is_some_and(|dir| path.starts_with(dir));
-        if state.syncs_fail || is_below { Err(io::Error::other("sync failed")) } else { Ok(()) }
+        match (state.syncs_fail || is_below, state.syncs_are_full) {
+            (false, _) => Ok(()),
+            (true, false) => Err(io::Error::other("sync failed")),
+            (true, true) => Err(io::ErrorKind::StorageFull.into()),
+        }
     }
 
     fn check_space(&self, path: &Path) -> io::Result<()> {
@@ -225,6 +236,7 @@ impl Disk for FaultyDisk {
 
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.faults.check_space(path)?;
+        self.faults.sync(path)?;
         RealDisk.write_atomic(path, bytes)
     }
 

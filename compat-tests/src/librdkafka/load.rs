@@ -1,8 +1,9 @@
-//! The load of the crash scenario: an idempotent producer and a group that commits, until the
-//! standard input ends.
+//! The load of `src/load.rs`: an idempotent producer and a group that commits, until the standard
+//! input ends.
 //!
 //! Prints `a PARTITION NUMBER` for each acknowledged record, in the order of the acknowledgements,
-//! and checks that an acknowledged commit is never followed by an older committed offset.
+//! and `c PARTITION OFFSET` for each acknowledged commit; checks that such a commit is never
+//! followed by an older committed offset.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -20,6 +21,10 @@ use super::{config, create, limit};
 
 /// The pause between two records, for some thousands in a second.
 const PAUSE: Duration = Duration::from_micros(200);
+/// The same for large records, of which a small disk takes few.
+const PAUSE_PADDED: Duration = Duration::from_millis(1);
+/// Records that wait in the client, where they are large: what it has to deliver at its end must fit.
+const QUEUE_PADDED: &str = "3000";
 
 /// Prints what was acknowledged.
 struct Acknowledged(Arc<Mutex<Option<String>>>);
@@ -44,8 +49,9 @@ fn fail(failure: &Mutex<Option<String>>, why: String) {
 }
 
 /// Runs until the standard input ends; then everything must still be delivered.
-pub fn run(servers: &str, topic: &str, partitions: &str) -> Result<String, String> {
+pub fn run(servers: &str, topic: &str, partitions: &str, padding: &str) -> Result<String, String> {
     let partitions: i32 = partitions.parse().map_err(|e| format!("{partitions}: {e}"))?;
+    let padding: usize = padding.parse().map_err(|e| format!("{padding}: {e}"))?;
     create(&config(servers), &[topic], partitions)?;
     let is_over = Arc::new(AtomicBool::new(false));
     let ending = Arc::clone(&is_over);
@@ -61,7 +67,8 @@ pub fn run(servers: &str, topic: &str, partitions: &str) -> Result<String, Strin
             fail(&of_group, e);
         }
     });
-    let sent = produce(servers, topic, partitions, &is_over, &failure)?;
+    let producer = producer(servers, padding, &failure)?;
+    let sent = produce(&producer, (topic, partitions), padding, &is_over)?;
     is_over.store(true, Ordering::Relaxed);
     group.join().map_err(|_| "the group panicked".to_owned())?;
     match failure.lock().map_err(|e| e.to_string())?.take() {
@@ -70,23 +77,34 @@ pub fn run(servers: &str, topic: &str, partitions: &str) -> Result<String, Strin
     }
 }
 
-fn produce(
+fn producer(
     servers: &str,
-    topic: &str,
-    partitions: i32,
-    is_over: &AtomicBool,
+    padding: usize,
     failure: &Arc<Mutex<Option<String>>>,
-) -> Result<u64, String> {
-    let producer: ThreadedProducer<Acknowledged> = config(servers)
+) -> Result<ThreadedProducer<Acknowledged>, String> {
+    let mut config = config(servers);
+    config
         .set("enable.idempotence", "true")
         .set("message.timeout.ms", "0")
-        .set("reconnect.backoff.max.ms", "500")
-        .create_with_context(Acknowledged(Arc::clone(failure)))
-        .map_err(|e| e.to_string())?;
+        .set("reconnect.backoff.max.ms", "500");
+    if padding > 0 {
+        config.set("queue.buffering.max.messages", QUEUE_PADDED);
+    }
+    config.create_with_context(Acknowledged(Arc::clone(failure))).map_err(|e| e.to_string())
+}
+
+fn produce(
+    producer: &ThreadedProducer<Acknowledged>,
+    (topic, partitions): (&str, i32),
+    padding: usize,
+    is_over: &AtomicBool,
+) -> Result<u64, String> {
+    let pause = if padding > 0 { PAUSE_PADDED } else { PAUSE };
+    let padding = if padding > 0 { format!(" {}", "x".repeat(padding)) } else { String::new() };
     let mut number = 0;
     while !is_over.load(Ordering::Relaxed) {
         for partition in 0..partitions {
-            let value = number.to_string();
+            let value = format!("{number}{padding}");
             let opaque = Box::new((partition, number));
             let record = BaseRecord::<(), _, _>::with_opaque_to(topic, opaque).payload(&value);
             // A full queue is waited for: the broker may be down.
@@ -97,7 +115,7 @@ fn produce(
             }
         }
         number += 1;
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
     producer.flush(limit()).map_err(|e| format!("flush: {e}"))?;
     Ok(number * u64::try_from(partitions).unwrap_or(1))
@@ -131,6 +149,10 @@ fn commit(servers: &str, topic: &str, is_over: &AtomicBool) -> Result<(), String
         }
         if offsets.count() > 0 && consumer.commit(&offsets, CommitMode::Sync).is_ok() {
             acknowledged.extend(&read);
+            let mut out = std::io::stdout().lock();
+            for (partition, offset) in &read {
+                let _ = writeln!(out, "c {partition} {offset}");
+            }
         }
         check(&consumer, topic, &acknowledged)?;
     }

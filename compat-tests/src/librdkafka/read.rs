@@ -1,4 +1,5 @@
-//! Reads partitions from their first to their last record and prints `r PARTITION VALUE` for each.
+//! Reads partitions from their first to their last record and prints `r PARTITION NUMBER` for each: the first
+//! word of the value.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -39,7 +40,8 @@ pub fn run(servers: &str, topic: &str, partitions: &str) -> Result<String, Strin
             Some(Err(e)) => return Err(e.to_string()),
             Some(Ok(record)) => {
                 let value = String::from_utf8_lossy(record.payload().unwrap_or_default());
-                writeln!(out, "r {} {value}", record.partition()).map_err(|e| e.to_string())?;
+                let number = value.split(' ').next().unwrap_or_default();
+                writeln!(out, "r {} {number}", record.partition()).map_err(|e| e.to_string())?;
                 let index = usize::try_from(record.partition()).unwrap_or_default();
                 if let Some(left) = left.get_mut(index) {
                     *left -= 1;

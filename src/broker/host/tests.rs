@@ -39,6 +39,7 @@ struct TestLog {
     committed: AtomicI64,
     published: AtomicI64,
     is_broken: AtomicBool,
+    is_full: AtomicBool,
     is_lost: AtomicBool,
     moved: Notify,
 }
@@ -47,9 +48,12 @@ impl Stage for Arc<TestLog> {
     type Machine = Counter;
     type Reply = i64;
 
-    fn append(&self, _now: Timestamp, records: &[i64]) -> Result<Offset, NotActive> {
+    fn append(&self, _now: Timestamp, records: &[i64]) -> Result<Offset, HostError> {
         if self.is_broken.load(Ordering::SeqCst) {
-            return Err(NotActive);
+            return Err(HostError::NotActive);
+        }
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(HostError::NoSpace);
         }
         Ok(Offset(self.end.fetch_add(records.len() as i64, Ordering::SeqCst)))
     }
@@ -110,14 +114,29 @@ async fn reply_without_records_waits_for_the_last_record_written() {
 }
 
 #[tokio::test]
+async fn append_without_space_costs_its_own_request_alone() {
+    let (log, host) = host();
+    let mut first = Box::pin(host.call(5));
+    assert!(futures_now(&mut first).is_none());
+    log.is_full.store(true, Ordering::SeqCst);
+    assert_eq!(host.call(6).await, Err(HostError::NoSpace));
+    log.is_full.store(false, Ordering::SeqCst);
+    let mut third = Box::pin(host.call(7));
+    assert!(futures_now(&mut third).is_none());
+    log.committed.store(2, Ordering::SeqCst);
+    host.look_at_commits();
+    assert_eq!((first.await, third.await), (Ok(5), Ok(12)), "the 6 was never added");
+}
+
+#[tokio::test]
 async fn failed_append_drops_the_machine_and_every_waiting_request() {
     let (log, host) = host();
     let mut first = Box::pin(host.call(5));
     assert!(futures_now(&mut first).is_none());
     log.is_broken.store(true, Ordering::SeqCst);
-    assert_eq!(host.call(6).await, Err(NotActive));
-    assert_eq!(first.await, Err(NotActive));
-    assert_eq!(host.call(0).await, Err(NotActive));
+    assert_eq!(host.call(6).await, Err(HostError::NotActive));
+    assert_eq!(first.await, Err(HostError::NotActive));
+    assert_eq!(host.call(0).await, Err(HostError::NotActive));
 }
 
 #[tokio::test]
@@ -128,7 +147,7 @@ async fn lost_log_drops_the_machine_and_every_waiting_request() {
     assert!(futures_now(&mut waiting).is_none());
     log.is_lost.store(true, Ordering::SeqCst);
     log.moved.notify_one();
-    assert_eq!(waiting.await, Err(NotActive));
+    assert_eq!(waiting.await, Err(HostError::NotActive));
     task.await.expect("the driver ends when the machine is gone");
 }
 

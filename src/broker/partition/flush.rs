@@ -44,6 +44,7 @@ impl Partition {
         let job = {
             let mut owned = self.owned.lock();
             let Some(log) = owned.log.as_mut() else { return Ok(()) };
+            self.follow_directory(log);
             let job = match which {
                 Flush::Inactive => log.prepare_flush_inactive(),
                 Flush::Owed if log.flush_owed() != FlushOwed::Nothing => log.prepare_flush(),
@@ -154,6 +155,13 @@ impl Partition {
             self.note_failure(log, Some(&error));
         }
         error
+    }
+
+    /// A log is offline with its directory, whichever log of it failed: nothing of it is written or synced again.
+    pub(super) fn follow_directory(&self, log: &mut Log) {
+        if self.is_offline() {
+            log.fail_flush();
+        }
     }
 
     /// A log that failed takes its directory with it; who waits learns so.

@@ -18,21 +18,24 @@ import java.util.Properties;
 import java.util.concurrent.atomic.AtomicReference;
 
 /**
- * The load of the crash scenario (compat-tests/src/crash.rs) with Apache Kafka's Java client: an
- * idempotent producer and a group that commits, until the standard input ends. Arguments: "load",
- * bootstrap servers, topic, partitions. Prints "a PARTITION NUMBER" for each acknowledged record.
+ * The load of compat-tests/src/load.rs with Apache Kafka's Java client: an idempotent producer and a
+ * group that commits, until the standard input ends. Arguments: "load", bootstrap servers, topic,
+ * partitions, bytes that each record has more than its number. Prints "a PARTITION NUMBER" for each
+ * acknowledged record and "c PARTITION OFFSET" for each acknowledged commit.
  */
-public final class CrashLoad {
+public final class Load {
     private final String servers;
     private final String topic;
     private final int partitions;
+    private final int padding;
     private final AtomicReference<String> failure = new AtomicReference<>();
     private volatile boolean over;
 
-    private CrashLoad(String servers, String topic, int partitions) {
+    private Load(String servers, String topic, int partitions, int padding) {
         this.servers = servers;
         this.topic = topic;
         this.partitions = partitions;
+        this.padding = padding;
     }
 
     private Properties config() {
@@ -51,13 +54,18 @@ public final class CrashLoad {
         config.put("request.timeout.ms", "10000");
         config.put("key.serializer", StringSerializer.class.getName());
         config.put("value.serializer", StringSerializer.class.getName());
+        if (padding > 0) {
+            // What is to be delivered at the end must fit.
+            config.put("buffer.memory", "4194304");
+        }
+        String rest = padding > 0 ? " " + "x".repeat(padding) : "";
         long number = 0;
         try (KafkaProducer<String, String> producer = new KafkaProducer<>(config)) {
             for (; !over; number++) {
                 for (int i = 0; i < partitions; i++) {
                     int partition = i;
                     long mine = number;
-                    producer.send(new ProducerRecord<>(topic, partition, null, Long.toString(mine)),
+                    producer.send(new ProducerRecord<>(topic, partition, null, mine + rest),
                         (metadata, e) -> {
                             if (e == null) {
                                 System.out.println("a " + partition + " " + mine);
@@ -96,7 +104,10 @@ public final class CrashLoad {
                 read.keySet().retainAll(consumer.assignment());
                 try {
                     consumer.commitSync(read, Duration.ofSeconds(5));
-                    read.forEach((partition, offset) -> acknowledged.put(partition, offset.offset()));
+                    read.forEach((partition, offset) -> {
+                        acknowledged.put(partition, offset.offset());
+                        System.out.println("c " + partition.partition() + " " + offset.offset());
+                    });
                     check(consumer, acknowledged);
                 } catch (RetriableException | org.apache.kafka.clients.consumer.CommitFailedException e) {
                     // The broker is down or the group starts anew: later again.
@@ -147,7 +158,9 @@ public final class CrashLoad {
     public static void main(String[] args) {
         int status = 0;
         try {
-            System.out.println("ok " + new CrashLoad(args[1], args[2], Integer.parseInt(args[3])).run());
+            int partitions = Integer.parseInt(args[3]);
+            Load load = new Load(args[1], args[2], partitions, Integer.parseInt(args[4]));
+            System.out.println("ok " + load.run());
         } catch (Exception e) {
             System.err.println("failed: " + e);
             status = 1;
