@@ -1,8 +1,11 @@
 //! The scenario of `clients.rs` and the load of `load.rs` with librdkafka, the base client of this project.
 //!
 //! `compat-librdkafka SERVERS PREFIX RECORDS` is the group scenario; `load SERVERS TOPIC PARTITIONS
-//! PADDING` is a load of `load.rs`, `read SERVERS TOPIC PARTITIONS` reads its records.
+//! PADDING` is a load of `load.rs`, `read SERVERS TOPIC PARTITIONS` reads its records; `compact SERVERS RECORDS` is the
+//! scenario of `compaction.rs`.
 
+#[path = "librdkafka/compact.rs"]
+mod compact;
 #[path = "librdkafka/group.rs"]
 mod group;
 #[path = "librdkafka/load.rs"]
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         ["load", servers, topic, partitions, padding] => {
             load::run(servers, topic, partitions, padding)
         }
+        ["compact", servers, records] => compact::run(servers, records),
         [servers, prefix, records] => group::run(servers, prefix, records),
         _ => Err("arguments: see compat-tests/src/librdkafka.rs".to_owned()),
     };
@@ -44,10 +48,23 @@ fn main() -> ExitCode {
 /// Creates topics with so many partitions each, and waits until they are led: Apache Kafka answers CreateTopics before,
 /// and a producer's first batch that comes too early is sent again, perhaps behind its second.
 fn create(config: &ClientConfig, topics: &[&str], partitions: i32) -> Result<(), String> {
+    create_with(config, topics, partitions, &[])
+}
+
+/// [`create`] with settings of the topics.
+fn create_with(
+    config: &ClientConfig,
+    topics: &[&str],
+    partitions: i32,
+    settings: &[(&str, &str)],
+) -> Result<(), String> {
     let admin: AdminClient<DefaultClientContext> = config.create().map_err(|e| e.to_string())?;
     let wanted: Vec<NewTopic<'_>> = topics
         .iter()
-        .map(|topic| NewTopic::new(topic, partitions, TopicReplication::Fixed(1)))
+        .map(|topic| {
+            let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+            settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+        })
         .collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));

@@ -8,6 +8,7 @@ mod apis;
 mod broker;
 mod clients;
 mod commands;
+mod compaction;
 mod crash;
 mod disk;
 mod dump;
@@ -38,7 +39,7 @@ use crate::tools::Mode;
 #[derive(Parser)]
 struct Args {
     /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump,
-    /// flume, crash, disk, disk:full, disk:failing, reassign, takeover
+    /// flume, compaction, crash, disk, disk:full, disk:failing, reassign, takeover
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -104,6 +105,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                 let result = match name {
                     "clients" => clients::run(paths, side, clients, report),
                     "apis" => apis::run(paths, side, filter, report),
+                    "compaction" => compaction::run(paths, side, report),
                     "crash" => crash::run(paths, side, filter, report),
                     "disk" => disk::run(paths, side, filter, report),
                     "dump" => dump::run(paths, side, filter, report),

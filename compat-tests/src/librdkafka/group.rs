@@ -75,8 +75,15 @@ impl ConsumerContext for Assigned {
 }
 
 /// Notices records that were not delivered.
-#[derive(Clone)]
-struct Delivered(Shared);
+#[derive(Clone, Default)]
+pub(super) struct Delivered(Shared);
+
+impl Delivered {
+    /// Why one was not, if so.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.0.lock().failure.clone()
+    }
+}
 
 impl ClientContext for Delivered {}
 impl ProducerContext for Delivered {
