@@ -12,3 +12,5 @@ pub use disk::{Disk, DiskFile, LockError, LockGuard, OpenMode, RealDisk};
 
 #[cfg(test)]
 pub(crate) mod faulty;
+#[cfg(test)]
+pub(crate) mod sim_disk;
