@@ -270,6 +270,8 @@ impl Log {
 }
 
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod proptests;

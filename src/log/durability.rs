@@ -1,0 +1,104 @@
+//! Cases of what is durable when, and of crashes in the middle of a verb.
+
+use super::tests::{NOW, append, batch, batch_of, client, idempotent, read_all, transactional};
+use super::*;
+use crate::env::sim_disk::{Crash, SimDisk};
+use bytes::Bytes;
+use ottla_protocol::batch::set_base_offset;
+use ottla_protocol::record::{BatchBuilder, BatchParams};
+use std::ops::ControlFlow;
+
+/// A log on a disk that can crash.
+struct Place {
+    disk: SimDisk,
+    config: LogConfig,
+    recovery_point: Offset,
+}
+
+impl Place {
+    fn new() -> Place {
+        let disk = SimDisk::new(1);
+        disk.create_dir_durably(Path::new("/logs")).unwrap();
+        let config = LogConfig {
+            segment_bytes: 600,
+            index_interval_bytes: 100,
+            segment_index_bytes: 1000,
+            retention_ms: -1,
+            ..LogConfig::default()
+        };
+        Place { disk, config, recovery_point: Offset(0) }
+    }
+
+    fn try_open(&self) -> Result<Log, RecoveryError> {
+        Log::open(LogParams {
+            disk: Arc::new(self.disk.clone()),
+            dir: "/logs/events-0".into(),
+            topic: "events".into(),
+            partition: 0,
+            topic_id: uuid::Uuid::from_u128(7),
+            config: Arc::new(self.config.clone()),
+            log_start_offset: Offset(0),
+            recovery_point: self.recovery_point,
+            clean_shutdown: false,
+            now: NOW,
+        })
+    }
+
+    fn open(&self) -> Log {
+        self.try_open().unwrap()
+    }
+
+    fn reopen(&self, crash: Crash) -> Log {
+        self.disk.crash(crash);
+        self.open()
+    }
+
+    fn unsynced(&self, suffix: &str) -> Vec<String> {
+        self.disk.unsynced().into_iter().filter(|name| name.ends_with(suffix)).collect()
+    }
+
+    /// A log of several segments, flushed.
+    fn filled(&self) -> Log {
+        let mut log = self.open();
+        while log.segments().len() < 4 {
+            append(&mut log, batch(2, NOW.0)).unwrap();
+        }
+        log.flush(NOW).unwrap();
+        log
+    }
+}
+
+fn offsets(log: &Log) -> Vec<i64> {
+    read_all(log, log.log_start_offset()).iter().map(|header| header.base_offset.0).collect()
+}
+
+/// Every other offset: `Place::filled` appends two records at a time.
+fn is_without_hole(offsets: &[i64]) -> bool {
+    offsets.windows(2).all(|pair| pair[1] == pair[0] + 2)
+}
+
+#[test]
+fn timestamps_below_the_log_start_offset_are_not_found() {
+    let place = Place::new();
+    let mut log = place.open();
+    append(&mut log, at(&[900, 10])).unwrap();
+    append(&mut log, at(&[20])).unwrap();
+    log.roll(Offset(3), NOW).unwrap();
+    append(&mut log, at(&[500])).unwrap();
+    log.set_log_start_offset(Offset(1), Offset(4)).unwrap();
+    let find = |ms: i64| log.offset_for_timestamp(NOW.plus_ms(ms)).unwrap().map(|it| it.offset.0);
+    assert_eq!([find(5), find(15), find(100), find(600)], [Some(1), Some(2), Some(3), None]);
+    assert_eq!(log.max_timestamp().unwrap().unwrap().offset, Offset(3));
+}
+
+#[test]
+fn the_largest_timestamp_may_be_in_the_batch_that_the_log_starts_in() {
+    let place = Place::new();
+    let mut log = place.open();
+    append(&mut log, at(&[900, 10, 30])).unwrap();
+    append(&mut log, at(&[20])).unwrap();
+    log.set_log_start_offset(Offset(1), Offset(4)).unwrap();
+    assert_eq!(log.max_timestamp().unwrap().unwrap().offset, Offset(2));
+    log.set_log_start_offset(Offset(3), Offset(4)).unwrap();
+    assert_eq!(log.max_timestamp().unwrap().unwrap().offset, Offset(3));
+}
