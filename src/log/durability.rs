@@ -102,3 +102,21 @@ fn the_largest_timestamp_may_be_in_the_batch_that_the_log_starts_in() {
     log.set_log_start_offset(Offset(3), Offset(4)).unwrap();
     assert_eq!(log.max_timestamp().unwrap().unwrap().offset, Offset(3));
 }
+
+/// The records below it may not be synced, and the log start offset may go back in a crash.
+#[test]
+fn neither_deleted_records_nor_retention_move_the_recovery_point() {
+    let mut place = Place::new();
+    place.config.retention_bytes = 0;
+    let mut log = place.open();
+    while log.segments().len() < 3 {
+        append(&mut log, batch_of(BatchParams::default(), 2, NOW.0, 50)).unwrap();
+    }
+    let end = log.log_end_offset();
+    log.set_log_start_offset(Offset(2), end).unwrap();
+    assert_eq!(log.recovery_point(), Offset(0));
+    assert!(!log.apply_retention(NOW, end).unwrap().is_empty());
+    assert_eq!((log.recovery_point(), log.log_start_offset()), (Offset(0), end));
+    log.flush(NOW).unwrap();
+    assert_eq!(log.recovery_point(), end);
+}
