@@ -92,6 +92,12 @@ impl Log {
             directory.create()?;
         }
         let entries = sort_out(&directory, entries)?;
+        let mut has_metadata_file =
+            entries.iter().any(|e| e.name == checkpoint::PARTITION_METADATA && e.len > 0);
+        if has_metadata_file && !params.clean_shutdown {
+            let read = checkpoint::read_partition_metadata(&*params.disk, &params.dir);
+            has_metadata_file = !matches!(read, Ok(None));
+        }
         let mut log = Log {
             epochs: LeaderEpochs::open(&directory)?,
             producers: ProducerState::new(entries.iter().map(|entry| entry.name.as_str())),
@@ -109,9 +115,7 @@ impl Log {
             cleaner_checkpoint: None,
             is_offline: false,
             is_closed: false,
-            has_metadata_file: entries
-                .iter()
-                .any(|e| e.name == checkpoint::PARTITION_METADATA && e.len > 0),
+            has_metadata_file,
             is_metadata_file_new: false,
             recovered: RecoveryReport::default(),
         };
