@@ -162,10 +162,12 @@ pub fn write_clean_shutdown(
 pub fn remove_clean_shutdown(disk: &dyn Disk, log_dir: &Path) -> Result<(), StorageError> {
     let path = log_dir.join(CLEAN_SHUTDOWN);
     match disk.remove_file(&path) {
-        Ok(()) => disk.sync_dir(log_dir).map_err(|e| StorageError::new("sync", log_dir, e)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(StorageError::new("delete", &path, e)),
+        Ok(()) => {}
+        // An earlier start may have removed it and not come to the sync.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(StorageError::new("delete", &path, e)),
     }
+    disk.sync_dir(log_dir).map_err(|e| StorageError::new("sync", log_dir, e))
 }
 
 /// `meta.properties` of a log directory: whose it is. Keys that are not known are kept.

@@ -77,6 +77,18 @@ fn is_without_hole(offsets: &[i64]) -> bool {
     offsets.windows(2).all(|pair| pair[1] == pair[0] + 2)
 }
 
+/// An earlier start may have removed it and not come to the sync.
+#[test]
+fn a_clean_shutdown_file_is_durably_gone() {
+    let (place, dir) = (Place::new(), Path::new("/logs"));
+    checkpoint::write_clean_shutdown(&place.disk, dir, 1).unwrap();
+    place.disk.end_after(1);
+    checkpoint::remove_clean_shutdown(&place.disk, dir).unwrap_err();
+    place.disk.crash(Crash::Kill);
+    checkpoint::remove_clean_shutdown(&place.disk, dir).unwrap();
+    assert_eq!(place.unsynced("logs"), [""; 0]);
+}
+
 #[test]
 fn timestamps_below_the_log_start_offset_are_not_found() {
     let place = Place::new();
