@@ -77,6 +77,62 @@ fn is_without_hole(offsets: &[i64]) -> bool {
     offsets.windows(2).all(|pair| pair[1] == pair[0] + 2)
 }
 
+#[test]
+fn a_truncation_is_durable_when_it_returns() {
+    let place = Place::new();
+    let mut log = place.filled();
+    log.truncate_to(Offset(3), NOW).unwrap();
+    assert_eq!(place.unsynced(".log"), [""; 0]);
+    assert_eq!(offsets(&place.reopen(Crash::PowerLoss)), [0]);
+}
+
+#[test]
+fn a_crash_within_a_truncation_leaves_no_hole() {
+    for operations in 0..60 {
+        for crash in [Crash::Kill, Crash::PowerLoss] {
+            let place = Place::new();
+            let mut log = place.filled();
+            let before = offsets(&log);
+            place.disk.end_after(operations);
+            let is_done = log.truncate_to(Offset(4), NOW).is_ok();
+            let found = offsets(&place.reopen(crash));
+            assert!(is_without_hole(&found), "{found:?} after {operations} operations");
+            assert!(found.len() >= 2 && before.starts_with(&found));
+            assert!(!is_done || found == [0, 2]);
+        }
+    }
+}
+
+#[test]
+fn a_crash_within_a_full_truncation_keeps_where_the_log_starts() {
+    for operations in 0..60 {
+        let place = Place::new();
+        let mut log = place.open();
+        log.truncate_fully_and_start_at(Offset(100), NOW).unwrap();
+        append(&mut log, idempotent(1, 0, 0, 2)).unwrap();
+        log.flush(NOW).unwrap();
+        place.disk.end_after(operations);
+        let is_done = log.truncate_fully_and_start_at(Offset(200), NOW).is_ok();
+        let log = place.reopen(Crash::PowerLoss);
+        assert!(log.log_start_offset() >= Offset(100), "after {operations} operations");
+        assert!(!is_done || log.log_end_offset() == Offset(200));
+    }
+}
+
+#[test]
+fn a_truncation_where_records_are_missing_keeps_the_log_start_offset() {
+    let place = Place::new();
+    let mut log = place.open();
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    let mut later = batch(2, NOW.0).to_vec();
+    set_base_offset(&mut later, Offset(10));
+    log.append_as_follower(later.into(), NOW).unwrap();
+    log.set_log_start_offset(Offset(5), Offset(10)).unwrap();
+    log.truncate_to(Offset(7), NOW).unwrap();
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(5), Offset(5)));
+    assert_eq!(append(&mut log, batch(1, NOW.0)).unwrap().first_offset, Offset(5));
+}
+
 /// An earlier start may have removed it and not come to the sync.
 #[test]
 fn a_clean_shutdown_file_is_durably_gone() {
