@@ -77,6 +77,34 @@ fn is_without_hole(offsets: &[i64]) -> bool {
     offsets.windows(2).all(|pair| pair[1] == pair[0] + 2)
 }
 
+/// Recovery trusts the indexes of the segments before the one of the recovery point.
+#[test]
+fn a_roll_syncs_the_indexes_of_a_flushed_segment() {
+    let place = Place::new();
+    let mut log = place.open();
+    for _ in 0..4 {
+        append(&mut log, batch(2, NOW.0)).unwrap();
+    }
+    log.flush(NOW).unwrap();
+    log.roll(Offset(8), NOW).unwrap();
+    assert_eq!(place.unsynced("index"), [""; 0]);
+    assert_eq!(log.recovery_point(), Offset(8));
+}
+
+#[test]
+fn a_roll_within_a_flush_syncs_the_indexes_too() {
+    let place = Place::new();
+    let mut log = place.open();
+    for _ in 0..4 {
+        append(&mut log, batch(2, NOW.0)).unwrap();
+    }
+    let job = log.prepare_flush().unwrap().unwrap();
+    log.roll(Offset(8), NOW).unwrap();
+    job.run().unwrap();
+    log.mark_flushed(&job, NOW);
+    assert_eq!(place.unsynced("index"), [""; 0]);
+}
+
 #[test]
 fn a_truncation_is_durable_when_it_returns() {
     let place = Place::new();

@@ -111,6 +111,7 @@ impl Log {
             log_end_offset: params.log_start_offset,
             recovery_point: params.recovery_point,
             last_flush: params.now,
+            flushing_to: Offset(0),
             truncations: 0,
             cleaner_checkpoint: None,
             is_offline: false,
