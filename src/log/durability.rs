@@ -173,6 +173,26 @@ fn a_clean_shutdown_file_is_durably_gone() {
     assert_eq!(place.unsynced("logs"), [""; 0]);
 }
 
+/// Else a loss of power could take both a record and the later one that superseded it.
+#[test]
+fn a_cleaning_syncs_what_it_reads_before_it_drops_records() {
+    let mut place = Place::new();
+    place.config.cleanup_policy = CleanupPolicy { delete: false, compact: true };
+    place.config.min_cleanable_dirty_ratio = 0.0;
+    let mut log = place.open();
+    while log.segments().len() < 4 {
+        append(&mut log, batch(2, NOW.0)).unwrap();
+    }
+    let cleanable = log.cleanable(None, log.log_end_offset(), NOW).unwrap().unwrap();
+    let mut cleaning = log.prepare_cleaning(cleanable, NOW).unwrap();
+    let buffers = CleaningBuffers { map_bytes: 1 << 16, load_factor: 0.9, io_bytes: 256 };
+    let mut go_on = |_: usize| ControlFlow::Continue(());
+    cleaning.build_map(buffers, &mut go_on).unwrap();
+    cleaning.next(&mut go_on).unwrap().unwrap();
+    let active = format!("{:020}.log", log.segments().last().unwrap().base_offset);
+    assert_eq!(place.unsynced(".log"), [active]);
+}
+
 #[test]
 fn timestamps_below_the_log_start_offset_are_not_found() {
     let place = Place::new();
