@@ -87,6 +87,14 @@ impl Directory {
         self.is_changed.store(true, Ordering::Release);
     }
 
+    /// What it holds, and that it is there, may not be durable.
+    pub(crate) fn mark_unsynced(&self) {
+        if self.exists() {
+            self.mark_changed();
+            self.is_new.store(true, Ordering::Release);
+        }
+    }
+
     /// Whether it lies on the disk.
     pub(crate) fn exists(&self) -> bool {
         self.exists.load(Ordering::Acquire)

@@ -106,6 +106,19 @@ fn a_roll_within_a_flush_syncs_the_indexes_too() {
 }
 
 #[test]
+fn what_an_earlier_process_wrote_is_synced_by_the_first_flush() {
+    let place = Place::new();
+    append(&mut place.open(), batch(2, NOW.0)).unwrap();
+    let mut log = place.reopen(Crash::Kill);
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    log.flush(NOW).unwrap();
+    for name in ["events-0", "logs", ".log", "partition.metadata"] {
+        assert_eq!(place.unsynced(name), [""; 0]);
+    }
+    assert_eq!(offsets(&place.reopen(Crash::PowerLoss)), [0, 2]);
+}
+
+#[test]
 fn a_truncation_is_durable_when_it_returns() {
     let place = Place::new();
     let mut log = place.filled();
@@ -161,6 +174,28 @@ fn a_truncation_where_records_are_missing_keeps_the_log_start_offset() {
     assert_eq!(append(&mut log, batch(1, NOW.0)).unwrap().first_offset, Offset(5));
 }
 
+/// A cut is not made before what lies behind it is gone: the next start would keep that.
+#[test]
+fn a_crash_within_recovery_leaves_nothing_behind_a_cut() {
+    for operations in 0..60 {
+        let place = Place::new();
+        let log = place.filled();
+        let second = log.segments().nth(1).unwrap().base_offset;
+        place.disk.flip_bit(&log.path().join(format!("{second:020}.log")), 800);
+        place.disk.crash(Crash::Kill);
+        place.disk.end_after(operations);
+        let is_done = place.try_open().is_ok();
+        place.disk.crash(Crash::Kill);
+        drop(place.open());
+        let found = offsets(&place.reopen(Crash::PowerLoss));
+        assert!(is_without_hole(&found), "{found:?} after {operations} operations");
+        if is_done {
+            return;
+        }
+    }
+    panic!("recovery does not end");
+}
+
 /// An earlier start may have removed it and not come to the sync.
 #[test]
 fn a_clean_shutdown_file_is_durably_gone() {
@@ -191,6 +226,17 @@ fn a_cleaning_syncs_what_it_reads_before_it_drops_records() {
     cleaning.next(&mut go_on).unwrap().unwrap();
     let active = format!("{:020}.log", log.segments().last().unwrap().base_offset);
     assert_eq!(place.unsynced(".log"), [active]);
+}
+
+/// Another start would trust it, and no flush comes by.
+#[test]
+fn an_index_that_is_built_anew_below_the_recovery_point_is_synced() {
+    let mut place = Place::new();
+    let log = place.filled();
+    place.recovery_point = log.recovery_point();
+    place.disk.remove_file(&log.path().join("00000000000000000000.index")).unwrap();
+    drop(place.reopen(Crash::Kill));
+    assert!(!place.unsynced("index").contains(&"00000000000000000000.index".to_owned()));
 }
 
 #[test]

@@ -120,6 +120,11 @@ impl Log {
             is_metadata_file_new: false,
             recovered: RecoveryReport::default(),
         };
+        if !params.clean_shutdown {
+            // Of what an earlier process wrote nobody knows what it synced.
+            log.directory.mark_unsynced();
+            log.is_metadata_file_new = log.has_metadata_file;
+        }
         log.load(&params, &entries)?;
         Ok(log)
     }
@@ -210,9 +215,13 @@ impl Log {
             file.len().map_err(|e| StorageError::new("stat", &path, e))?
         };
         let cause = self.validate_batches(n, file_len)?;
-        let segment = &mut self.segments[n];
+        let segment = &self.segments[n];
         let (position, offset) = (segment.size, segment.next_offset(&directory)?);
-        if u64::from(position) < file_len {
+        let is_cut = u64::from(position) < file_len;
+        if is_cut {
+            // Before the cut: a start that finds it made must not find what lay behind it.
+            self.delete_from(n + 1)?;
+            let segment = &mut self.segments[n];
             segment.cut_at(&directory, position)?;
             let bytes = file_len - u64::from(position);
             let cause = cause.unwrap_or_default();
@@ -225,22 +234,28 @@ impl Log {
         self.recovered.recovered_segments += 1;
         self.producers.set_map_end_offset(offset);
         self.producers.take_snapshot(&directory)?;
-        let is_cut = u64::from(position) < file_len;
-        if is_cut && n + 1 < self.segments.len() {
-            self.delete_from(n + 1)?;
+        if self.floor_segment(self.recovery_point).is_some_and(|first| n < first) {
+            // No flush will come by, and the next recovery trusts it.
+            self.segments[n].sync_files(&directory)?;
+            directory.sync_if_changed()?;
+        }
+        if is_cut || n + 1 == self.segments.len() {
+            // What is appended now must never be followed by what was cut, here or by the process before.
+            self.segments[n].sync_file(&directory)?;
         }
         Ok(())
     }
 
-    /// Deletes the segments from index `n` on.
+    /// Deletes the segments from index `n` on, the last first, so that a crash leaves no hole.
     fn delete_from(&mut self, n: usize) -> Result<(), StorageError> {
-        for segment in self.segments.split_off(n) {
+        for segment in self.segments.split_off(n).into_iter().rev() {
             let path = self.directory.join(&segment.name());
             warn!(path = %path.display(), bytes = segment.size, "segment is deleted by recovery");
             let files = self.rename_to_deleted(segment)?;
             self.recovered.deleted.push(files);
         }
-        Ok(())
+        // They must not come back behind what is appended now.
+        self.directory.sync_if_changed()
     }
 }
 
