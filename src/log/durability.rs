@@ -196,6 +196,21 @@ fn a_crash_within_recovery_leaves_nothing_behind_a_cut() {
     panic!("recovery does not end");
 }
 
+/// The broker may end after a truncation and before it writes the recovery point.
+#[test]
+fn a_recovery_point_past_the_end_recovers_everything() {
+    let mut place = Place::new();
+    let mut log = place.filled();
+    place.recovery_point = log.recovery_point();
+    log.truncate_to(Offset(3), NOW).unwrap();
+    while log.segments().len() < 3 {
+        append(&mut log, batch(2, NOW.0)).unwrap();
+    }
+    let log = place.reopen(Crash::Kill);
+    assert!(log.log_end_offset() < place.recovery_point);
+    assert_eq!(log.recovery_report().recovered_segments, 3);
+}
+
 /// An earlier start may have removed it and not come to the sync.
 #[test]
 fn a_clean_shutdown_file_is_durably_gone() {

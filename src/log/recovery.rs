@@ -11,7 +11,7 @@ use super::directory::{
     CLEANED_SUFFIX, DELETED_SUFFIX, Directory, INDEX_SUFFIX, LOG_SUFFIX, SWAP_SUFFIX,
     TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, offset_of_name,
 };
-use super::error::{RecoveryError, StorageError};
+use super::error::{ReadError, RecoveryError, StorageError};
 use super::leader_epochs::LeaderEpochs;
 use super::producer_state::ProducerState;
 use super::retention::DeletedFiles;
@@ -145,7 +145,7 @@ impl Log {
             self.segments.push(segment);
         }
         if !params.clean_shutdown {
-            let first = self.floor_segment(params.recovery_point).unwrap_or(0);
+            let first = self.first_to_recover(params.recovery_point)?;
             to_recover.extend(first..self.segments.len());
         }
         let is_recovering = !to_recover.is_empty();
@@ -156,6 +156,26 @@ impl Log {
             self.recover_segment(n, params.now)?;
         }
         self.settle(params, is_recovering)
+    }
+
+    fn remove_stray_snapshots(&mut self) -> Result<(), StorageError> {
+        let bases = self.segments.iter().map(|segment| segment.base_offset.0).collect();
+        self.producers.remove_stray_snapshots(&self.directory, &bases)
+    }
+
+    /// The segment that holds the recovery point. A log that ends before it was cut since, and how much of what was
+    /// written then was synced nobody knows: the first one.
+    fn first_to_recover(&self, recovery_point: Offset) -> Result<usize, RecoveryError> {
+        let Some(n) = self.floor_segment(recovery_point) else { return Ok(0) };
+        let segment = &self.segments[n];
+        if segment.base_offset == recovery_point {
+            return Ok(n);
+        }
+        match segment.find(&self.directory, recovery_point.plus(-1)) {
+            Ok(Some(_)) => Ok(n),
+            Ok(None) | Err(ReadError::Corrupt { .. }) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Sets offsets, epochs and producers by what the segments hold.
