@@ -160,6 +160,22 @@ fn a_crash_within_a_full_truncation_keeps_where_the_log_starts() {
     }
 }
 
+/// Producers of records that a truncation took are not those of the records that come after it.
+#[test]
+fn a_snapshot_below_the_first_segment_is_not_believed() {
+    let place = Place::new();
+    let mut log = place.open();
+    append(&mut log, transactional(1, 0, 2)).unwrap();
+    log.roll(Offset(2), NOW).unwrap();
+    let name = Path::new("/logs/events-0/00000000000000000002.snapshot");
+    let snapshot = place.disk.read(name).unwrap();
+    log.truncate_fully_and_start_at(Offset(100), NOW).unwrap();
+    place.disk.write_atomic(name, &snapshot).unwrap();
+    let log = place.reopen(Crash::Kill);
+    assert_eq!((log.log_start_offset(), log.active_producers()), (Offset(100), vec![]));
+    assert_eq!(log.last_stable_offset(Offset(100)), Offset(100));
+}
+
 #[test]
 fn a_truncation_where_records_are_missing_keeps_the_log_start_offset() {
     let place = Place::new();
@@ -211,6 +227,36 @@ fn a_recovery_point_past_the_end_recovers_everything() {
     assert_eq!(log.recovery_report().recovered_segments, 3);
 }
 
+#[test]
+fn epochs_come_back_with_a_log_start_offset_that_went_back() {
+    let place = Place::new();
+    let mut log = place.open();
+    for epoch in 0..3 {
+        let context = AppendContext { leader_epoch: LeaderEpoch(epoch), ..client() };
+        log.append_as_leader(batch(2, NOW.0), context).unwrap();
+    }
+    let before = log.leader_epochs().to_vec();
+    log.set_log_start_offset(Offset(5), Offset(6)).unwrap();
+    log.flush(NOW).unwrap();
+    assert_eq!(log.leader_epochs().len(), 1);
+    let log = place.reopen(Crash::Kill);
+    assert_eq!(log.log_start_offset(), Offset(0));
+    assert_eq!(log.leader_epochs(), before);
+}
+
+/// The next recovery would take them for the epochs of what is appended after this one.
+#[test]
+fn epochs_past_the_end_are_taken_off_the_disk() {
+    let place = Place::new();
+    let mut log = place.open();
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    log.assign_leader_epoch(LeaderEpoch(5), Offset(2));
+    log.flush(NOW).unwrap();
+    drop(place.reopen(Crash::Kill));
+    let file = Path::new("/logs/events-0/leader-epoch-checkpoint");
+    assert_eq!(place.disk.read(file).unwrap(), b"0\n1\n0 0\n");
+}
+
 /// An earlier start may have removed it and not come to the sync.
 #[test]
 fn a_clean_shutdown_file_is_durably_gone() {
@@ -252,6 +298,14 @@ fn an_index_that_is_built_anew_below_the_recovery_point_is_synced() {
     place.disk.remove_file(&log.path().join("00000000000000000000.index")).unwrap();
     drop(place.reopen(Crash::Kill));
     assert!(!place.unsynced("index").contains(&"00000000000000000000.index".to_owned()));
+}
+
+fn at(timestamps: &[i64]) -> Bytes {
+    let mut builder = BatchBuilder::new(BatchParams::default());
+    for ms in timestamps {
+        builder.push(NOW.plus_ms(*ms), Some(b"key"), Some(b"value"), &[]);
+    }
+    builder.build().freeze()
 }
 
 #[test]

@@ -148,6 +148,10 @@ impl Log {
             let first = self.first_to_recover(params.recovery_point)?;
             to_recover.extend(first..self.segments.len());
         }
+        if let Some(first) = self.segments.first() {
+            self.log_start_offset = self.log_start_offset.max(first.base_offset);
+        }
+        self.remove_stray_snapshots()?;
         let is_recovering = !to_recover.is_empty();
         for n in to_recover {
             if n >= self.segments.len() {
@@ -195,9 +199,10 @@ impl Log {
             end = None;
         }
         if self.segments.is_empty() {
-            let segment = self.new_segment(params.log_start_offset, params.now);
+            let mut segment = self.new_segment(params.log_start_offset, params.now);
             if params.log_start_offset.0 > 0 {
                 segment.create_file(&directory)?;
+                segment.finish(&directory)?;
             }
             self.segments.push(segment);
         }
@@ -209,10 +214,14 @@ impl Log {
         } else {
             params.recovery_point.min(self.log_end_offset)
         };
+        self.epochs.truncate_from_start(self.log_start_offset);
         self.epochs.truncate_from_end(self.log_end_offset);
-        self.epochs.truncate_from_start(params.log_start_offset);
-        let bases = self.segments.iter().map(|segment| segment.base_offset.0).collect();
-        self.producers.remove_stray_snapshots(&directory, &bases)?;
+        if !params.clean_shutdown {
+            self.complete_epochs()?;
+            // Those past the end must not be taken for the epochs of what is appended now.
+            self.epochs.write_if_changed(&directory)?;
+        }
+        self.remove_stray_snapshots()?;
         if is_clean && !is_recovering && self.producers.latest_snapshot().is_none() {
             // Kafka before 0.11 wrote no snapshots, and no producers.
             self.producers.set_map_end_offset(self.log_end_offset);
