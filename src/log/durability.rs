@@ -176,6 +176,22 @@ fn a_snapshot_below_the_first_segment_is_not_believed() {
     assert_eq!(log.last_stable_offset(Offset(100)), Offset(100));
 }
 
+/// The first process ends within a truncation, before it syncs; the machine goes down under the second.
+#[test]
+fn what_an_earlier_process_removed_does_not_come_back() {
+    for operations in 0..10 {
+        let place = Place::new();
+        let mut log = place.filled();
+        place.disk.end_after(operations);
+        log.truncate_to(Offset(2), NOW).unwrap_err();
+        let mut log = place.reopen(Crash::Kill);
+        let end = log.log_end_offset();
+        append(&mut log, batch(1, NOW.0)).unwrap();
+        let log = place.reopen(Crash::PowerLoss);
+        assert!(log.log_end_offset() <= end.plus(1), "after {operations} operations");
+    }
+}
+
 #[test]
 fn a_truncation_where_records_are_missing_keeps_the_log_start_offset() {
     let place = Place::new();

@@ -159,6 +159,10 @@ impl Log {
             }
             self.recover_segment(n, params.now)?;
         }
+        if !params.clean_shutdown {
+            // What an earlier process removed must not come back behind what is appended now.
+            self.directory.sync_entries()?;
+        }
         self.settle(params, is_recovering)
     }
 
@@ -203,6 +207,8 @@ impl Log {
             if params.log_start_offset.0 > 0 {
                 segment.create_file(&directory)?;
                 segment.finish(&directory)?;
+                // Its name is where the log starts.
+                directory.sync_if_changed()?;
             }
             self.segments.push(segment);
         }
