@@ -123,6 +123,8 @@ impl Log {
         if !params.clean_shutdown {
             // Of what an earlier process wrote nobody knows what it synced.
             log.directory.mark_unsynced();
+            // What it removed must not come back beside what is written now.
+            log.directory.sync_entries()?;
             log.is_metadata_file_new = log.has_metadata_file;
         }
         log.load(&params, &entries)?;
@@ -158,10 +160,6 @@ impl Log {
                 break;
             }
             self.recover_segment(n, params.now)?;
-        }
-        if !params.clean_shutdown {
-            // What an earlier process removed must not come back behind what is appended now.
-            self.directory.sync_entries()?;
         }
         self.settle(params, is_recovering)
     }
