@@ -272,6 +272,8 @@ impl Log {
 }
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod faults;
