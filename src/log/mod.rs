@@ -280,4 +280,6 @@ mod faults;
 #[cfg(test)]
 mod proptests;
 #[cfg(test)]
+mod racing;
+#[cfg(test)]
 mod tests;
