@@ -13,4 +13,6 @@ pub use disk::{Disk, DiskFile, LockError, LockGuard, OpenMode, RealDisk};
 #[cfg(test)]
 pub(crate) mod faulty;
 #[cfg(test)]
+pub(crate) mod rng;
+#[cfg(test)]
 pub(crate) mod sim_disk;

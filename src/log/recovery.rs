@@ -6,6 +6,9 @@
 //! and the first byte that is no sound batch ends the log; what follows is cut, and said. Left-over files are treated
 //! as Kafka does: `.deleted` and `.cleaned` go, `.swap` files of a compaction that had finished take the place of the
 //! segments that they replace.
+//!
+//! A start may end in a crash as well. What is removed, cut or built anew where no flush comes by is synced, in an
+//! order that leaves the next start something that it recovers to the same: from the end of the log backwards.
 
 use super::directory::{
     CLEANED_SUFFIX, DELETED_SUFFIX, Directory, INDEX_SUFFIX, LOG_SUFFIX, SWAP_SUFFIX,

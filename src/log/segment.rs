@@ -533,17 +533,6 @@ impl Segment {
         Ok(())
     }
 
-    /// Takes everything out of its files, durably; gives its base offset.
-    pub(crate) fn empty(mut self, directory: &Directory) -> Result<Offset, StorageError> {
-        if !directory_is_without(directory, &self.file) {
-            self.cut_at(directory, 0)?;
-            self.sync_file(directory)?;
-            self.reset_for_recovery(directory)?;
-            self.sync_files(directory)?;
-        }
-        Ok(self.base_offset)
-    }
-
     /// Makes the `.log` file durable, where it is there.
     pub(crate) fn sync_file(&self, directory: &Directory) -> Result<(), StorageError> {
         if directory_is_without(directory, &self.file) {

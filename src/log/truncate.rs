@@ -1,8 +1,11 @@
 //! Cutting the log's end: a follower whose records differ from its leader's.
 
 use super::Log;
-use super::directory::{INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, file_name};
-use super::error::ReadError;
+use super::directory::{
+    Directory, INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, file_name,
+};
+use super::error::{ReadError, StorageError};
+use super::segment::Segment;
 use ottla_protocol::{Offset, Timestamp};
 use tracing::info;
 
@@ -79,7 +82,7 @@ impl Log {
         }
         directory.sync_if_changed()?;
         // The first one says where the log starts, until the new one does.
-        let old = old.pop().map(|first| first.empty(&directory)).transpose()?;
+        let old = old.pop().map(|first| empty(first, &directory)).transpose()?;
         self.producers.truncate_fully_and_start_at(&directory, offset)?;
         self.epochs.clear();
         self.epochs.write_if_changed(&directory)?;
@@ -110,4 +113,15 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Takes everything out of a segment's files, durably; gives its base offset.
+fn empty(mut segment: Segment, directory: &Directory) -> Result<Offset, StorageError> {
+    if directory.disk().exists(&directory.join(&segment.name())) {
+        segment.cut_at(directory, 0)?;
+        segment.sync_file(directory)?;
+        segment.reset_for_recovery(directory)?;
+        segment.sync_files(directory)?;
+    }
+    Ok(segment.base_offset)
 }

@@ -7,7 +7,8 @@ use super::super::checkpoint::{
 use super::super::*;
 use super::checks::{Broken, Seen, check_all};
 use super::model::{Batch, Model, Opened};
-use crate::env::sim_disk::{Crash, Rng, SimDisk};
+use crate::env::rng::Rng;
+use crate::env::sim_disk::{Crash, SimDisk};
 use bytes::Bytes;
 use ottla_protocol::batch::{BatchHeader, leader_prefix};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
