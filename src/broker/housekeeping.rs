@@ -130,7 +130,7 @@ impl Housekeeping {
             due.producers = now.0.saturating_add(interval);
         }
         if due.trash <= now.0 {
-            if self.publisher.take_deleted() {
+            if self.publisher.take_stale_lines() {
                 self.write_all();
             }
             if self.directories.online().filter(|it| it.health.take_flushed()).count() > 0 {

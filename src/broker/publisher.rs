@@ -52,8 +52,8 @@ pub struct Publisher {
     trash: Mutex<Vec<(i64, PathBuf)>>,
     /// The log directories that were asked for before their partitions came; at most [`PREFERRED_MAX`].
     preferred: Mutex<HashMap<(String, i32), usize>>,
-    /// Partitions went whose lines are still in the checkpoints.
-    has_deleted: AtomicBool,
+    /// Lines are in the checkpoints of partitions that went, or were cut since.
+    has_stale_lines: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl Publisher {
             found: Mutex::new(HashMap::new()),
             trash: Mutex::new(Vec::new()),
             preferred: Mutex::new(HashMap::new()),
-            has_deleted: AtomicBool::new(false),
+            has_stale_lines: AtomicBool::new(false),
         };
         publisher.look_around()?;
         Ok(publisher)
@@ -141,9 +141,9 @@ impl Publisher {
         partitions.get(topic).into_iter().flat_map(|topic| topic.values().cloned()).collect()
     }
 
-    /// Whether partitions were deleted since this was last asked.
-    pub fn take_deleted(&self) -> bool {
-        self.has_deleted.swap(false, Ordering::AcqRel)
+    /// Whether the checkpoints have to be written for what happened since this was last asked.
+    pub fn take_stale_lines(&self) -> bool {
+        self.has_stale_lines.swap(false, Ordering::AcqRel)
     }
 
     /// Makes this broker what `new` says it is.
@@ -258,6 +258,10 @@ impl Publisher {
         log.set_cleaner_checkpoint(checkpointed(&log_dir.cleaner_offsets));
         for files in log.take_deleted_by_recovery() {
             files.remove()?;
+        }
+        if log.recovery_point() < offset(&log_dir.recovery_points) {
+            // What is appended now is not what was synced when it was written.
+            self.has_stale_lines.store(true, Ordering::Release);
         }
         // Not before: a log that cannot be opened today must be looked for in the same place tomorrow.
         self.found.lock().remove(&key);
@@ -390,7 +394,7 @@ impl Publisher {
     }
 
     fn delete(&self, delay_ms: i64, partition: &Partition) {
-        self.has_deleted.store(true, Ordering::Release);
+        self.has_stale_lines.store(true, Ordering::Release);
         let mut target = None;
         let result = partition.delete(|log| {
             let unique = uuid::Uuid::new_v4().simple();

@@ -13,3 +13,7 @@ pub use disk::{Disk, DiskFile, LockError, LockGuard, OpenMode, RealDisk};
 
 #[cfg(test)]
 pub(crate) mod faulty;
+#[cfg(test)]
+pub(crate) mod rng;
+#[cfg(test)]
+pub(crate) mod sim_disk;

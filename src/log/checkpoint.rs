@@ -27,6 +27,9 @@ pub const META_PROPERTIES: &str = "meta.properties";
 /// A partition's topic id.
 pub const PARTITION_METADATA: &str = "partition.metadata";
 
+/// Bytes of a whole `partition.metadata`: two lines, the second with an id of 22 characters.
+const PARTITION_METADATA_LEN: usize = "version: 0\ntopic_id: ".len() + 22;
+
 /// Suffix of the directory of a copy that is to take a partition's place (Kafka's name).
 const FUTURE_SUFFIX: &str = "-future";
 
@@ -159,10 +162,12 @@ pub fn write_clean_shutdown(
 pub fn remove_clean_shutdown(disk: &dyn Disk, log_dir: &Path) -> Result<(), StorageError> {
     let path = log_dir.join(CLEAN_SHUTDOWN);
     match disk.remove_file(&path) {
-        Ok(()) => disk.sync_dir(log_dir).map_err(|e| StorageError::new("sync", log_dir, e)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(StorageError::new("delete", &path, e)),
+        Ok(()) => {}
+        // An earlier start may have removed it and not come to the sync.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(StorageError::new("delete", &path, e)),
     }
+    disk.sync_dir(log_dir).map_err(|e| StorageError::new("sync", log_dir, e))
 }
 
 /// `meta.properties` of a log directory: whose it is. Keys that are not known are kept.
@@ -240,8 +245,8 @@ pub fn write_meta_properties(
     write_text(disk, &log_dir.join(META_PROPERTIES), &text)
 }
 
-/// Reads a partition's topic id; `None` where the file is not there, or empty because the machine went down before
-/// it was synced.
+/// Reads a partition's topic id; `None` where the file is not there, or is not whole because the machine went down
+/// before it was synced: cut, or zeroes in place of what was written.
 ///
 /// # Errors
 /// The file cannot be read, or is malformed.
@@ -250,7 +255,8 @@ pub fn read_partition_metadata(
     dir: &Path,
 ) -> Result<Option<TopicId>, RecoveryError> {
     let path = dir.join(PARTITION_METADATA);
-    let Some(text) = read_text(disk, &path)?.filter(|text| !text.is_empty()) else {
+    let is_whole = |text: &String| text.len() >= PARTITION_METADATA_LEN && !text.contains('\0');
+    let Some(text) = read_text(disk, &path)?.filter(is_whole) else {
         return Ok(None);
     };
     let mut lines = text.lines();

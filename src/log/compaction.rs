@@ -211,6 +211,7 @@ impl Log {
             last_records: self.producers.last_records(),
             cleanable,
             truncations: self.truncations,
+            synced_to: self.recovery_point,
             now,
         }))
     }

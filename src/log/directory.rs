@@ -111,6 +111,14 @@ impl Directory {
         self.is_changed.store(true, Ordering::Release);
     }
 
+    /// What it holds, and that it is there, may not be durable.
+    pub(crate) fn mark_unsynced(&self) {
+        if self.exists() {
+            self.mark_changed();
+            self.is_new.store(true, Ordering::Release);
+        }
+    }
+
     /// Whether it lies on the disk.
     pub(crate) fn exists(&self) -> bool {
         self.exists.load(Ordering::Acquire)
@@ -143,17 +151,22 @@ impl Directory {
 
     /// Makes what changed in it durable; of one that is new, also that it is there.
     pub(crate) fn sync_if_changed(&self) -> Result<(), StorageError> {
-        let sync =
-            |path: &Path| self.disk.sync_dir(path).map_err(|e| StorageError::new("sync", path, e));
-        if self.is_changed.swap(false, Ordering::AcqRel) {
-            sync(&self.path())?;
-        }
+        self.sync_entries()?;
         if self.is_new.swap(false, Ordering::AcqRel)
             && let Some(parent) = self.path().parent()
         {
-            sync(parent)?;
+            self.sync(parent)?;
         }
         Ok(())
+    }
+
+    /// Makes what changed in it durable.
+    pub(crate) fn sync_entries(&self) -> Result<(), StorageError> {
+        if self.is_changed.swap(false, Ordering::AcqRel) { self.sync(&self.path()) } else { Ok(()) }
+    }
+
+    fn sync(&self, path: &Path) -> Result<(), StorageError> {
+        self.disk.sync_dir(path).map_err(|e| StorageError::new("sync", path, e))
     }
 
     pub(crate) fn rename_file(&self, from: &str, to: &str) -> Result<(), StorageError> {

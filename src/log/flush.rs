@@ -97,6 +97,7 @@ impl Log {
             }
         }
         files.extend(self.metadata_to_sync()?);
+        self.flushing_to = up_to;
         Ok(FlushJob { up_to, truncations: self.truncations, files, directory })
     }
 

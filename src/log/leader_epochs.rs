@@ -170,6 +170,18 @@ impl LeaderEpochs {
         self.is_changed = true;
     }
 
+    /// Puts `older` before the others; those of its last epoch begin where it does.
+    pub(crate) fn prepend(&mut self, mut older: Vec<EpochEntry>) {
+        if older.is_empty() {
+            return;
+        }
+        let last = older[older.len() - 1].epoch;
+        let later = self.entries.partition_point(|entry| entry.epoch <= last);
+        older.extend_from_slice(&self.entries[later..]);
+        self.entries = older;
+        self.is_changed = true;
+    }
+
     pub(crate) fn clear(&mut self) {
         self.is_changed |= !self.entries.is_empty();
         self.entries.clear();

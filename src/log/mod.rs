@@ -80,6 +80,8 @@ pub struct Log {
     epochs: LeaderEpochs,
     producers: ProducerState,
     last_flush: Timestamp,
+    /// The recovery point once the flush under way has ended.
+    flushing_to: Offset,
     /// Counts truncations, so that a flush that began before one is known.
     truncations: u64,
     /// How far the cleaner has come; a truncation takes it back.
@@ -275,8 +277,14 @@ impl Log {
 }
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod proptests;
+#[cfg(test)]
+mod racing;
 #[cfg(test)]
 mod tests;

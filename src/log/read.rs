@@ -176,8 +176,11 @@ impl Log {
         timestamp: Timestamp,
     ) -> Result<Option<TimestampOffset>, ReadError> {
         for segment in &self.segments {
-            if segment.largest_timestamp(&self.directory)? >= timestamp {
-                return self.search_segment(segment, timestamp);
+            // The segment's largest timestamp may lie below the log start offset.
+            if segment.largest_timestamp(&self.directory)? >= timestamp
+                && let Some(found) = self.search_segment(segment, timestamp)?
+            {
+                return Ok(Some(found));
             }
         }
         Ok(None)
@@ -221,14 +224,19 @@ impl Log {
         })
     }
 
-    /// The record with the largest timestamp, the first of them (KIP-734); `None` without records.
+    /// The record at or after the log start offset with the largest timestamp, the first of them (KIP-734); `None`
+    /// without records.
     ///
     /// # Errors
     /// `Corrupt` and `Storage` when a segment cannot be read.
     pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
         let mut largest: Option<(&Segment, TimestampOffset)> = None;
         for segment in &self.segments {
-            let found = segment.max_timestamp(&self.directory)?;
+            let found = if segment.base_offset < self.log_start_offset {
+                self.largest_above_start(segment)?
+            } else {
+                segment.max_timestamp(&self.directory)?
+            };
             if largest.is_none_or(|(_, before)| found.timestamp > before.timestamp) {
                 largest = Some((segment, found));
             }
@@ -240,7 +248,7 @@ impl Log {
         let end = u64::from(segment.size);
         let batch =
             segment.scan(&self.directory, u64::from(entry.place.position), end, |header, at| {
-                if header.max_timestamp == largest.timestamp {
+                if header.last_offset() >= largest.offset {
                     ControlFlow::Break((*header, at))
                 } else {
                     ControlFlow::Continue(())
@@ -254,9 +262,42 @@ impl Log {
                 offset: header.base_offset,
             }))
         } else {
-            first_record(&header, &records, |found| found.timestamp == header.max_timestamp)
+            first_record(&header, &records, |found| {
+                found.timestamp == largest.timestamp && found.offset >= self.log_start_offset
+            })
         };
         found.map_err(|cause| self.corrupt(segment, at, cause))
+    }
+
+    /// The largest timestamp at or after the log start offset, which the segment holds, and the last offset of the
+    /// batch that has it.
+    fn largest_above_start(&self, segment: &Segment) -> Result<TimestampOffset, ReadError> {
+        let (start, end) = (self.log_start_offset, u64::from(segment.size));
+        let none = TimestampOffset { timestamp: Timestamp::NONE, offset: start };
+        let Some(first) = segment.find(&self.directory, start)? else { return Ok(none) };
+        let (mut largest, mut cut) = (none, None);
+        segment.scan(&self.directory, u64::from(first.position), end, |header, at| {
+            let offset = header.last_offset();
+            if header.base_offset < start {
+                cut = Some((*header, at));
+            } else if header.max_timestamp > largest.timestamp {
+                largest = TimestampOffset { timestamp: header.max_timestamp, offset };
+            }
+            ControlFlow::<()>::Continue(())
+        })?;
+        let Some((header, at)) = cut else { return Ok(largest) };
+        let records = self.read_batch(segment, &header, at)?;
+        let mut offset_largest = none;
+        let found = first_record(&header, &records, |found| {
+            if found.offset >= start && found.timestamp > offset_largest.timestamp {
+                let offset = header.last_offset();
+                offset_largest = TimestampOffset { timestamp: found.timestamp, offset };
+            }
+            false
+        });
+        found.map_err(|cause| self.corrupt(segment, at, cause))?;
+        let is_cut = offset_largest.timestamp >= largest.timestamp;
+        Ok(if is_cut { offset_largest } else { largest })
     }
 
     fn read_batch(
@@ -322,7 +363,7 @@ impl Log {
 fn first_record(
     header: &BatchHeader,
     batch: &[u8],
-    is_wanted: impl Fn(&TimestampOffset) -> bool,
+    mut is_wanted: impl FnMut(&TimestampOffset) -> bool,
 ) -> Result<Option<TimestampOffset>, String> {
     let mut scratch = Vec::new();
     let limit = i32::MAX as usize;

@@ -6,12 +6,15 @@
 //! and the first byte that is no sound batch ends the log; what follows is cut, and said. Left-over files are treated
 //! as Kafka does: `.deleted` and `.cleaned` go, `.swap` files of a compaction that had finished take the place of the
 //! segments that they replace.
+//!
+//! A start may end in a crash as well. What is removed, cut or built anew where no flush comes by is synced, in an
+//! order that leaves the next start something that it recovers to the same: from the end of the log backwards.
 
 use super::directory::{
     CLEANED_SUFFIX, DELETED_SUFFIX, Directory, INDEX_SUFFIX, LOG_SUFFIX, SWAP_SUFFIX,
     TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, offset_of_name,
 };
-use super::error::{RecoveryError, StorageError};
+use super::error::{ReadError, RecoveryError, StorageError};
 use super::leader_epochs::LeaderEpochs;
 use super::producer_state::ProducerState;
 use super::retention::DeletedFiles;
@@ -94,6 +97,12 @@ impl Log {
             directory.create()?;
         }
         let entries = sort_out(&directory, entries)?;
+        let mut has_metadata_file =
+            entries.iter().any(|e| e.name == checkpoint::PARTITION_METADATA && e.len > 0);
+        if has_metadata_file && !params.clean_shutdown {
+            let read = checkpoint::read_partition_metadata(&*params.disk, &params.dir);
+            has_metadata_file = !matches!(read, Ok(None));
+        }
         let mut log = Log {
             epochs: LeaderEpochs::open(&directory)?,
             producers: ProducerState::new(entries.iter().map(|entry| entry.name.as_str())),
@@ -107,16 +116,22 @@ impl Log {
             log_end_offset: params.log_start_offset,
             recovery_point: params.recovery_point,
             last_flush: params.now,
+            flushing_to: Offset(0),
             truncations: 0,
             cleaner_checkpoint: None,
             is_offline: false,
             is_closed: false,
-            has_metadata_file: entries
-                .iter()
-                .any(|e| e.name == checkpoint::PARTITION_METADATA && e.len > 0),
+            has_metadata_file,
             is_metadata_file_new: false,
             recovered: RecoveryReport::default(),
         };
+        if !params.clean_shutdown {
+            // Of what an earlier process wrote nobody knows what it synced.
+            log.directory.mark_unsynced();
+            // What it removed must not come back beside what is written now.
+            log.directory.sync_entries()?;
+            log.is_metadata_file_new = log.has_metadata_file;
+        }
         log.load(&params, &entries)?;
         Ok(log)
     }
@@ -137,9 +152,13 @@ impl Log {
             self.segments.push(segment);
         }
         if !params.clean_shutdown {
-            let first = self.floor_segment(params.recovery_point).unwrap_or(0);
+            let first = self.first_to_recover(params.recovery_point)?;
             to_recover.extend(first..self.segments.len());
         }
+        if let Some(first) = self.segments.first() {
+            self.log_start_offset = self.log_start_offset.max(first.base_offset);
+        }
+        self.remove_stray_snapshots()?;
         let is_recovering = !to_recover.is_empty();
         let of = to_recover.len();
         for (done, n) in to_recover.into_iter().enumerate() {
@@ -149,6 +168,26 @@ impl Log {
             self.recover_segment(n, params.now)?;
         }
         self.settle(params, is_recovering)
+    }
+
+    fn remove_stray_snapshots(&mut self) -> Result<(), StorageError> {
+        let bases = self.segments.iter().map(|segment| segment.base_offset.0).collect();
+        self.producers.remove_stray_snapshots(&self.directory, &bases)
+    }
+
+    /// The segment that holds the recovery point. A log that ends before it was cut since, and how much of what was
+    /// written then was synced nobody knows: the first one.
+    fn first_to_recover(&self, recovery_point: Offset) -> Result<usize, RecoveryError> {
+        let Some(n) = self.floor_segment(recovery_point) else { return Ok(0) };
+        let segment = &self.segments[n];
+        if segment.base_offset == recovery_point {
+            return Ok(n);
+        }
+        match segment.find(&self.directory, recovery_point.plus(-1)) {
+            Ok(Some(_)) => Ok(n),
+            Ok(None) | Err(ReadError::Corrupt { .. }) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Sets offsets, epochs and producers by what the segments hold.
@@ -168,9 +207,12 @@ impl Log {
             end = None;
         }
         if self.segments.is_empty() {
-            let segment = self.new_segment(params.log_start_offset, params.now);
+            let mut segment = self.new_segment(params.log_start_offset, params.now);
             if params.log_start_offset.0 > 0 {
                 segment.create_file(&directory)?;
+                segment.finish(&directory)?;
+                // Its name is where the log starts.
+                directory.sync_if_changed()?;
             }
             self.segments.push(segment);
         }
@@ -182,10 +224,14 @@ impl Log {
         } else {
             params.recovery_point.min(self.log_end_offset)
         };
+        self.epochs.truncate_from_start(self.log_start_offset);
         self.epochs.truncate_from_end(self.log_end_offset);
-        self.epochs.truncate_from_start(params.log_start_offset);
-        let bases = self.segments.iter().map(|segment| segment.base_offset.0).collect();
-        self.producers.remove_stray_snapshots(&directory, &bases)?;
+        if !params.clean_shutdown {
+            self.complete_epochs()?;
+            // Those past the end must not be taken for the epochs of what is appended now.
+            self.epochs.write_if_changed(&directory)?;
+        }
+        self.remove_stray_snapshots()?;
         if is_clean && !is_recovering && self.producers.latest_snapshot().is_none() {
             // Kafka before 0.11 wrote no snapshots, and no producers.
             self.producers.set_map_end_offset(self.log_end_offset);
@@ -207,9 +253,13 @@ impl Log {
             file.len().map_err(|e| StorageError::new("stat", &path, e))?
         };
         let cause = self.validate_batches(n, file_len)?;
-        let segment = &mut self.segments[n];
+        let segment = &self.segments[n];
         let (position, offset) = (segment.size, segment.next_offset(&directory)?);
-        if u64::from(position) < file_len {
+        let is_cut = u64::from(position) < file_len;
+        if is_cut {
+            // Before the cut: a start that finds it made must not find what lay behind it.
+            self.delete_from(n + 1)?;
+            let segment = &mut self.segments[n];
             segment.cut_at(&directory, position)?;
             let bytes = file_len - u64::from(position);
             let cause = cause.unwrap_or_default();
@@ -223,22 +273,28 @@ impl Log {
         self.recovered.recovered_bytes += file_len;
         self.producers.set_map_end_offset(offset);
         self.producers.take_snapshot(&directory)?;
-        let is_cut = u64::from(position) < file_len;
-        if is_cut && n + 1 < self.segments.len() {
-            self.delete_from(n + 1)?;
+        if self.floor_segment(self.recovery_point).is_some_and(|first| n < first) {
+            // No flush will come by, and the next recovery trusts it.
+            self.segments[n].sync_files(&directory)?;
+            directory.sync_if_changed()?;
+        }
+        if is_cut || n + 1 == self.segments.len() {
+            // What is appended now must never be followed by what was cut, here or by the process before.
+            self.segments[n].sync_file(&directory)?;
         }
         Ok(())
     }
 
-    /// Deletes the segments from index `n` on.
+    /// Deletes the segments from index `n` on, the last first, so that a crash leaves no hole.
     fn delete_from(&mut self, n: usize) -> Result<(), StorageError> {
-        for segment in self.segments.split_off(n) {
+        for segment in self.segments.split_off(n).into_iter().rev() {
             let path = self.directory.join(&segment.name());
             warn!(path = %path.display(), bytes = segment.size, "segment is deleted by recovery");
             let files = self.rename_to_deleted(segment)?;
             self.recovered.deleted.push(files);
         }
-        Ok(())
+        // They must not come back behind what is appended now.
+        self.directory.sync_if_changed()
     }
 }
 

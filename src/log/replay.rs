@@ -1,8 +1,10 @@
-//! Reading batches again: validating a segment's after a crash, and replaying what producers wrote.
+//! Reading batches again: validating a segment's after a crash, replaying what producers wrote, and finding leader
+//! epochs that the checkpoint has lost.
 
 use super::Log;
 use super::append::end_marker;
 use super::error::{ReadError, StorageError};
+use super::leader_epochs::EpochEntry;
 use super::producer_state::{AppendOrigin, ProducerEntry, ProducerState};
 use super::segment::BatchMeta;
 use super::transaction_index::AbortedTransaction;
@@ -149,6 +151,42 @@ impl Log {
             }
         }
         self.producers.set_map_end_offset(offset);
+        Ok(())
+    }
+
+    /// Reads the epochs of the records from the log start offset on that are before the first one known: the log start
+    /// offset went back in a crash, or the checkpoint was lost.
+    pub(super) fn complete_epochs(&mut self) -> Result<(), StorageError> {
+        let directory = self.directory.clone();
+        let end = self.epochs.entries().first().map_or(self.log_end_offset, |it| it.start_offset);
+        let mut found: Vec<EpochEntry> = Vec::new();
+        for segment in self.segments.iter().take_while(|segment| segment.base_offset < end) {
+            let from = self.log_start_offset.max(segment.base_offset);
+            let position = segment.find(&directory, from).map(|it| it.map(|it| it.position));
+            let size = u64::from(segment.size);
+            let visit = |header: &BatchHeader, _| {
+                let (epoch, start_offset) = (header.leader_epoch, header.base_offset.max(from));
+                if start_offset >= end {
+                    return ControlFlow::Break(());
+                }
+                if epoch.0 >= 0 && found.last().is_none_or(|last| epoch > last.epoch) {
+                    found.push(EpochEntry { epoch, start_offset });
+                }
+                ControlFlow::Continue(())
+            };
+            let scanned = match position {
+                Ok(Some(first)) => segment.scan(&directory, u64::from(first), size, visit),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match scanned {
+                Ok(_) | Err(ReadError::OffsetOutOfRange { .. }) => {}
+                // Whoever reads what is damaged will see it.
+                Err(ReadError::Corrupt { .. }) => break,
+                Err(ReadError::Storage(error)) => return Err(error),
+            }
+        }
+        self.epochs.prepend(found);
         Ok(())
     }
 

@@ -79,7 +79,6 @@ impl Log {
             return Ok(false);
         }
         self.log_start_offset = offset;
-        self.recovery_point = self.recovery_point.max(offset);
         self.epochs.truncate_from_start(offset);
         self.producers.on_log_start_offset(offset);
         Ok(true)
@@ -168,7 +167,6 @@ impl Log {
         }
         let start = self.segments[count].base_offset.max(self.log_start_offset);
         self.log_start_offset = start;
-        self.recovery_point = self.recovery_point.max(start);
         self.epochs.truncate_from_start(start);
         self.producers.on_log_start_offset(start);
         let gone: Vec<Segment> = self.segments.drain(..count).collect();

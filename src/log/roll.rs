@@ -55,6 +55,11 @@ impl Log {
         }
         // The new segment comes last: until then a disk that is full leaves the active one as it was.
         active.finish(&directory)?;
+        // A flush would pass it by, and recovery trusts the indexes before the segment of the recovery point.
+        if self.recovery_point.max(self.flushing_to) >= self.log_end_offset {
+            self.active().sync_files(&directory)?;
+            directory.sync_if_changed()?;
+        }
         self.producers.set_map_end_offset(base_offset);
         self.producers.take_snapshot(&directory)?;
         let segment = self.new_segment(base_offset, now);

@@ -536,6 +536,28 @@ impl Segment {
         Ok(())
     }
 
+    /// Makes the `.log` file durable, where it is there.
+    pub(crate) fn sync_file(&self, directory: &Directory) -> Result<(), StorageError> {
+        if directory_is_without(directory, &self.file) {
+            return Ok(());
+        }
+        self.sync_files_of(&[self.file(directory)?], directory)
+    }
+
+    /// Makes the batches and all index entries durable.
+    pub(crate) fn sync_files(&self, directory: &Directory) -> Result<(), StorageError> {
+        self.sync_files_of(&self.files_to_sync(directory)?, directory)
+    }
+
+    fn sync_files_of(
+        &self,
+        files: &[Arc<dyn DiskFile>],
+        directory: &Directory,
+    ) -> Result<(), StorageError> {
+        let mut synced = files.iter().map(|file| file.sync());
+        synced.try_for_each(|it| it.map_err(|e| self.file_error(directory, "sync", 0, e)))
+    }
+
     /// The `.log` file, where it has batches.
     pub(crate) fn log_to_sync(
         &self,

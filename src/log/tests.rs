@@ -158,12 +158,14 @@ fn partition_metadata_that_was_not_synced_is_written_again() {
     let fixture = Fixture::new();
     append(&mut fixture.open(), batch(1, NOW.0)).unwrap();
     let path = fixture.path().join(checkpoint::PARTITION_METADATA);
-    std::fs::write(&path, "").unwrap();
-    assert_eq!(checkpoint::read_partition_metadata(&RealDisk, &fixture.path()).unwrap(), None);
-    let mut log = fixture.open();
-    append(&mut log, batch(1, NOW.0)).unwrap();
-    let found = checkpoint::read_partition_metadata(&RealDisk, &fixture.path()).unwrap();
-    assert_eq!(found, Some(log.topic_id()));
+    let read = || checkpoint::read_partition_metadata(&RealDisk, &fixture.path()).unwrap();
+    for left in [&b""[..], &[0; 43], b"version: 0\ntopic_id: AAAA", b"version: 0\ntop\0\0\0\0\0"] {
+        std::fs::write(&path, left).unwrap();
+        assert_eq!(read(), None);
+        let mut log = fixture.open();
+        append(&mut log, batch(1, NOW.0)).unwrap();
+        assert_eq!(read(), Some(log.topic_id()));
+    }
 }
 
 pub(super) fn coordinator() -> AppendContext {

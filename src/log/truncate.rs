@@ -1,13 +1,18 @@
 //! Cutting the log's end: a follower whose records differ from its leader's.
 
 use super::Log;
-use super::directory::{INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, file_name};
-use super::error::ReadError;
+use super::directory::{
+    Directory, INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, file_name,
+};
+use super::error::{ReadError, StorageError};
+use super::segment::Segment;
 use ottla_protocol::{Offset, Timestamp};
 use tracing::info;
 
 impl Log {
-    /// Removes every record from `offset` on, and the whole batch that holds it; epochs and producers follow.
+    /// Removes every record from `offset` on, and the whole batch that holds it, durably; epochs and producers
+    /// follow. The owner writes the recovery point to its checkpoint before it appends again: what is appended now is
+    /// not what was synced. Blocks for the disk.
     ///
     /// # Errors
     /// `Storage` and `Corrupt`: the log is offline.
@@ -25,7 +30,8 @@ impl Log {
         result.inspect_err(|_| self.is_offline = true)
     }
 
-    /// Removes everything and goes on at `offset`.
+    /// Removes everything, durably, and goes on at `offset`. The owner writes its checkpoints before it appends again.
+    /// Blocks for the disk.
     ///
     /// # Errors
     /// `Storage`: the log is offline.
@@ -41,13 +47,19 @@ impl Log {
         let directory = self.directory.clone();
         self.truncations += 1;
         let keep = self.floor_segment(offset).unwrap_or(0);
-        for segment in self.segments.split_off(keep + 1) {
+        // From the last one on, so that a crash leaves no hole.
+        for segment in self.segments.split_off(keep + 1).into_iter().rev() {
             self.remove_segment_files(segment.base_offset)?;
             self.producers.remove_snapshot(&directory, segment.base_offset)?;
         }
+        directory.sync_if_changed()?;
         self.active().truncate_to(&directory, offset, now)?;
+        // What is written over it must never be followed by the rest of it.
+        self.active().sync_file(&directory)?;
         self.lower_cleaner_checkpoint();
-        self.log_end_offset = self.active().next_offset(&directory)?.min(offset);
+        // The log may begin within a batch that is gone, or where batches are missing.
+        let end = self.active().next_offset(&directory)?.min(offset);
+        self.log_end_offset = end.max(self.log_start_offset.min(offset));
         self.recovery_point = self.recovery_point.min(self.log_end_offset);
         self.log_start_offset = self.log_start_offset.min(self.log_end_offset);
         self.epochs.truncate_from_end(self.log_end_offset);
@@ -64,19 +76,27 @@ impl Log {
     ) -> Result<(), ReadError> {
         let directory = self.directory.clone();
         self.truncations += 1;
-        for segment in std::mem::take(&mut self.segments) {
+        let mut old = std::mem::take(&mut self.segments);
+        for segment in old.drain(1..).rev() {
             self.remove_segment_files(segment.base_offset)?;
         }
+        directory.sync_if_changed()?;
+        // The first one says where the log starts, until the new one does.
+        let old = old.pop().map(|first| empty(first, &directory)).transpose()?;
+        self.producers.truncate_fully_and_start_at(&directory, offset)?;
+        self.epochs.clear();
+        self.epochs.write_if_changed(&directory)?;
         let segment = self.new_segment(offset, now);
         segment.create_file(&directory)?;
         self.segments.push(segment);
+        directory.sync_if_changed()?;
+        if let Some(old) = old.filter(|old| *old != offset) {
+            self.remove_segment_files(old)?;
+        }
         self.lower_cleaner_checkpoint();
         self.log_end_offset = offset;
         self.log_start_offset = start;
         self.recovery_point = self.recovery_point.min(offset);
-        self.epochs.clear();
-        self.epochs.write_if_changed(&directory)?;
-        self.producers.truncate_fully_and_start_at(&directory, offset)?;
         directory.sync_if_changed()?;
         Ok(())
     }
@@ -93,4 +113,15 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Takes everything out of a segment's files, durably; gives its base offset.
+fn empty(mut segment: Segment, directory: &Directory) -> Result<Offset, StorageError> {
+    if directory.disk().exists(&directory.join(&segment.name())) {
+        segment.cut_at(directory, 0)?;
+        segment.sync_file(directory)?;
+        segment.reset_for_recovery(directory)?;
+        segment.sync_files(directory)?;
+    }
+    Ok(segment.base_offset)
 }

@@ -353,8 +353,8 @@ fn small_files_of_a_partition_are_read() {
         metadata,
         &[(Kind::PartitionMetadata, PARTITION_METADATA, "missing")],
     );
-    let metadata =
-        |f: &Fixture| fs::write(f.path().join(PARTITION_METADATA), "version: 0\n").unwrap();
+    let text = "version: 0\ntopic: what follows is no topic id\n";
+    let metadata = |f: &Fixture| fs::write(f.path().join(PARTITION_METADATA), text).unwrap();
     check_damage(
         Stop::Clean,
         metadata,

@@ -84,6 +84,7 @@ pub(super) struct CleaningParams {
     pub(super) last_records: BTreeMap<ProducerId, (Option<Offset>, ProducerEpoch)>,
     pub(super) cleanable: Cleanable,
     pub(super) truncations: u64,
+    pub(super) synced_to: Offset,
     pub(super) now: Timestamp,
 }
 
@@ -281,6 +282,7 @@ impl Cleaning {
             return Ok(None);
         }
         self.done = group.end;
+        self.sync_sources()?;
         let staging = self.params.directory.with_suffix(CLEANED_SUFFIX);
         let base_offset = self.params.segments[group.start].base_offset;
         self.staged = Some(base_offset);
@@ -309,6 +311,22 @@ impl Cleaning {
             segment,
             directory: self.params.directory.clone(),
         }))
+    }
+
+    /// A record goes because a later one supersedes it: that one has to be durable first.
+    fn sync_sources(&mut self) -> Result<(), StorageError> {
+        let CleaningParams { directory, segments, synced_to, cleanable, .. } = &mut self.params;
+        let is_synced = |segment: &Segment| segment.base_offset < *synced_to;
+        // The last of these may go on past the recovery point.
+        let first = segments.partition_point(is_synced).saturating_sub(1);
+        if cleanable.first_uncleanable_offset <= *synced_to {
+            return Ok(());
+        }
+        for segment in &segments[first..] {
+            segment.sync_file(directory)?;
+        }
+        *synced_to = cleanable.first_uncleanable_offset;
+        directory.sync_if_changed()
     }
 
     /// Retention goes by the file's time where no record is left.
