@@ -27,6 +27,8 @@ struct State {
     permits: usize,
     begun: usize,
     space: Option<Space>,
+    /// So many changes of directories go on; those after them fail.
+    changes: Option<usize>,
 }
 
 impl Faults {
@@ -52,6 +54,22 @@ impl Faults {
     /// What `Disk::space` answers.
     pub(crate) fn set_space(&self, space: Space) {
         self.state.lock().space = Some(space);
+    }
+
+    /// Changes of directories fail after the next `count`: the moment of a crash.
+    pub(crate) fn cut_after(&self, count: usize) {
+        self.state.lock().changes = Some(count);
+    }
+
+    fn change(&self) -> io::Result<()> {
+        match &mut self.state.lock().changes {
+            Some(0) => Err(io::Error::other("cut")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// From now on a sync of a segment waits for a permit.
@@ -163,6 +181,7 @@ impl Disk for FaultyDisk {
     }
 
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.faults.change()?;
         self.faults.check_space(path)?;
         RealDisk.write_atomic(path, bytes)
     }
@@ -172,23 +191,28 @@ impl Disk for FaultyDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.faults.check_space(dir)?;
         RealDisk.create_dir_all(dir)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.change()?;
         RealDisk.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.faults.change()?;
         RealDisk.remove_file(path)
     }
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         RealDisk.remove_dir_all(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         RealDisk.sync_dir(dir)
     }
 
