@@ -19,6 +19,7 @@ mod report;
 mod takeover;
 mod tools;
 mod transcript;
+mod zookeeper;
 
 use std::process::ExitCode;
 
