@@ -4,8 +4,8 @@
 //! after each change of brokers; after each the cluster is written to, topics created and deleted; `ottla check` finds
 //! nothing wrong, and the topic ids on disk stay.
 //!
-//! Of Kafka 2.8.2 the topics' settings are in a ZooKeeper, which Ottla reads and leaves as it is: Kafka knows nothing of
-//! topics that were created or deleted under Ottla, so those of the rounds are left out of what is compared then.
+//! Of Kafka 2.8.2 the topics' settings are in a ZooKeeper, which Ottla reads and leaves as it is: Kafka knows nothing
+//! of topics that were created or deleted under Ottla, so those of the rounds are left out of what is compared then.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -22,8 +22,8 @@ const SIDES: [Side; 4] = [Side::Kafka, Side::KafkaOlder, Side::KafkaNewer, Side:
 /// How long a broker may take from listening to knowing its topics: with ZooKeeper the controller tells it.
 const KNOWN_LIMIT: Duration = Duration::from_secs(30);
 
-/// What the scenario with ZooKeeper makes brokers say: of a first start, of a topic that Ottla made, and of indexes that
-/// a broker had not written when it was killed.
+/// What the scenario with ZooKeeper makes brokers say: of a first start, of a topic that Ottla made, and of indexes
+/// that a broker had not written when it was killed.
 const EXPECTED: [&str; 3] = [
     "No meta.properties file under dir",
     "was made here: Kafka with ZooKeeper does not know it",

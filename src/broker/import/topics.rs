@@ -37,14 +37,16 @@ pub(super) fn from_cluster(
         }
         check_topic(settings.node_id, name, topic)?;
         let id = agreed_id(inventory, name, topic.id)?;
-        let count = topic.partitions.len() as i32;
+        // Partitions that were added here stay, although Kafka does not see them.
+        let kept = before.topics.get(name).filter(|kept| kept.id == id);
+        let count = (topic.partitions.len() as i32).max(kept.map_or(0, |it| it.partition_count()));
         if let Some((_, found)) = inventory.of_topic(name).find(|(index, _)| *index >= count) {
             return unknown(found);
         }
         let mut partitions = Vec::new();
-        for index in topic.partitions.keys() {
-            let found = inventory.partitions.get(&(name.clone(), *index));
-            let state = topic.states.get(index);
+        for index in 0..count {
+            let found = inventory.partitions.get(&(name.clone(), index));
+            let state = topic.states.get(&index);
             if let (None, Some(state)) = (found, state) {
                 plan.warnings.push(format!(
                     "{name}-{index} is in no log directory, although broker {} has led it: it begins empty",
