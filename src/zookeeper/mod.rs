@@ -1,4 +1,4 @@
-//! Room 7: what a Kafka before KRaft left in ZooKeeper, read once to take its log directories over.
+//! What a Kafka before KRaft left in ZooKeeper, read once to take its log directories over.
 //!
 //! [`read`] copies Kafka's nodes from a server, [`Tree`] keeps them and is the exported file, [`Cluster`] is what they
 //! mean. Deliberately not here: writing. ZooKeeper stays as it is, so that Kafka can start on it again.
