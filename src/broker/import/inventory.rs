@@ -2,10 +2,12 @@
 
 use super::ImportError;
 use crate::env::Disk;
-use crate::log::checkpoint::{PartitionKey, parse_partition_dir, read_meta_properties};
+use crate::log::checkpoint::{
+    CLEANER_OFFSETS, PartitionKey, parse_partition_dir, read_meta_properties, read_offsets,
+};
 use crate::log::scan_partition;
 use ottla_protocol::{CLUSTER_METADATA_TOPIC, LeaderEpoch, ProducerId, TopicId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -25,6 +27,8 @@ pub(super) struct Found {
 pub(super) struct Inventory {
     /// The partitions; of two directories of one partition the first.
     pub(super) partitions: BTreeMap<PartitionKey, Found>,
+    /// Topics that a cleaner has compacted at some time.
+    pub(super) cleaned: BTreeSet<String>,
     /// The highest producer id in producer snapshots.
     pub(super) producer_id: ProducerId,
     /// The cluster's id in the first `meta.properties` that has one.
@@ -45,6 +49,9 @@ impl Inventory {
                 inventory.cluster_id = inventory.cluster_id.or(meta.cluster_id);
                 inventory.node_ids.extend(meta.node_id);
             }
+            // One that is damaged is made anew by whoever starts here.
+            let cleaned = read_offsets(disk, log_dir, CLEANER_OFFSETS).unwrap_or_default();
+            inventory.cleaned.extend(cleaned.into_keys().map(|(topic, _)| topic));
             let entries = match disk.list(log_dir) {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

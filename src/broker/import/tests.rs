@@ -250,6 +250,7 @@ async fn without_zookeeper_topics_are_what_the_directories_show() {
     let dir = tempfile::tempdir().unwrap();
     lay_out(dir.path());
     write(&dir.path().join("plain-1/leader-epoch-checkpoint"), "0\n2\n0 0\n7 40\n");
+    write(&dir.path().join("cleaner-offset-checkpoint"), "0\n1\ncompacted 0 5\n");
     let broker = start(dir.path(), Some(Source::Nothing)).await.unwrap();
     let image = broker.image();
     assert_eq!(image.topics.len(), 6);
@@ -259,6 +260,8 @@ async fn without_zookeeper_topics_are_what_the_directories_show() {
     assert_eq!(policy("__consumer_offsets").as_deref(), Some("compact"));
     assert_eq!(policy("__transaction_state").as_deref(), Some("compact"));
     assert_eq!(policy("compacted"), None);
+    let retention = |name: &str| config(&image, ResourceType::Topic, name, "retention.ms");
+    assert_eq!((retention("compacted").as_deref(), retention("plain")), (Some("-1"), None));
     broker.stop().await;
 }
 

@@ -20,6 +20,9 @@ const DIFFERENCE_MAX: &str = "message.timestamp.difference.max.ms";
 const BEFORE_AND_AFTER_MAX: [&str; 2] =
     ["message.timestamp.before.max.ms", "message.timestamp.after.max.ms"];
 
+/// Without compaction these keep every record.
+const KEEP_EVERYTHING: [&str; 2] = ["retention.bytes", "retention.ms"];
+
 type Configs = BTreeMap<String, String>;
 
 /// Plans the topics that ZooKeeper has, and those of `before` that it never had.
@@ -170,7 +173,17 @@ pub(super) fn from_directories(
             epochs.push(found.leader_epoch);
         }
         let id = agreed_id(inventory, name, None)?;
-        let configs = with_internal(settings, name, Configs::new());
+        let mut configs = with_internal(settings, name, Configs::new());
+        if configs.is_empty() && inventory.cleaned.contains(name) {
+            // Whether it still is to be compacted, nobody knows; deleting from it could lose the last value of a key.
+            for key in KEEP_EVERYTHING {
+                configs.insert(key.to_owned(), "-1".to_owned());
+            }
+            plan.warnings.push(format!(
+                "topic {name} was compacted: it keeps all its records (retention.ms=-1, retention.bytes=-1) until its \
+                 cleanup.policy is set again"
+            ));
+        }
         add_topic(plan, settings.node_id, (name, id), &epochs, configs);
     }
     plan.warnings.push(
