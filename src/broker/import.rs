@@ -94,6 +94,11 @@ pub(super) fn plan(
     before: &Image,
 ) -> Result<Plan, ImportError> {
     let inventory = Inventory::read(disk, &settings.log_dirs)?;
+    if inventory.cluster_id.is_none() {
+        return refuse(
+            "meta.properties has no cluster.id, as Kafka before 2.4 writes it: start Kafka 2.8 on it once",
+        );
+    }
     let mut plan = Plan {
         records: bootstrap_records(settings.controller.min_insync_replicas),
         ..Plan::default()

@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
+/// The one format of records that is read here.
+const MAGIC: u8 = 2;
+
 /// A partition's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
@@ -66,6 +69,12 @@ impl Inventory {
                 };
                 let path = log_dir.join(&entry.name);
                 let files = scan_partition(disk, &path)?;
+                if let Some(magic) = files.magic.filter(|magic| *magic < MAGIC) {
+                    return super::refuse(format!(
+                        "{} has records in the format of Kafka before 0.11 (magic {magic}), which is not read here",
+                        path.display()
+                    ));
+                }
                 inventory.producer_id = inventory.producer_id.max(files.producer_id);
                 let found = Found {
                     path: path.clone(),

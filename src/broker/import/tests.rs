@@ -185,7 +185,23 @@ fn set(tree: &mut Tree, path: &str, data: &str) {
 #[tokio::test]
 async fn what_cannot_be_taken_over_is_refused_before_a_byte_changes() {
     let topic = "/brokers/topics/plain";
-    let cases: [(Change, &str); 14] = [
+    let cases: [(Change, &str); 17] = [
+        (
+            |dir, _| {
+                let message = [&[0; 11][..], &[20, 0, 0, 0, 0, 1], &[0; 15]].concat();
+                let path = dir.join("plain-1/00000000000000000000.log");
+                RealDisk.write_atomic(&path, &message).unwrap();
+            },
+            "magic 1",
+        ),
+        (
+            |_, tree| {
+                let data = r#"{"config":{"message.format.version":"0.10.2-IV0"}}"#;
+                set(tree, "/config/topics/plain", data);
+            },
+            "message.format.version",
+        ),
+        (|dir, _| write(&dir.join("meta.properties"), "version=0\nbroker.id=1\n"), "cluster.id"),
         (|_, tree| set(tree, "/brokers/ids/1", "{}"), "registered"),
         (|_, tree| set(tree, "/cluster/id", r#"{"version":"1","id":"other"}"#), "/cluster/id"),
         (

@@ -20,6 +20,9 @@ const DIFFERENCE_MAX: &str = "message.timestamp.difference.max.ms";
 const BEFORE_AND_AFTER_MAX: [&str; 2] =
     ["message.timestamp.before.max.ms", "message.timestamp.after.max.ms"];
 
+const FORMAT_VERSION: &str = "message.format.version";
+const OLD_FORMATS: [&str; 3] = ["0.8", "0.9", "0.10"];
+
 /// Without compaction these keep every record.
 const KEEP_EVERYTHING: [&str; 2] = ["retention.bytes", "retention.ms"];
 
@@ -214,6 +217,12 @@ fn translated(plan: &mut Plan, name: &str, given: Configs) -> Result<Configs, Im
                 configs.insert(newer.to_owned(), text.clone());
             }
             continue;
+        }
+        let is_old = |version: &&str| text == **version || text.starts_with(&format!("{version}."));
+        if key == FORMAT_VERSION && OLD_FORMATS.iter().any(|version| is_old(&version)) {
+            return refuse(format!(
+                "topic {name} has {key}={text}: records in the format of Kafka before 0.11 are not read here"
+            ));
         }
         match table::find(Scope::Topic, &key) {
             Some(known) if known.gone.is_some() => {
