@@ -219,7 +219,7 @@ fn translated(plan: &mut Plan, name: &str, given: Configs) -> Result<Configs, Im
             continue;
         }
         let is_old = |version: &&str| text == **version || text.starts_with(&format!("{version}."));
-        if key == FORMAT_VERSION && OLD_FORMATS.iter().any(|version| is_old(&version)) {
+        if key == FORMAT_VERSION && OLD_FORMATS.iter().any(is_old) {
             return refuse(format!(
                 "topic {name} has {key}={text}: records in the format of Kafka before 0.11 are not read here"
             ));
