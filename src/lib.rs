@@ -7,6 +7,7 @@ pub mod env;
 pub mod log;
 pub mod machines;
 pub mod server;
+pub mod zookeeper;
 
 #[cfg(test)]
 mod tidy;

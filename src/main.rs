@@ -6,8 +6,9 @@ mod check_command;
 use clap::{Args, Parser, Subcommand};
 use ottla::broker::{AdvertisedListener, Broker, Settings};
 use ottla::config::{self, Config, Loaded};
-use ottla::env::{RealDisk, SystemClock};
+use ottla::env::{Disk, RealDisk, SystemClock};
 use ottla::server::{self, BoundListener, Limits, Server};
+use ottla::zookeeper;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,9 +36,17 @@ enum Command {
     ///
     /// Without FILE it listens on port 9092 and keeps its data in ./ottla-data. An empty data
     /// directory is formatted at the first start.
-    Start(ConfigArgs),
+    Start(StartArgs),
     /// Print every configuration value that would apply, and where it comes from.
     Config(ConfigArgs),
+    /// Write what ZooKeeper knows of a Kafka cluster to the standard output, as JSON.
+    ///
+    /// `ottla start --from-zookeeper FILE` reads it. Stop Kafka first. The file may hold SCRAM
+    /// credentials.
+    ExportZookeeper {
+        /// HOST:PORT[,HOST:PORT]...[/chroot], as in zookeeper.connect.
+        address: String,
+    },
     /// Verify log directories, Apache Kafka's or ours, without changing them.
     ///
     /// Reads every batch, index, checkpoint and snapshot, and names what is damaged and what to do
@@ -53,6 +62,20 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+struct StartArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Take over the log directories of a Kafka with ZooKeeper, with the topics and settings from
+    /// there: HOST:PORT[,HOST:PORT]...[/chroot], the FILE that export-zookeeper wrote, or none, to
+    /// go by the directories alone and give all topics the broker's defaults.
+    ///
+    /// Needed once; ZooKeeper is only read. Where the directories were taken over before, and no
+    /// Kafka ran on them since, it does nothing.
+    #[arg(long, value_name = "ADDRESS|FILE|none", verbatim_doc_comment)]
+    from_zookeeper: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct ConfigArgs {
     /// Kafka's server.properties, or a .toml file with the same keys.
     file: Option<PathBuf>,
@@ -65,6 +88,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Start(arguments) => start(&arguments),
         Command::Config(arguments) => show(&arguments),
+        Command::ExportZookeeper { address } => export(&address),
         Command::Bench(arguments) => bench_command::run(&arguments),
         Command::Check(arguments) => return check_command::run(&arguments),
         Command::Version => print_all(concat!("ottla ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -99,8 +123,14 @@ fn show(arguments: &ConfigArgs) -> Result<(), String> {
     print_all(&config::shown::effective(&loaded.config))
 }
 
-fn start(arguments: &ConfigArgs) -> Result<(), String> {
-    let Loaded { config, warnings } = load(arguments)?;
+fn export(address: &str) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let tree = runtime.map_err(|error| error.to_string())?.block_on(zookeeper::read(address));
+    print_all(&format!("{}\n", tree.map_err(|error| error.to_string())?.to_json()))
+}
+
+fn start(arguments: &StartArgs) -> Result<(), String> {
+    let Loaded { config, warnings } = load(&arguments.config)?;
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => filter,
         _ => config.log_level.clone(),
@@ -119,7 +149,7 @@ fn start(arguments: &ConfigArgs) -> Result<(), String> {
         builder.worker_threads(config.socket.worker_threads);
     }
     let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
-    let result = runtime.block_on(run(Arc::new(config)));
+    let result = runtime.block_on(run(Arc::new(config), arguments.from_zookeeper.as_deref()));
     // A thread that waits for a failed disk must not keep the process.
     runtime.shutdown_background();
     result
@@ -150,7 +180,14 @@ fn greet(config: &Config, addresses: &[(String, std::net::SocketAddr)]) -> Resul
     print_all(&text)
 }
 
-async fn run(config: Arc<Config>) -> Result<(), String> {
+async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), String> {
+    let zookeeper = match from_zookeeper {
+        Some(text) => {
+            let source = zookeeper::Source::open(text, |path| RealDisk.read(path)).await;
+            Some(source.map_err(|error| error.to_string())?)
+        }
+        None => None,
+    };
     let mut addresses = Vec::new();
     let mut bound = Vec::new();
     let mut advertised = Vec::new();
@@ -169,7 +206,7 @@ async fn run(config: Arc<Config>) -> Result<(), String> {
     }
     let limits = Limits::from_config(&config);
     let serving = server::Settings::from_config(&config);
-    let settings = Settings::new(Arc::clone(&config), &advertised);
+    let settings = Settings { zookeeper, ..Settings::new(Arc::clone(&config), &advertised) };
     let broker = Broker::start(settings, Arc::new(RealDisk), Arc::new(SystemClock))
         .await
         .map_err(|error| error.to_string())?;

@@ -9,9 +9,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("env", &[]),
     ("log", &["env"]),
     ("machines", &["config"]),
-    ("broker", &["config", "env", "log", "machines"]),
+    ("broker", &["config", "env", "log", "machines", "zookeeper"]),
     ("server", &["broker", "config", "env"]),
     ("bench", &["env"]),
+    ("zookeeper", &[]),
 ];
 
 /// Words that only some rooms may use, with the rooms.

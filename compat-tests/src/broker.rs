@@ -1,7 +1,8 @@
 //! One broker process under test: the Ottla binary or Apache Kafka, started from the same file.
 //!
 //! Both get Kafka's `server.properties` for one combined KRaft node on loopback, so that every
-//! scenario meets them in the same way. The data directory outlives the process, not this value.
+//! scenario meets them in the same way; Kafka 2.8.2 gets one for ZooKeeper, and a ZooKeeper. The
+//! data directory outlives the process, not this value.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::java;
 use crate::paths::Paths;
+use crate::zookeeper::{self, ZooKeeper};
 
 /// Whose broker it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,7 @@ pub enum Side {
     Kafka,
     KafkaOlder,
     KafkaNewer,
+    KafkaZooKeeper,
 }
 
 impl Side {
@@ -38,6 +41,7 @@ impl fmt::Display for Side {
             Side::Kafka => "kafka",
             Side::KafkaOlder => "kafka-3.9.1",
             Side::KafkaNewer => "kafka-4.4.0",
+            Side::KafkaZooKeeper => "kafka-2.8.2",
         })
     }
 }
@@ -59,6 +63,7 @@ pub struct Broker {
     dir: TempDir,
     port: u16,
     child: Option<Child>,
+    zookeeper: Option<ZooKeeper>,
 }
 
 impl Broker {
@@ -69,12 +74,21 @@ impl Broker {
     /// If the process cannot be started or does not listen in time; holds the end of its log.
     pub fn start(paths: &Paths, side: Side, overrides: &[&str]) -> Result<Broker, String> {
         let dir = tempfile::tempdir().map_err(|e| format!("temporary directory: {e}"))?;
-        let (port, controller_port) = (free_port()?, free_port()?);
-        let properties = properties(dir.path(), port, controller_port, overrides);
+        let port = free_port()?;
+        let zookeeper = match side {
+            Side::KafkaZooKeeper => Some(ZooKeeper::start(paths, dir.path())?),
+            _ => None,
+        };
+        let mode = match &zookeeper {
+            Some(zookeeper) => zookeeper_mode(port, &zookeeper.address()),
+            None => kraft_mode(port, free_port()?),
+        };
+        let properties = properties(dir.path(), port, mode, overrides);
         let file = dir.path().join("server.properties");
         std::fs::write(&file, properties).map_err(|e| format!("{file:?}: {e}"))?;
-        let mut broker = Broker { side, paths: paths.clone(), dir, port, child: None };
-        if side.is_kafka() {
+        let paths = paths.clone();
+        let mut broker = Broker { side, paths, dir, port, child: None, zookeeper };
+        if side.is_kafka() && side != Side::KafkaZooKeeper {
             let config = file.to_string_lossy().into_owned();
             let id = "compat-tests-cluster-0";
             let mut format = broker.kafka("kafka.tools.StorageTool")?;
@@ -127,9 +141,12 @@ impl Broker {
             Side::Ottla => {
                 let mut command = Command::new(&self.paths.ottla);
                 command.arg("start");
+                if let Some(zookeeper) = &self.zookeeper {
+                    command.args(["--from-zookeeper", &zookeeper.address()]);
+                }
                 command
             }
-            Side::Kafka | Side::KafkaOlder | Side::KafkaNewer => self.kafka("kafka.Kafka")?,
+            _ => self.kafka("kafka.Kafka")?,
         };
         let log = std::fs::File::options()
             .create(true)
@@ -213,6 +230,7 @@ impl Broker {
 
     fn kafka(&self, main: &str) -> Result<Command, String> {
         let (pom, version) = match self.side {
+            Side::KafkaZooKeeper => return zookeeper::java_command(&self.paths, main),
             Side::KafkaOlder => ("kafka", java::KAFKA_OLDER),
             Side::KafkaNewer => ("broker", java::KAFKA_NEWER),
             Side::Kafka | Side::Ottla => ("kafka", java::KAFKA),
@@ -266,15 +284,29 @@ fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-fn properties(dir: &Path, port: u16, controller_port: u16, overrides: &[&str]) -> String {
-    let lines = [
+fn kraft_mode(port: u16, controller_port: u16) -> Vec<String> {
+    vec![
         "process.roles=broker,controller".to_owned(),
         "node.id=1".to_owned(),
         format!("controller.quorum.voters=1@127.0.0.1:{controller_port}"),
         format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}"),
-        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
         "controller.listener.names=CONTROLLER".to_owned(),
         "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
+    ]
+}
+
+fn zookeeper_mode(port: u16, zookeeper: &str) -> Vec<String> {
+    vec![
+        "broker.id=1".to_owned(),
+        format!("zookeeper.connect={zookeeper}"),
+        "zookeeper.session.timeout.ms=3000".to_owned(),
+        format!("listeners=PLAINTEXT://127.0.0.1:{port}"),
+    ]
+}
+
+fn properties(dir: &Path, port: u16, mode: Vec<String>, overrides: &[&str]) -> String {
+    let common = [
+        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
         format!("log.dirs={}", dir.join("log").display()),
         "offsets.topic.num.partitions=5".to_owned(),
         "offsets.topic.replication.factor=1".to_owned(),
@@ -284,6 +316,7 @@ fn properties(dir: &Path, port: u16, controller_port: u16, overrides: &[&str]) -
         "share.coordinator.state.topic.min.isr=1".to_owned(),
         "group.initial.rebalance.delay.ms=0".to_owned(),
     ];
+    let lines: Vec<String> = mode.into_iter().chain(common).collect();
     let mut text = lines.join("\n");
     for line in overrides {
         text.push('\n');

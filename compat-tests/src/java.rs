@@ -18,6 +18,8 @@ pub const KAFKA: &str = "4.3.1";
 pub const KAFKA_OLDER: &str = "3.9.1";
 /// A newer version, of which there is the broker alone.
 pub const KAFKA_NEWER: &str = "4.4.0";
+/// The version with ZooKeeper, whose directories are taken over.
+pub const KAFKA_ZOOKEEPER: &str = "2.8.2";
 
 /// Fetches the jars of one pom below `java/` in one version; answers their directory.
 ///

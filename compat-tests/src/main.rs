@@ -25,6 +25,7 @@ mod takeover;
 mod tools;
 mod transcript;
 mod volume;
+mod zookeeper;
 
 use std::process::ExitCode;
 

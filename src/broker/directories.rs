@@ -9,6 +9,7 @@ use crate::log::checkpoint::{
     self, CLEANER_OFFSETS, HIGH_WATERMARKS, LOG_START_OFFSETS, MetaProperties, PartitionKey,
     RECOVERY_POINTS,
 };
+use crate::log::own_properties::{self, OwnProperties};
 use crate::log::{RecoveryError, StorageError};
 use ottla_protocol::{BrokerId, Offset, uuid_to_text};
 use std::collections::BTreeMap;
@@ -91,6 +92,15 @@ pub struct LogDirectory {
     _lock: LockGuard,
 }
 
+/// Which Kafka must be able to start on the directories again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// One in KRaft mode, or none.
+    KRaft,
+    /// One that works with ZooKeeper: `meta.properties` is of version 0 and stays so.
+    ZooKeeper,
+}
+
 /// All log directories.
 #[derive(Debug)]
 pub struct Directories {
@@ -99,6 +109,8 @@ pub struct Directories {
     pub all: Vec<LogDirectory>,
     /// The cluster's id.
     pub cluster_id: String,
+    /// Whose directories they were, and may be again.
+    pub origin: Origin,
     /// Told when a directory goes offline.
     failed: Arc<Notify>,
     /// Where the metadata log lies; one of the others as a rule.
@@ -127,10 +139,16 @@ impl Directories {
             locked.push((path, lock, meta));
         }
         let cluster_id = agree(&locked, node_id, cluster_id)?;
+        let is_old = |meta: &MetaProperties| meta.version == 0;
+        let origin = match locked.iter().any(|(_, _, meta)| meta.as_ref().is_some_and(is_old)) {
+            true => Origin::ZooKeeper,
+            false => Origin::KRaft,
+        };
         let failed = Arc::<Notify>::default();
         let mut all: Vec<LogDirectory> = Vec::new();
         for (path, lock, meta) in locked {
-            let mut log_dir = load(disk.as_ref(), path, lock, meta, node_id, &cluster_id)?;
+            let id = identify(disk.as_ref(), path, meta, (node_id, &cluster_id, origin))?;
+            let mut log_dir = load(disk.as_ref(), path, lock, id)?;
             log_dir.health = Arc::new(DirHealth::new(Arc::clone(&failed)));
             all.push(log_dir);
         }
@@ -139,7 +157,23 @@ impl Directories {
             |log_dir| Arc::clone(&log_dir.health),
         );
         let metadata = (metadata_path.to_owned(), health);
-        Ok(Directories { disk, all, cluster_id, failed, metadata })
+        Ok(Directories { disk, all, cluster_id, origin, failed, metadata })
+    }
+
+    /// Notes that the metadata log goes with `meta.properties` as it is now; see [`own_properties`].
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn confirm(&self) -> Result<(), DirectoryError> {
+        for dir in &self.all {
+            let disk = self.disk.as_ref();
+            if !own_properties::is_undisturbed(disk, &dir.path)? {
+                let meta_digest = own_properties::meta_digest(disk, &dir.path)?;
+                let own = OwnProperties { directory_id: dir.id, meta_digest };
+                own_properties::write(disk, &dir.path, &own)?;
+            }
+        }
+        Ok(())
     }
 
     /// The health of the directory of the metadata log.
@@ -258,26 +292,45 @@ fn agree(
     Ok(agreed.unwrap_or_else(|| uuid_to_text(Uuid::new_v4())))
 }
 
-fn load(
+/// The directory's id; one that has none gets it, durably. A `meta.properties` of version 0 stays as it is.
+fn identify(
     disk: &dyn Disk,
     path: &Path,
-    lock: LockGuard,
     meta: Option<MetaProperties>,
-    node_id: BrokerId,
-    cluster_id: &str,
-) -> Result<LogDirectory, DirectoryError> {
-    let known = meta.as_ref().and_then(|meta| meta.directory_id);
-    let id = known.unwrap_or_else(Uuid::new_v4);
-    if known.is_none() {
+    (node_id, cluster_id, origin): (BrokerId, &str, Origin),
+) -> Result<Uuid, DirectoryError> {
+    if let Some(known) = meta.as_ref().and_then(|meta| meta.directory_id) {
+        return Ok(known);
+    }
+    let id = Uuid::new_v4();
+    let is_old = meta.as_ref().is_some_and(|meta| meta.version == 0);
+    if is_old && let Some(own) = own_properties::read(disk, path)? {
+        return Ok(own.directory_id);
+    }
+    let has_own_file = origin == Origin::ZooKeeper;
+    if has_own_file {
+        let own = OwnProperties { directory_id: id, meta_digest: String::new() };
+        own_properties::write(disk, path, &own)?;
+    }
+    if !is_old {
         let meta = MetaProperties {
-            version: 1,
+            version: if has_own_file { 0 } else { 1 },
             cluster_id: Some(cluster_id.to_owned()),
             node_id: Some(node_id.0),
-            directory_id: Some(id),
+            directory_id: (!has_own_file).then_some(id),
             other: meta.map(|meta| meta.other).unwrap_or_default(),
         };
         checkpoint::write_meta_properties(disk, path, &meta)?;
     }
+    Ok(id)
+}
+
+fn load(
+    disk: &dyn Disk,
+    path: &Path,
+    lock: LockGuard,
+    id: Uuid,
+) -> Result<LogDirectory, DirectoryError> {
     Ok(LogDirectory {
         path: path.to_owned(),
         id,

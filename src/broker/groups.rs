@@ -16,6 +16,7 @@ use crate::machines::{Entry, Machine, RequestId};
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
 use ottla_protocol::records::control::ControlRecord;
+use ottla_protocol::records::group::GroupReaders;
 use ottla_protocol::{ErrorCode, Offset, Timestamp, TopicId, WireError};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ const BATCH_BYTES_MAX: usize = 256 << 20;
 /// Where a group machine writes.
 pub struct GroupStage {
     partition: Arc<Partition>,
+    readers: GroupReaders,
 }
 
 impl Stage for GroupStage {
@@ -36,7 +38,7 @@ impl Stage for GroupStage {
     fn append(&self, now: Timestamp, records: &[GroupRecord]) -> Result<Offset, HostError> {
         let mut batch = BatchBuilder::new(BatchParams::default());
         for record in records {
-            let (key, value) = record.encode();
+            let (key, value) = record.encode_for(self.readers);
             batch.push(now, Some(&key), value.as_deref(), &[]);
         }
         let bytes = batch.build().freeze();
@@ -78,13 +80,14 @@ enum Slot {
 pub struct Groups {
     clock: Arc<dyn Clock>,
     config: GroupConfig,
+    readers: GroupReaders,
     slots: RwLock<BTreeMap<i32, Slot>>,
 }
 
 impl Groups {
     /// No coordinator yet.
-    pub fn new(clock: Arc<dyn Clock>, config: GroupConfig) -> Arc<Self> {
-        Arc::new(Groups { clock, config, slots: RwLock::new(BTreeMap::new()) })
+    pub fn new(clock: Arc<dyn Clock>, config: GroupConfig, readers: GroupReaders) -> Arc<Self> {
+        Arc::new(Groups { clock, config, readers, slots: RwLock::new(BTreeMap::new()) })
     }
 
     /// Loads the coordinator of a partition that this broker has begun to lead.
@@ -114,7 +117,7 @@ impl Groups {
     fn activate(&self, partition: Arc<Partition>, machine: GroupMachine) {
         let index = partition.index();
         let end = partition.log_end_offset();
-        let stage = GroupStage { partition };
+        let stage = GroupStage { partition, readers: self.readers };
         let host = Host::new(stage, Arc::clone(&self.clock), machine, end);
         let mut slots = self.slots.write();
         // Leadership may have gone while the log was read.

@@ -10,6 +10,7 @@
 //! | `quorum.rs`, `snapshots.rs` | the log `__cluster_metadata` |
 //! | `metadata.rs` | the controller machine over it, and publication of the Image |
 //! | `publisher.rs` | all partitions: it alone opens and deletes them |
+//! | `takeover.rs`, `import.rs` | whether and how log directories of others are taken over |
 //! | `partition.rs` | one Log and its replica machine |
 //! | `groups.rs` | one group machine for each led partition of `__consumer_offsets` |
 //! | `housekeeping.rs` | retention, flushes, checkpoints |
@@ -23,6 +24,7 @@ mod directories;
 mod groups;
 mod host;
 mod housekeeping;
+mod import;
 mod metadata;
 mod mover;
 mod partition;

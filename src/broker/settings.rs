@@ -5,7 +5,8 @@ use crate::config::{self, CleanerConfig, Config, Value};
 use crate::log::{CleanupPolicy, CompressionTarget, LogConfig};
 use crate::machines::group::GroupConfig;
 use crate::machines::metadata::image::{ConfigMap, ConfigResource, ResourceType};
-use crate::machines::metadata::{ControllerSettings, Image};
+use crate::machines::metadata::{ControllerSettings, Image, LoneReplicas};
+use crate::zookeeper;
 use ottla_protocol::BrokerId;
 use ottla_protocol::batch::{Compression, TimestampType};
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub log_dirs: Vec<PathBuf>,
     /// `metadata.log.dir`.
     pub metadata_log_dir: PathBuf,
+    /// What topics and settings are imported from, where a Kafka with ZooKeeper left the log directories.
+    pub zookeeper: Option<zookeeper::Source>,
     /// The broker's listeners.
     pub advertised: Vec<AdvertisedListener>,
     /// The controller's listeners.
@@ -101,6 +104,7 @@ impl Settings {
             cluster_id: config.cluster_id.clone(),
             log_dirs: config.log_dirs.clone(),
             metadata_log_dir: config.metadata_log_dir.clone(),
+            zookeeper: None,
             advertised,
             controller_listeners,
             rack: config.rack.clone(),
@@ -271,6 +275,7 @@ fn controller(config: &Config) -> ControllerSettings {
         // The only broker is this process: it needs no heartbeats to itself.
         values: config.values.clone(),
         session_timeout_ms: None,
+        lone_replicas: LoneReplicas::Follow,
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a broker starts: directories, metadata log, election, registration, partitions.
 
 use super::cleaner::Cleaner;
-use super::directories::{Directories, DirectoryError};
+use super::directories::{Directories, DirectoryError, Origin};
 use super::groups::Groups;
 use super::host::{Host, HostError};
 use super::housekeeping::Housekeeping;
@@ -16,13 +16,14 @@ use crate::log::StorageError;
 use crate::log::checkpoint::{read_clean_shutdown, read_meta_properties};
 use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
 use crate::machines::metadata::image::FeaturesImage;
-use crate::machines::metadata::{Controller, ControllerSettings, bootstrap_records};
+use crate::machines::metadata::{Controller, ControllerSettings, LoneReplicas, bootstrap_records};
 use crate::machines::{Entry, Machine};
 use arc_swap::ArcSwap;
 use ottla_protocol::messages::{
     BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
     broker_registration_request, controller_registration_request,
 };
+use ottla_protocol::records::group::GroupReaders;
 use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, Offset};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -66,6 +67,7 @@ impl Broker {
         let settings = Arc::new(settings);
         let (directories, groups, publisher) = open_directories(disk, &settings, &clock)?;
         let (quorum, controller) = open_quorum(&settings, &directories, &clock)?;
+        directories.confirm()?;
         let before = Before::of(&directories, &controller);
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
@@ -151,10 +153,19 @@ fn open_directories(
 ) -> Result<Opened, StartError> {
     let (log_dirs, metadata_dir) = (&settings.log_dirs, &settings.metadata_log_dir);
     let (node_id, cluster_id) = (settings.node_id, settings.cluster_id.as_deref());
-    takeover::check(disk.as_ref(), log_dirs, metadata_dir)?;
+    let import = takeover::check(disk.as_ref(), settings)?;
     let directories = Directories::open(disk, log_dirs, metadata_dir, node_id, cluster_id)?;
     let directories = Arc::new(directories);
-    let groups = Groups::new(Arc::clone(clock), settings.group.clone());
+    if let Some(import) = import {
+        let disk = directories.disk().as_ref();
+        let written = import.carry_out(disk, metadata_dir, node_id, clock.now());
+        written.map_err(TakeoverError::from)?;
+    }
+    let readers = match directories.origin {
+        Origin::KRaft => GroupReaders::Current,
+        Origin::ZooKeeper => GroupReaders::Old,
+    };
+    let groups = Groups::new(Arc::clone(clock), settings.group.clone(), readers);
     let publisher = Publisher::new(
         node_id,
         Arc::clone(clock),
@@ -195,6 +206,10 @@ fn open_quorum(
 ) -> Result<(Arc<Quorum>, Controller), StartError> {
     let mut controller = Controller::new(ControllerSettings {
         cluster_id: directories.cluster_id.clone(),
+        lone_replicas: match directories.origin {
+            Origin::KRaft => LoneReplicas::Follow,
+            Origin::ZooKeeper => LoneReplicas::Stay,
+        },
         ..settings.controller.clone()
     });
     let params = QuorumParams {

@@ -12,6 +12,7 @@ mod check;
 mod cleaner;
 pub mod cordon;
 mod error;
+pub mod internal;
 pub mod key;
 pub mod listeners;
 pub mod properties;

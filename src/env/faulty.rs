@@ -32,6 +32,8 @@ struct State {
     space: Option<Space>,
     /// What lies in memory: the regions that were brought in; everything where it is `None`.
     in_memory: Option<Vec<(PathBuf, Range<u64>)>>,
+    /// So many changes of directories go on; those after them fail.
+    changes: Option<usize>,
 }
 
 impl Faults {
@@ -99,6 +101,22 @@ impl Faults {
     fn let_go(&self, path: &Path, start: u64) {
         if let Some(all) = &mut self.state.lock().in_memory {
             all.retain(|(there, region)| there != path || region.start != start);
+        }
+    }
+
+    /// Changes of directories fail after the next `count`: the moment of a crash.
+    pub(crate) fn cut_after(&self, count: usize) {
+        self.state.lock().changes = Some(count);
+    }
+
+    fn change(&self) -> io::Result<()> {
+        match &mut self.state.lock().changes {
+            Some(0) => Err(io::Error::other("cut")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -235,6 +253,7 @@ impl Disk for FaultyDisk {
     }
 
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.faults.change()?;
         self.faults.check_space(path)?;
         self.faults.sync(path)?;
         RealDisk.write_atomic(path, bytes)
@@ -245,23 +264,28 @@ impl Disk for FaultyDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.faults.check_space(dir)?;
         RealDisk.create_dir_all(dir)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.change()?;
         RealDisk.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.faults.change()?;
         RealDisk.remove_file(path)
     }
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         RealDisk.remove_dir_all(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         RealDisk.sync_dir(dir)
     }
 

@@ -26,6 +26,8 @@ mod leader_epochs;
 mod metadata_scan;
 mod moving;
 mod offset_index;
+pub mod own_properties;
+mod partition_scan;
 mod producer_snapshot;
 mod producer_state;
 mod read;
@@ -48,6 +50,7 @@ pub use error::{AppendError, ReadError, RecordError, RecoveryError, StorageError
 pub use flush::{FlushJob, FlushOwed};
 pub use leader_epochs::EpochEntry;
 pub use metadata_scan::{ScanError, scan_metadata};
+pub use partition_scan::{PartitionFiles, scan_partition};
 pub use producer_state::{ActiveProducer, AppendOrigin, BATCHES_KEPT};
 pub use read::{LogSlice, MinOne};
 pub use recovery::{Cut, LogParams, RecoveryReport};

@@ -1,11 +1,10 @@
 //! What this room takes from the configuration.
 
 use super::listener::{Advertised, ListenerParams};
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, internal};
 use crate::env::net::ListenOptions;
 use ottla_protocol::apis::ListenerType;
 use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use ottla_protocol::{GROUP_METADATA_TOPIC, SHARE_STATE_TOPIC, TRANSACTION_STATE_TOPIC};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -71,56 +70,21 @@ impl Settings {
     }
 }
 
-fn internal_topics(config: &Config) -> Vec<CreatableTopic> {
-    let (offsets, transactions) = (&config.offsets, &config.transactions);
-    let share = &config.share_state;
-    vec![
-        CreatableTopic {
-            name: GROUP_METADATA_TOPIC.to_owned(),
-            num_partitions: offsets.topic_num_partitions,
-            replication_factor: offsets.topic_replication_factor,
-            configs: configs(&[
-                ("cleanup.policy", "compact".to_owned()),
-                ("segment.bytes", offsets.topic_segment_bytes.to_string()),
-                ("compression.type", "producer".to_owned()),
-            ]),
-            ..Default::default()
-        },
-        CreatableTopic {
-            name: TRANSACTION_STATE_TOPIC.to_owned(),
-            num_partitions: transactions.topic_num_partitions,
-            replication_factor: transactions.topic_replication_factor,
-            configs: configs(&[
-                ("unclean.leader.election.enable", "false".to_owned()),
-                ("compression.type", "uncompressed".to_owned()),
-                ("cleanup.policy", "compact".to_owned()),
-                ("min.insync.replicas", transactions.topic_min_isr.to_string()),
-                ("segment.bytes", transactions.topic_segment_bytes.to_string()),
-            ]),
-            ..Default::default()
-        },
-        CreatableTopic {
-            name: SHARE_STATE_TOPIC.to_owned(),
-            num_partitions: share.topic_num_partitions,
-            replication_factor: share.topic_replication_factor,
-            configs: configs(&[
-                ("cleanup.policy", "delete".to_owned()),
-                ("compression.type", "none".to_owned()),
-                ("segment.bytes", share.topic_segment_bytes.to_string()),
-                ("retention.ms", "-1".to_owned()),
-                ("min.insync.replicas", share.topic_min_isr.to_string()),
-            ]),
-            ..Default::default()
-        },
-    ]
-}
-
-fn configs(pairs: &[(&str, String)]) -> Vec<CreatableTopicConfig> {
-    let config = |(name, value): &(&str, String)| CreatableTopicConfig {
-        name: (*name).to_owned(),
-        value: Some(value.clone()),
+fn internal_topics(from: &Config) -> Vec<CreatableTopic> {
+    let config = |(name, value): (&'static str, String)| CreatableTopicConfig {
+        name: name.to_owned(),
+        value: Some(value),
     };
-    pairs.iter().map(config).collect()
+    let topics = internal::topics(from).into_iter();
+    topics
+        .map(|topic| CreatableTopic {
+            name: topic.name.to_owned(),
+            num_partitions: topic.partitions,
+            replication_factor: topic.replication_factor,
+            configs: topic.configs.into_iter().map(config).collect(),
+            ..Default::default()
+        })
+        .collect()
 }
 
 /// Every listener of the configuration, the broker's before the controller's.

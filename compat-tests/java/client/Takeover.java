@@ -29,8 +29,8 @@ import java.util.concurrent.Future;
 
 /**
  * What lies in a cluster before and after another broker took its directory over (compat-tests/src/takeover.rs).
- * "write SERVERS ROUND [transactions]" creates and deletes topics, writes with every codec, tombstones and
- * transactions among it, and commits offsets. "digest SERVERS" prints a line for each topic, partition and group.
+ * "write SERVERS ROUND [transactions] [keep]" creates and, without keep, deletes topics, writes with every codec,
+ * tombstones and transactions among it, and commits offsets. "digest SERVERS" prints a line for each topic, partition and group.
  */
 public final class Takeover {
     private static final String[] CODECS = {"none", "gzip", "snappy", "lz4", "zstd"};
@@ -49,13 +49,13 @@ public final class Takeover {
         return config;
     }
 
-    private static void write(String servers, int round, boolean transactions) throws Exception {
+    private static void write(String servers, int round, List<String> options) throws Exception {
         try (AdminClient admin = AdminClient.create(config(servers))) {
             if (round == 0) {
                 NewTopic compacted = new NewTopic(COMPACTED, 1, (short) 1).configs(Map.of(
                     "cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0.01", "segment.bytes", "1048576"));
                 admin.createTopics(Arrays.asList(new NewTopic(PLAIN, 3, (short) 1), compacted)).all().get();
-            } else {
+            } else if (!options.contains("keep")) {
                 admin.deleteTopics(Collections.singleton("round-" + (round - 1))).all().get();
             }
             admin.createTopics(Collections.singleton(new NewTopic("round-" + round, 2, (short) 1))).all().get();
@@ -82,9 +82,10 @@ public final class Takeover {
                 }
             }
         }
-        if (transactions) {
+        if (options.contains("transactions")) {
             writeTransactions(servers, round);
         }
+        readOn(servers);
         Properties config = config(servers);
         config.put("group.id", "group-" + round);
         try (KafkaConsumer<String, String> consumer = new KafkaConsumer<>(config)) {
@@ -112,6 +113,34 @@ public final class Takeover {
                     producer.abortTransaction();
                 }
             }
+        }
+    }
+
+    /** Reads what came since the last round, whichever broker that had, and commits with the leader epochs seen. */
+    private static void readOn(String servers) throws Exception {
+        Properties config = config(servers);
+        config.put("group.id", "reader");
+        config.put("enable.auto.commit", "false");
+        config.put("auto.offset.reset", "earliest");
+        List<TopicPartition> partitions = Arrays.asList(
+            new TopicPartition(PLAIN, 0), new TopicPartition(PLAIN, 1), new TopicPartition(PLAIN, 2));
+        try (KafkaConsumer<String, String> consumer = new KafkaConsumer<>(config)) {
+            consumer.assign(partitions);
+            Map<TopicPartition, Long> ends = consumer.endOffsets(partitions, LIMIT);
+            long deadline = System.nanoTime() + LIMIT.toNanos();
+            long count = 0;
+            for (TopicPartition partition : partitions) {
+                while (consumer.position(partition, LIMIT) < ends.get(partition)) {
+                    if (System.nanoTime() > deadline) {
+                        throw new IllegalStateException("group reader does not go on in " + partition);
+                    }
+                    count += consumer.poll(Duration.ofMillis(200)).count();
+                }
+            }
+            if (count < RECORDS) {
+                throw new IllegalStateException("group reader has read " + count + " records");
+            }
+            consumer.commitSync(LIMIT);
         }
     }
 
@@ -202,7 +231,7 @@ public final class Takeover {
         int status = 0;
         try {
             if (args[0].equals("write")) {
-                write(args[1], Integer.parseInt(args[2]), args.length > 3);
+                write(args[1], Integer.parseInt(args[2]), Arrays.asList(args).subList(3, args.length));
             } else {
                 digest(args[1]);
             }

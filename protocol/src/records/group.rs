@@ -10,6 +10,25 @@ use bytes::Bytes;
 use crate::coordinator::*;
 use crate::wire::{Message, Reader, WireError, Writer};
 
+/// Who must be able to read what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupReaders {
+    /// Kafka 4.3.1.
+    #[default]
+    Current,
+    /// Kafka since 2.3, whose highest versions are 3.
+    Old,
+}
+
+impl GroupReaders {
+    fn version_max(self) -> i16 {
+        match self {
+            GroupReaders::Current => i16::MAX,
+            GroupReaders::Old => 3,
+        }
+    }
+}
+
 /// Declares the enum, one variant for each type of record, and its code.
 macro_rules! group_records {
     ($($(#[$doc:meta])* $variant:ident($key:ident, $value:ident),)*) => {
@@ -53,7 +72,12 @@ macro_rules! group_records {
             /// Key and value as they stand in the log, the value in the version that Kafka 4.3.1
             /// writes. An unknown record has nothing after its type.
             pub fn encode(&self) -> (Bytes, Option<Bytes>) {
-                let version = self.value_version();
+                self.encode_for(GroupReaders::Current)
+            }
+
+            /// The same, with the value in the highest version that `readers` know.
+            pub fn encode_for(&self, readers: GroupReaders) -> (Bytes, Option<Bytes>) {
+                let version = self.value_version().min(readers.version_max());
                 match self {
                     $(
                         GroupRecord::$variant { key, value } => (

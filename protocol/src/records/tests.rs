@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::consumer_protocol::*;
 use super::control::ControlRecord;
-use super::group::GroupRecord;
+use super::group::{GroupReaders, GroupRecord};
 use super::metadata::*;
 use super::transaction::TransactionRecord;
 use crate::batch::{BatchHeader, batches};
@@ -185,4 +185,14 @@ fn a_subscription_of_the_future_is_read_as_the_latest() {
     let assignment = ConsumerProtocolAssignment::default();
     let bytes = encode_assignment(&assignment, 1);
     assert_eq!(decode_assignment(&bytes), Ok((assignment, 1)));
+}
+
+#[test]
+fn an_offset_for_old_readers_is_of_version_three() {
+    let value = OffsetCommitValue { offset: 9, leader_epoch: 2, ..OffsetCommitValue::default() };
+    let key = OffsetCommitKey { group: "g".into(), topic: "t".into(), partition: 3 };
+    let record = GroupRecord::OffsetCommit { key, value: Some(value) };
+    let (key, value) = record.encode_for(GroupReaders::Old);
+    assert_eq!(value.as_ref().map(|value| value[..2].to_vec()), Some(vec![0, 3]));
+    assert_eq!(GroupRecord::decode(&key, value.as_ref()), Ok(record));
 }

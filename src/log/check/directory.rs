@@ -11,6 +11,7 @@ use crate::log::checkpoint::{
     MetaProperties, PartitionKey, RECOVERY_POINTS,
 };
 use crate::log::directory::LOG_SUFFIX;
+use crate::log::own_properties::OWN_PROPERTIES;
 use ottla_protocol::{CLUSTER_METADATA_TOPIC, Offset, TopicId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -251,6 +252,7 @@ fn check_meta(
 fn check_others(disk: &dyn Disk, listing: &Listing, report: &mut CheckReport) {
     let known = [
         LOCK_FILE,
+        OWN_PROPERTIES,
         CLEAN_SHUTDOWN,
         META_PROPERTIES,
         RECOVERY_POINTS,

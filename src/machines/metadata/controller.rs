@@ -81,6 +81,19 @@ pub struct ControllerSettings {
     pub values: Values,
     /// `broker.session.timeout.ms`; `None` never fences a silent broker.
     pub session_timeout_ms: Option<i64>,
+    /// What a broker's going and coming does to the partitions that are on no other.
+    pub lone_replicas: LoneReplicas,
+}
+
+/// What becomes of a partition whose only replica's broker goes and comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoneReplicas {
+    /// It loses its leader and gets it again, and each raises the leader epoch, as in KRaft.
+    #[default]
+    Follow,
+    /// It keeps its leader and with it the leader epoch, as under a controller that works with ZooKeeper: there the
+    /// epoch would stand still, and clients do not follow one that goes back.
+    Stay,
 }
 
 /// What the controller is asked.

@@ -16,7 +16,7 @@ pub mod shared_map;
 pub use controller::configs::alter as alter_config;
 pub use controller::{
     ApiError, Controller, ControllerEffect, ControllerReply, ControllerRequest, ControllerSettings,
-    validate_topic_name,
+    LoneReplicas, validate_topic_name,
 };
 pub use features::{bootstrap_records, record_version};
 pub use image::Image;

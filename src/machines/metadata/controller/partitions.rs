@@ -1,7 +1,7 @@
 //! What partitions do when brokers come and go, and what holds for a partition's topic.
 
-use super::Controller;
 use super::partition_change::{Circumstances, Election, PartitionChange};
+use super::{Controller, LoneReplicas};
 use crate::machines::metadata::features::ELR_VERSION;
 use crate::machines::metadata::image::{
     ConfigResource, DIRECTORY_LOST, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED,
@@ -43,7 +43,7 @@ impl Controller {
         };
         for topic in self.image.topics.iter() {
             for (index, partition) in topic.partitions.iter() {
-                if !event.concerns(partition) {
+                if !event.concerns(partition) || self.stays(event, partition) {
                     continue;
                 }
                 records.extend(self.change_partition(topic, *index, &alive, |change| {
@@ -55,6 +55,16 @@ impl Controller {
                     }
                 }));
             }
+        }
+    }
+
+    /// Whether the partition keeps its leader although that leader's broker goes.
+    fn stays(&self, event: BrokerEvent, partition: &PartitionRegistration) -> bool {
+        match event {
+            BrokerEvent::Leaves(id) | BrokerEvent::LostTail(id) => {
+                self.settings.lone_replicas == LoneReplicas::Stay && partition.replicas == [id]
+            }
+            BrokerEvent::Returns(_) => false,
         }
     }
 

@@ -34,6 +34,7 @@ fn settings() -> ControllerSettings {
         unclean_leader_election: false,
         values: Values::default(),
         session_timeout_ms: Some(9000),
+        lone_replicas: LoneReplicas::Follow,
     }
 }
 
