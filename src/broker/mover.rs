@@ -276,6 +276,7 @@ impl Mover {
             log_start_offset: partition.copy_start()?,
             recovery_point: Offset(0),
             clean_shutdown: false,
+            earlier_writes_synced: false,
             now: self.params.clock.now(),
         })?;
         Ok(log)

@@ -54,6 +54,8 @@ pub struct Publisher {
     preferred: Mutex<HashMap<(String, i32), usize>>,
     /// Lines are in the checkpoints of partitions that went, or were cut since.
     has_stale_lines: AtomicBool,
+    /// What the process before wrote is durable, and this one has not opened logs since.
+    earlier_writes_synced: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -85,6 +87,7 @@ impl Publisher {
             trash: Mutex::new(Vec::new()),
             preferred: Mutex::new(HashMap::new()),
             has_stale_lines: AtomicBool::new(false),
+            earlier_writes_synced: AtomicBool::new(false),
         };
         publisher.look_around()?;
         Ok(publisher)
@@ -253,6 +256,7 @@ impl Publisher {
             log_start_offset: offset(&log_dir.log_start_offsets),
             recovery_point: offset(&log_dir.recovery_points),
             clean_shutdown: log_dir.was_clean,
+            earlier_writes_synced: self.earlier_writes_synced.load(Ordering::Acquire),
             now: self.clock.now(),
         })?;
         log.set_cleaner_checkpoint(checkpointed(&log_dir.cleaner_offsets));

@@ -178,6 +178,7 @@ impl Quorum {
             log_start_offset: Offset(0),
             recovery_point: Offset(0),
             clean_shutdown: false,
+            earlier_writes_synced: false,
             now: params.clock.now(),
         })?;
         let mut log = log;

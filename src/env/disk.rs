@@ -135,6 +135,10 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory and all below it.
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Makes all durable that was written to the file system of `dir`, where the disk can (`syncfs`); whether it has.
+    fn sync_all(&self, _dir: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Makes the directory's entries durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Whether something is there.
@@ -350,6 +354,11 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn sync_all(&self, dir: &Path) -> io::Result<bool> {
+        rustix::fs::syncfs(File::open(dir)?)?;
+        Ok(true)
     }
 
     fn exists(&self, path: &Path) -> bool {

@@ -40,6 +40,7 @@ impl Place {
             log_start_offset: Offset(0),
             recovery_point: self.recovery_point,
             clean_shutdown: false,
+            earlier_writes_synced: false,
             now: NOW,
         })
     }

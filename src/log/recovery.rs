@@ -52,6 +52,8 @@ pub struct LogParams {
     pub recovery_point: Offset,
     /// The clean-shutdown file was there: nothing needs recovery.
     pub clean_shutdown: bool,
+    /// What the process before wrote is durable: [`Disk::sync_all`] has run since.
+    pub earlier_writes_synced: bool,
     /// Present time.
     pub now: Timestamp,
 }
@@ -125,7 +127,7 @@ impl Log {
             is_metadata_file_new: false,
             recovered: RecoveryReport::default(),
         };
-        if !params.clean_shutdown {
+        if !params.clean_shutdown && !params.earlier_writes_synced {
             // Of what an earlier process wrote nobody knows what it synced.
             log.directory.mark_unsynced();
             // What it removed must not come back beside what is written now.
@@ -165,7 +167,7 @@ impl Log {
             let Some(segment) = self.segments.get(n) else { break };
             let path = self.directory.join(&segment.name());
             info!(path = %path.display(), "recovering segment {} of {of}", done + 1);
-            self.recover_segment(n, params.now)?;
+            self.recover_segment(n, params)?;
         }
         self.settle(params, is_recovering)
     }
@@ -243,11 +245,11 @@ impl Log {
     }
 
     /// Validates segment `n` batch by batch; a cut ends the log there.
-    fn recover_segment(&mut self, n: usize, now: Timestamp) -> Result<(), RecoveryError> {
+    fn recover_segment(&mut self, n: usize, params: &LogParams) -> Result<(), RecoveryError> {
         let directory = self.directory.clone();
         let base_offset = self.segments[n].base_offset;
         let path = directory.join(&self.segments[n].name());
-        self.replay_producers(base_offset, n, now)?;
+        self.replay_producers(base_offset, n, params.now)?;
         let file_len = {
             let file = self.segments[n].file(&directory)?;
             file.len().map_err(|e| StorageError::new("stat", &path, e))?
@@ -278,7 +280,7 @@ impl Log {
             self.segments[n].sync_files(&directory)?;
             directory.sync_if_changed()?;
         }
-        if is_cut || n + 1 == self.segments.len() {
+        if is_cut || n + 1 == self.segments.len() && !params.earlier_writes_synced {
             // What is appended now must never be followed by what was cut, here or by the process before.
             self.segments[n].sync_file(&directory)?;
         }

@@ -39,6 +39,7 @@ impl Fixture {
             log_start_offset: Offset(0),
             recovery_point: Offset(0),
             clean_shutdown: false,
+            earlier_writes_synced: false,
             now: NOW,
         }
     }

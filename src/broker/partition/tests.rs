@@ -28,6 +28,7 @@ fn world(config: LogConfig) -> World {
         log_start_offset: Offset(0),
         recovery_point: Offset(0),
         clean_shutdown: false,
+        earlier_writes_synced: false,
         now: Timestamp(0),
     });
     let name = ("t".into(), uuid::Uuid::from_u128(7), 0);

@@ -136,6 +136,9 @@ impl World {
         let clean = checkpoint::read_clean_shutdown(disk, dir).map_err(failed)?;
         checkpoint::remove_clean_shutdown(disk, dir).map_err(failed)?;
         checkpoint::read_partition_metadata(disk, &self.path()).map_err(failed)?;
+        // As with many logs to open, in half of the cases.
+        let earlier_writes_synced =
+            clean.is_none() && disk.operations() % 2 == 0 && disk.sync_all(dir).map_err(failed)?;
         let mut log = Log::open(LogParams {
             disk: Arc::new(disk.clone()),
             dir: self.path(),
@@ -146,6 +149,7 @@ impl World {
             log_start_offset,
             recovery_point,
             clean_shutdown: clean.is_some(),
+            earlier_writes_synced,
             now: self.now,
         })
         .map_err(failed)?;
