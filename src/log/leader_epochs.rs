@@ -27,6 +27,8 @@ pub struct EpochEntry {
 pub(crate) struct LeaderEpochs {
     entries: Vec<EpochEntry>,
     is_changed: bool,
+    /// The file may have an entry that is no longer so.
+    is_file_wrong: bool,
 }
 
 /// The entries as the file has them; the error is the number of the line that is wrong.
@@ -66,6 +68,7 @@ impl LeaderEpochs {
                     epochs.assign(entry.epoch, entry.start_offset);
                 }
                 epochs.is_changed = false;
+                epochs.is_file_wrong = false;
             }
             None => {
                 warn!(path = %path.display(), "leader epoch checkpoint is malformed and is written anew");
@@ -90,7 +93,13 @@ impl LeaderEpochs {
             .write_atomic(&path, text.as_bytes())
             .map_err(|e| StorageError::new("write", &path, e))?;
         self.is_changed = false;
+        self.is_file_wrong = false;
         Ok(())
+    }
+
+    /// Writes the checkpoint where it says what is no longer so. What is only missing in it, the batches tell again.
+    pub(crate) fn write_if_wrong(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        if self.is_file_wrong { self.write_if_changed(directory) } else { Ok(()) }
     }
 
     pub(crate) fn entries(&self) -> &[EpochEntry] {
@@ -119,6 +128,7 @@ impl LeaderEpochs {
             self.entries.pop();
         }
         let removed = before - self.entries.len();
+        self.is_file_wrong |= removed > 0;
         if removed > 1 {
             warn!(%epoch, %start_offset, removed, "new leader epoch replaced entries that contradict it");
         }
@@ -156,6 +166,7 @@ impl LeaderEpochs {
         if n < self.entries.len() {
             self.entries.truncate(n);
             self.is_changed = true;
+            self.is_file_wrong = true;
         }
     }
 
@@ -184,6 +195,7 @@ impl LeaderEpochs {
 
     pub(crate) fn clear(&mut self) {
         self.is_changed |= !self.entries.is_empty();
+        self.is_file_wrong |= !self.entries.is_empty();
         self.entries.clear();
     }
 }

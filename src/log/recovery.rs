@@ -231,7 +231,7 @@ impl Log {
         if !params.clean_shutdown {
             self.complete_epochs()?;
             // Those past the end must not be taken for the epochs of what is appended now.
-            self.epochs.write_if_changed(&directory)?;
+            self.epochs.write_if_wrong(&directory)?;
         }
         self.remove_stray_snapshots()?;
         if is_clean && !is_recovering && self.producers.latest_snapshot().is_none() {
