@@ -60,7 +60,7 @@ impl Directory {
     }
 
     /// The same directory, for look-ups that fail with `WouldBlock` rather than wait for the device.
-    pub(crate) fn from_memory(&self) -> Self {
+    pub(crate) fn memory_only(&self) -> Self {
         let [is_changed, exists, is_new] = [const { AtomicBool::new(false) }; 3];
         let (disk, path) = (self.disk.clone(), self.path.clone());
         Directory { disk, path, suffix: self.suffix, is_changed, exists, is_new, from_memory: true }

@@ -84,7 +84,7 @@ impl Log {
         min_one: MinOne,
         upper_bound: Offset,
     ) -> Result<Option<LogSlice>, ReadError> {
-        self.read_in(&self.directory.from_memory(), offset, max_bytes, min_one, upper_bound)
+        self.read_in(&self.directory.memory_only(), offset, max_bytes, min_one, upper_bound)
     }
 
     fn read_in(
@@ -339,7 +339,7 @@ impl Log {
         from: Offset,
         to: Offset,
     ) -> Result<Vec<AbortedTransaction>, StorageError> {
-        self.aborted_in(&self.directory.from_memory(), from, to)
+        self.aborted_in(&self.directory.memory_only(), from, to)
     }
 
     fn aborted_in(

@@ -86,7 +86,7 @@ fn fill(servers: &str, topic: &str, codec: &str, count: u64) -> Result<Last, Str
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let key = format!("k{}", (state >> 33) % KEYS);
-        let is_deleted = (state >> 20) % 5 == 0;
+        let is_deleted = (state >> 20).is_multiple_of(5);
         let value = (!is_deleted).then(|| format!("{number} the same words again and again"));
         let mut record = BaseRecord::<str, str>::to(topic).key(&key);
         if let Some(value) = &value {
