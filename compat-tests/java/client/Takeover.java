@@ -152,6 +152,15 @@ public final class Takeover {
         try (AdminClient admin = AdminClient.create(config(servers));
              KafkaConsumer<String, String> consumer = new KafkaConsumer<>(config)) {
             Map<String, List<PartitionInfo>> topics = consumer.listTopics(LIMIT);
+            // A Kafka with ZooKeeper answers before its controller has told it which topics there are.
+            long deadline = System.nanoTime() + LIMIT.toNanos();
+            while (topics.keySet().stream().allMatch(topic -> topic.startsWith("__"))) {
+                if (System.nanoTime() > deadline) {
+                    throw new IllegalStateException("no topics");
+                }
+                Thread.sleep(50);
+                topics = consumer.listTopics(LIMIT);
+            }
             for (String topic : new TreeSet<>(topics.keySet())) {
                 if (topic.startsWith("__")) {
                     continue;
