@@ -152,15 +152,9 @@ impl<'a> Fetch<'a> {
     fn read_all_from_memory(&self) -> Option<Vec<Found>> {
         let mut limit = Limit::new(self);
         for wanted in &self.wanted {
-            let Look { partition, params } = match self.look(wanted, &limit) {
-                Ok(look) => look,
-                Err(found) => {
-                    limit.take(found);
-                    continue;
-                }
-            };
-            let read = partition.read_from_memory(params).transpose()?;
-            limit.take(self.found(partition, read));
+            if self.read_from_memory(wanted, &mut limit).is_some() {
+                return None;
+            }
         }
         Some(limit.all)
     }
@@ -169,24 +163,31 @@ impl<'a> Fetch<'a> {
     async fn read_all(&self) -> Vec<Found> {
         let mut limit = Limit::new(self);
         for wanted in &self.wanted {
-            let Look { partition, params } = match self.look(wanted, &limit) {
-                Ok(look) => look,
-                Err(found) => {
-                    limit.take(found);
-                    continue;
-                }
+            let Some(Look { partition, params }) = self.read_from_memory(wanted, &mut limit) else {
+                continue;
             };
-            let read = match partition.read_from_memory(params).transpose() {
-                Some(read) => read,
-                None => {
-                    let partition = partition.clone();
-                    let read = cold::run(move || partition.read_cold(params)).await;
-                    read.unwrap_or(Err(ErrorCode::KafkaStorageError))
-                }
-            };
+            let reader = Arc::clone(&partition);
+            let read = cold::run(move || reader.read_cold(params)).await;
+            let read = read.unwrap_or(Err(ErrorCode::KafkaStorageError));
             limit.take(self.found(partition, read));
         }
         limit.all
+    }
+
+    /// Reads one partition; gives what is still to be read where the device has to be waited for.
+    fn read_from_memory(&self, wanted: &Wanted, limit: &mut Limit) -> Option<Look> {
+        let look = match self.look(wanted, limit) {
+            Ok(look) => look,
+            Err(found) => {
+                limit.take(found);
+                return None;
+            }
+        };
+        match look.partition.read_from_memory(look.params).transpose() {
+            Some(read) => limit.take(self.found(look.partition, read)),
+            None => return Some(look),
+        }
+        None
     }
 
     /// What to read of a partition, or why nothing.
