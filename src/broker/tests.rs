@@ -14,7 +14,8 @@ use ottla_protocol::messages::offset_commit_request::{
 };
 use ottla_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, OffsetCommitRequest};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 pub(super) fn settings(dirs: &[&Path]) -> Settings {
     settings_with(dirs, &[])
@@ -179,11 +180,7 @@ async fn producers_alone_wait_while_a_directory_is_below_its_reserve() {
 #[tokio::test]
 async fn write_that_finds_no_space_makes_producers_wait_until_there_is() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::default();
-    let faults = Arc::clone(&disk.faults);
-    faults.set_space(Space { total: 100 << 30, available: 50 << 30 });
-    let of_dir = settings(&[dir.path()]);
-    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    let (broker, faults) = start_with_space(dir.path()).await;
     let partition = create_topic(&broker, "t").await;
     produce(&partition).unwrap();
     faults.fill(true);
@@ -204,11 +201,7 @@ async fn write_that_finds_no_space_makes_producers_wait_until_there_is() {
 #[tokio::test]
 async fn metadata_log_that_finds_no_space_works_again_once_there_is() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::default();
-    let faults = Arc::clone(&disk.faults);
-    faults.set_space(Space { total: 100 << 30, available: 50 << 30 });
-    let of_dir = settings(&[dir.path()]);
-    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    let (broker, faults) = start_with_space(dir.path()).await;
     let partition = create_topic(&broker, "before").await;
     let offset = broker.image().offset;
     faults.fill(true);
@@ -250,6 +243,30 @@ async fn broker_fails_with_a_metadata_log_that_finds_no_space_when_it_syncs() {
     assert_eq!(try_to_create_topic(&broker, "t").await, Err(ErrorCode::NotController));
     let failure = broker.failed().await;
     assert!(failure.contains("cluster metadata"), "{failure}");
+}
+
+/// A broker over a disk that does what the test says, and has space until then.
+async fn start_with_space(dir: &Path) -> (Arc<Broker>, Arc<crate::env::faulty::Faults>) {
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    faults.set_space(Space { total: 100 << 30, available: 50 << 30 });
+    let broker = Broker::start(settings(&[dir]), Arc::new(disk), Arc::new(SystemClock)).await;
+    (broker.unwrap(), faults)
+}
+
+/// Every file below, with its bytes; the lock aside.
+pub(super) fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in RealDisk.list(dir).unwrap() {
+        let path = dir.join(&entry.name);
+        if entry.is_dir {
+            found.extend(files(&path));
+        } else if entry.name != ".lock" {
+            let bytes = RealDisk.read(&path).unwrap();
+            found.insert(path, bytes);
+        }
+    }
+    found
 }
 
 /// A broker over two log directories, the metadata in the first, with a topic of a partition in each.

@@ -1,7 +1,7 @@
 //! Log directories as Kafka 2.8.2 leaves them, the tree that it left in ZooKeeper, and a broker that starts on them.
 
 use super::super::start::StartError;
-use super::super::tests::{create_topic, settings, settings_with};
+use super::super::tests::{create_topic, files, settings, settings_with};
 use super::super::{Broker, ControllerRequest, Image, Settings};
 use super::PRODUCER_ID_GAP;
 use crate::env::faulty::FaultyDisk;
@@ -12,8 +12,7 @@ use crate::zookeeper::{Cluster, Source, Tree};
 use ottla_protocol::messages::CreatePartitionsRequest;
 use ottla_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use ottla_protocol::{BrokerId, LeaderEpoch, ProducerId, uuid_to_text};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 const RECORDED: &[u8] = include_bytes!("../../zookeeper/testdata/kafka-2.8.2.json");
@@ -53,20 +52,6 @@ async fn start_on(disk: Arc<dyn Disk>, settings: Settings) -> Result<Arc<Broker>
 
 async fn start(dir: &Path, source: Option<Source>) -> Result<Arc<Broker>, StartError> {
     start_on(Arc::new(RealDisk), with(dir, source)).await
-}
-
-/// Every file below, with its bytes; the lock aside.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in RealDisk.list(dir).unwrap() {
-        let path = dir.join(&entry.name);
-        if entry.is_dir {
-            found.extend(files(&path));
-        } else if entry.name != ".lock" {
-            found.insert(path.clone(), RealDisk.read(&path).unwrap());
-        }
-    }
-    found
 }
 
 fn config(image: &Image, kind: ResourceType, name: &str, key: &str) -> Option<String> {

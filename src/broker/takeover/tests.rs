@@ -2,7 +2,7 @@
 
 use super::super::quorum::Quorum;
 use super::super::start::StartError;
-use super::super::tests::{quorum_params, settings};
+use super::super::tests::{files, quorum_params, settings};
 use super::super::{Broker, Image, Settings};
 use super::TakeoverError;
 use crate::env::{Disk, RealDisk, SystemClock};
@@ -10,8 +10,7 @@ use crate::log::checkpoint::PARTITION_METADATA;
 use crate::machines::metadata::Controller;
 use ottla_protocol::metadata::FeatureLevelRecord;
 use ottla_protocol::{MetadataRecord, Timestamp};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 async fn start(settings: Settings) -> Result<Arc<Broker>, StartError> {
@@ -27,21 +26,6 @@ async fn directory_with(dir: &Path, feature: &str, level: i16) {
     quorum.elect().unwrap();
     let record = FeatureLevelRecord { name: feature.to_owned(), feature_level: level };
     quorum.append(Timestamp(0), &[MetadataRecord::FeatureLevel(record)]).unwrap();
-}
-
-/// Every file below, with its bytes; the lock aside.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in RealDisk.list(dir).unwrap() {
-        let path = dir.join(&entry.name);
-        if entry.is_dir {
-            found.extend(files(&path));
-        } else if entry.name != ".lock" {
-            let bytes = RealDisk.read(&path).unwrap();
-            found.insert(path, bytes);
-        }
-    }
-    found
 }
 
 #[tokio::test]
