@@ -22,7 +22,8 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         (r"\[?\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d{3}Z?\]?", "TIME"),
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
         (r"(TopicId: |[Cc]luster ?[Ii][Dd]: +|[Dd]irectory ?[Ii]d:? ?)[A-Za-z0-9_-]{22}", "${1}ID"),
-        (r"\b1[0-9]{12}\b", "TIME"),
+        // Not the digits behind the point of a figure.
+        (r"(^|[^\w.])1[0-9]{12}\b", "${1}TIME"),
         (r"(127\.0\.0\.1|localhost):\d{4,5}", "ADDRESS"),
         (r"\d+(\.\d+)? (ms|records/sec|MB/sec)", "N $2"),
         (r"(admin-?client|producer|consumer)-\d+\b", "$1-N"),
