@@ -28,6 +28,7 @@ mod import;
 mod metadata;
 mod mover;
 mod partition;
+mod peers;
 mod publisher;
 mod quorum;
 mod replay;
