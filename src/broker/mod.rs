@@ -9,6 +9,9 @@
 //! | `directories.rs` | locks and checkpoints of the log directories |
 //! | `quorum.rs`, `snapshots.rs` | the log `__cluster_metadata` |
 //! | `metadata.rs` | the controller machine over it, and publication of the Image |
+//! | `controller_link.rs`, `peers.rs` | the way to the active controller, and connections to other nodes |
+//! | `membership.rs` | this broker's registration and heartbeats |
+//! | `detector.rs` | what is done when a connection to another node ends |
 //! | `publisher.rs` | all partitions: it alone opens and deletes them |
 //! | `takeover.rs`, `import.rs` | whether and how log directories of others are taken over |
 //! | `partition.rs` | one Log and its replica machine |
@@ -18,13 +21,16 @@
 //! | `mover.rs` | moves between log directories |
 
 mod cleaner;
+mod controller_link;
 mod cordon;
+mod detector;
 mod dir_health;
 mod directories;
 mod groups;
 mod host;
 mod housekeeping;
 mod import;
+mod membership;
 mod metadata;
 mod mover;
 mod partition;
@@ -57,18 +63,21 @@ pub use start::StartError;
 
 use crate::env::Clock;
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use cleaner::Cleaner;
+use controller_link::{Active, ControllerLink};
+use detector::Detector;
 use directories::Directories;
 use groups::Groups;
-use host::{Host, HostError};
 use housekeeping::Housekeeping;
-use metadata::MetadataStage;
+use membership::Membership;
 use mover::Mover;
 use ottla_protocol::messages::AllocateProducerIdsRequest;
 use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, TopicId};
 use parking_lot::Mutex;
 use publisher::Publisher;
 use quorum::Quorum;
+use start::Before;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -87,14 +96,17 @@ pub struct Broker {
     clock: Arc<dyn Clock>,
     directories: Arc<Directories>,
     quorum: Arc<Quorum>,
-    controller: Arc<Host<MetadataStage>>,
+    active: watch::Sender<Active>,
+    link: Arc<ControllerLink>,
+    membership: Arc<Membership>,
+    detector: Arc<Detector>,
+    before: Before,
     publisher: Arc<Publisher>,
     groups: Arc<Groups>,
     housekeeping: Arc<Housekeeping>,
     cleaner: Arc<Cleaner>,
     mover: Arc<Mover>,
     image: Arc<ArcSwap<Image>>,
-    broker_epoch: BrokerEpoch,
     producer_ids: Mutex<ProducerIds>,
     stopping: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -138,6 +150,16 @@ pub struct LogDirReplica {
     pub is_future: bool,
 }
 
+/// Whether the request may change what this broker goes by.
+fn may_configure(request: &ControllerRequest) -> bool {
+    matches!(
+        request,
+        ControllerRequest::IncrementalAlterConfigs(_)
+            | ControllerRequest::AlterConfigs(_)
+            | ControllerRequest::UpdateFeatures { .. }
+    )
+}
+
 impl Broker {
     /// The broker's own id.
     pub fn node_id(&self) -> BrokerId {
@@ -151,7 +173,7 @@ impl Broker {
 
     /// Its epoch: the metadata offset of its registration.
     pub fn broker_epoch(&self) -> BrokerEpoch {
-        self.broker_epoch
+        self.membership.epoch()
     }
 
     /// The broker room's view of the configuration.
@@ -202,30 +224,56 @@ impl Broker {
         self.publisher.all()
     }
 
-    /// Puts a request to the active controller.
+    /// Puts a request to the active controller, wherever that is.
     ///
     /// # Errors
-    /// NOT_CONTROLLER when it is gone: its log failed, or the broker stops. KAFKA_STORAGE_ERROR when its log has no
-    /// space for what it decided; later it may.
+    /// NOT_CONTROLLER when this process takes no more part: its metadata log failed, or it stops. REQUEST_TIMED_OUT
+    /// when none was found. KAFKA_STORAGE_ERROR when its log has no space for what it decided; later it may.
     pub async fn controller(
         &self,
         request: ControllerRequest,
     ) -> Result<ControllerReply, ErrorCode> {
-        let may_configure = matches!(
-            request,
-            ControllerRequest::IncrementalAlterConfigs(_)
-                | ControllerRequest::AlterConfigs(_)
-                | ControllerRequest::UpdateFeatures { .. }
-        );
-        let reply = self.controller.call(request).await.map_err(|error| match error {
-            HostError::NotActive => ErrorCode::NotController,
-            HostError::NoSpace => ErrorCode::KafkaStorageError,
-        })?;
+        let may_configure = may_configure(&request);
+        let reply = self.link.call(request).await?;
+        self.after_request(may_configure).await;
+        Ok(reply)
+    }
+
+    /// Puts a request to the controller of this process alone.
+    ///
+    /// # Errors
+    /// NOT_CONTROLLER when it is not the active one; KAFKA_STORAGE_ERROR as in [`Broker::controller`].
+    pub async fn controller_here(
+        &self,
+        request: ControllerRequest,
+    ) -> Result<ControllerReply, ErrorCode> {
+        let may_configure = may_configure(&request);
+        let reply = self.link.call_here(request).await?;
+        self.after_request(may_configure).await;
+        Ok(reply)
+    }
+
+    async fn after_request(&self, may_configure: bool) {
         if may_configure {
             self.cleaner.reconfigure(&self.image.load());
             self.report_cordoned_dirs().await;
         }
-        Ok(reply)
+    }
+
+    /// The connection by which a broker's heartbeats came has ended.
+    pub fn broker_disconnected(&self, id: BrokerId, epoch: BrokerEpoch) {
+        self.detector.broker_disconnected(id, epoch);
+    }
+
+    /// The connection by which a voter's messages came has ended.
+    pub fn voter_disconnected(&self, id: BrokerId) {
+        self.detector.voter_disconnected(id);
+    }
+
+    /// Hands a message of another voter to the quorum; the answer to it.
+    pub async fn quorum_message(&self, message: Bytes) -> Bytes {
+        let _ = message;
+        Bytes::new()
     }
 
     /// The partition of `__consumer_offsets` that a group lives in; `None` before the topic exists.
@@ -280,7 +328,7 @@ impl Broker {
             }
             let request = ControllerRequest::AllocateProducerIds(AllocateProducerIdsRequest {
                 broker_id: self.node_id().0,
-                broker_epoch: self.broker_epoch.0,
+                broker_epoch: self.broker_epoch().0,
             });
             let reply = self.controller(request).await;
             let reply = reply.map_err(|_| ErrorCode::CoordinatorLoadInProgress)?;
@@ -360,12 +408,22 @@ impl Broker {
         self.directories.all_failed().await
     }
 
+    /// Hands over what this broker leads, where others can take it (`controlled.shutdown.enable`). Clients are to be
+    /// served until this returns.
+    pub async fn leave(&self) {
+        if !self.settings.is_alone() && self.settings.controlled_shutdown {
+            self.membership.leave().await;
+        }
+    }
+
     /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each
     /// directory gets its clean-shutdown file.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         self.groups.stop();
-        self.controller.resign();
+        if let Active::Here(controller) = self.active.send_replace(Active::Gone) {
+            controller.resign();
+        }
         let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
         for task in tasks {
             if let Err(error) = task.await {
@@ -375,7 +433,7 @@ impl Broker {
         let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
         let housekeeping = Arc::clone(&self.housekeeping);
         let quorum = Arc::clone(&self.quorum);
-        let epoch = self.broker_epoch;
+        let epoch = self.broker_epoch();
         let finished = tokio::task::spawn_blocking(move || {
             mover.stop();
             cleaner.stop();

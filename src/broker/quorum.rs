@@ -369,6 +369,8 @@ impl Quorum {
         Ok(Some(id))
     }
 
+    pub fn leader_is_dead(&self) {}
+
     /// Flushes and closes the log.
     ///
     /// # Errors

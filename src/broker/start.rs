@@ -1,34 +1,32 @@
 //! How a broker starts: directories, metadata log, election, registration, partitions.
 
 use super::cleaner::Cleaner;
-use super::directories::{Directories, DirectoryError, Origin};
+use super::controller_link::{Active, ControllerLink};
+use super::detector::Detector;
+use super::directories::{ClusterIds, Directories, DirectoryError, Origin};
 use super::groups::Groups;
 use super::host::{Host, HostError};
 use super::housekeeping::Housekeeping;
+use super::membership::{self, Membership};
 use super::metadata::MetadataStage;
 use super::mover::{Mover, MoverParams};
 use super::publisher::Publisher;
 use super::quorum::{Quorum, QuorumError, QuorumParams};
 use super::takeover::{self, TakeoverError};
-use super::{Broker, ControllerReply, ControllerRequest, Image, ProducerIds, Settings};
+use super::{Broker, Image, ProducerIds, Settings};
 use crate::env::{Clock, Disk};
 use crate::log::StorageError;
-use crate::log::checkpoint::{read_clean_shutdown, read_meta_properties};
-use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
+use crate::log::checkpoint::read_meta_properties;
 use crate::machines::metadata::image::FeaturesImage;
 use crate::machines::metadata::{Controller, ControllerSettings, LoneReplicas, bootstrap_records};
 use crate::machines::{Entry, Machine};
 use arc_swap::ArcSwap;
-use ottla_protocol::messages::{
-    BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
-    broker_registration_request, controller_registration_request,
-};
 use ottla_protocol::records::group::GroupReaders;
-use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, Offset};
+use ottla_protocol::{BrokerId, ErrorCode, Offset};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +49,50 @@ pub enum StartError {
     /// The controller refused the broker.
     #[error("the controller refused this broker: {0}")]
     Refused(ErrorCode),
+    /// Another process has the id, and lives.
+    #[error(
+        "broker id {id} is in use: the broker at {other} has it, and this one at {own} cannot (change node.id or broker.id)"
+    )]
+    IdInUse {
+        /// The id.
+        id: BrokerId,
+        /// Where this broker listens.
+        own: String,
+        /// Where the other one does.
+        other: String,
+    },
+    /// The quorum has no leader that can be reached.
+    #[error(
+        "no active controller found in {} s (controller.quorum.voters: are a majority of them running?)",
+        waited.as_secs()
+    )]
+    NoController {
+        /// How long it was looked for.
+        waited: Duration,
+    },
 }
 
 impl Broker {
-    /// Starts a broker: when this returns it leads its partitions and every API can be served.
+    /// Starts a broker: when this returns it leads its partitions and every API can be served. For one that is its own
+    /// quorum; others must be heard while they start: [`Broker::open`] and [`Broker::join`] do it in two steps.
     ///
     /// # Errors
     /// Every [`StartError`].
     pub async fn start(
+        settings: Settings,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Broker>, StartError> {
+        let broker = Broker::open(settings, disk, clock).await?;
+        broker.join().await?;
+        Ok(broker)
+    }
+
+    /// Opens the directories and the metadata log. From now on the controller's listeners may be served.
+    ///
+    /// # Errors
+    /// Every [`StartError`] but those of [`Broker::join`].
+    pub async fn open(
         mut settings: Settings,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -68,65 +102,138 @@ impl Broker {
         let (directories, groups, publisher) = open_directories(disk, &settings, &clock)?;
         let (quorum, controller) = open_quorum(&settings, &directories, &clock)?;
         directories.confirm()?;
-        let before = Before::of(&directories, &controller);
+        let before = Before {
+            finalized: Arc::clone(&controller.image().features),
+            broker_epoch: membership::previous_broker_epoch(&directories),
+        };
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
         let stage =
             MetadataStage::new(Arc::clone(&quorum), Arc::clone(&publisher), Arc::clone(&image));
         let end = quorum.committed();
         let controller = Host::new(stage, Arc::clone(&clock), controller, end);
-        let broker_epoch = register(&settings, &directories, &controller, &quorum, &before).await?;
-        publisher.set_strays_aside(&image.load());
-        directories.look_at_space(settings.dir_reserve_bytes);
+        let (active, heard) = watch::channel(Active::Here(Arc::clone(&controller)));
+        let parts = Parts { settings, clock, directories, publisher, image };
+        let (link, membership) = parts.membership(heard);
+        let detector = parts.detector(&link, &quorum);
         let housekeeping = Housekeeping::new(
-            Arc::clone(&clock),
-            Arc::clone(&settings),
-            Arc::clone(&directories),
-            Arc::clone(&publisher),
+            Arc::clone(&parts.clock),
+            Arc::clone(&parts.settings),
+            Arc::clone(&parts.directories),
+            Arc::clone(&parts.publisher),
         );
         let cleaner = Cleaner::start(
-            Arc::clone(&clock),
-            Arc::clone(&settings),
-            Arc::clone(&publisher),
+            Arc::clone(&parts.clock),
+            Arc::clone(&parts.settings),
+            Arc::clone(&parts.publisher),
             Arc::clone(&housekeeping),
-            &image.load(),
+            &parts.image.load(),
         );
-        let mover = Mover::new(MoverParams {
-            clock: Arc::clone(&clock),
-            settings: Arc::clone(&settings),
-            directories: Arc::clone(&directories),
-            publisher: Arc::clone(&publisher),
-            housekeeping: Arc::clone(&housekeeping),
-            controller: Arc::clone(&controller),
-            image: Arc::clone(&image),
-            broker_epoch,
-            runtime: tokio::runtime::Handle::current(),
-        });
-        let (stopping, stop) = watch::channel(false);
-        let tasks = vec![
-            tokio::spawn(Arc::clone(&housekeeping).run(stop)),
-            tokio::spawn(Arc::clone(&controller).run()),
-        ];
-        let broker = Arc::new(Broker {
+        let mover = parts.mover(&link, &membership, &housekeeping);
+        let Parts { settings, clock, directories, publisher, image } = parts;
+        let tasks = vec![tokio::spawn(Arc::clone(&controller).run())];
+        Ok(Arc::new(Broker {
             settings,
             clock,
             directories,
             quorum,
-            controller,
+            active,
+            link,
+            membership,
+            detector,
+            before,
             publisher,
             groups,
             housekeeping,
             cleaner,
             mover,
             image,
-            broker_epoch,
             producer_ids: Mutex::new(ProducerIds::default()),
-            stopping,
+            stopping: watch::channel(false).0,
             tasks: Mutex::new(tasks),
-        });
-        broker.report_cordoned_dirs().await;
-        broker.report_moved_partitions().await;
-        Ok(broker)
+        }))
+    }
+
+    /// Joins the cluster: when this returns the broker is registered, has what the metadata gives it, and every API can
+    /// be served.
+    ///
+    /// # Errors
+    /// `Refused`, `IdInUse`, `NoController`.
+    pub async fn join(&self) -> Result<(), StartError> {
+        self.membership.register(&self.before).await?;
+        self.membership.catch_up().await;
+        self.publisher.set_strays_aside(&self.image.load());
+        self.directories.look_at_space(self.settings.dir_reserve_bytes);
+        self.membership.unfence().await?;
+        self.cleaner.reconfigure(&self.image.load());
+        let mut tasks =
+            vec![tokio::spawn(Arc::clone(&self.housekeeping).run(self.stopping.subscribe()))];
+        if !self.settings.is_alone() {
+            let heartbeats = Arc::clone(&self.membership).run(self.stopping.subscribe());
+            tasks.push(tokio::spawn(heartbeats));
+        }
+        self.tasks.lock().extend(tasks);
+        self.report_cordoned_dirs().await;
+        self.report_moved_partitions().await;
+        Ok(())
+    }
+}
+
+/// What most of a broker's members share.
+struct Parts {
+    settings: Arc<Settings>,
+    clock: Arc<dyn Clock>,
+    directories: Arc<Directories>,
+    publisher: Arc<Publisher>,
+    image: Arc<ArcSwap<Image>>,
+}
+
+impl Parts {
+    fn membership(
+        &self,
+        active: watch::Receiver<Active>,
+    ) -> (Arc<ControllerLink>, Arc<Membership>) {
+        let link = Arc::new(ControllerLink::new(
+            active,
+            self.settings.controller_addresses.clone(),
+            self.settings.node_id,
+            self.settings.controller_patience,
+        ));
+        let membership = Membership::new(
+            Arc::clone(&self.settings),
+            Arc::clone(&self.directories),
+            Arc::clone(&link),
+            Arc::clone(&self.image),
+        );
+        (link, Arc::new(membership))
+    }
+
+    fn detector(&self, link: &Arc<ControllerLink>, quorum: &Arc<Quorum>) -> Arc<Detector> {
+        Arc::new(Detector {
+            settings: Arc::clone(&self.settings),
+            image: Arc::clone(&self.image),
+            link: Arc::clone(link),
+            quorum: Arc::clone(quorum),
+        })
+    }
+
+    fn mover(
+        &self,
+        link: &Arc<ControllerLink>,
+        membership: &Arc<Membership>,
+        housekeeping: &Arc<Housekeeping>,
+    ) -> Arc<Mover> {
+        Mover::new(MoverParams {
+            clock: Arc::clone(&self.clock),
+            settings: Arc::clone(&self.settings),
+            directories: Arc::clone(&self.directories),
+            publisher: Arc::clone(&self.publisher),
+            housekeeping: Arc::clone(housekeeping),
+            link: Arc::clone(link),
+            image: Arc::clone(&self.image),
+            membership: Arc::clone(membership),
+            runtime: tokio::runtime::Handle::current(),
+        })
     }
 }
 
@@ -152,9 +259,13 @@ fn open_directories(
     clock: &Arc<dyn Clock>,
 ) -> Result<Opened, StartError> {
     let (log_dirs, metadata_dir) = (&settings.log_dirs, &settings.metadata_log_dir);
-    let (node_id, cluster_id) = (settings.node_id, settings.cluster_id.as_deref());
+    let node_id = settings.node_id;
+    let ids = ClusterIds {
+        configured: settings.cluster_id.as_deref(),
+        new: settings.voters_cluster_id.as_deref(),
+    };
     let import = takeover::check(disk.as_ref(), settings)?;
-    let directories = Directories::open(disk, log_dirs, metadata_dir, node_id, cluster_id)?;
+    let directories = Directories::open(disk, log_dirs, metadata_dir, node_id, &ids)?;
     let directories = Arc::new(directories);
     if let Some(import) = import {
         let disk = directories.disk().as_ref();
@@ -177,26 +288,11 @@ fn open_directories(
 }
 
 /// What the directories say of the time before this start.
-struct Before {
-    finalized: Arc<FeaturesImage>,
-    broker_epoch: i64,
-}
-
-impl Before {
-    fn of(directories: &Directories, controller: &Controller) -> Before {
-        let finalized = Arc::clone(&controller.image().features);
-        Before { finalized, broker_epoch: previous_broker_epoch(directories) }
-    }
-}
-
-/// The epoch under which the broker last stopped in order in all directories; -1 after a crash.
-fn previous_broker_epoch(directories: &Directories) -> i64 {
-    let mut epochs = directories.all.iter().map(|log_dir| {
-        let stopped = read_clean_shutdown(directories.disk().as_ref(), &log_dir.path);
-        stopped.ok().flatten().map_or(-1, |clean| clean.broker_epoch)
-    });
-    let first = epochs.next().unwrap_or(-1);
-    if epochs.all(|epoch| epoch == first) { first } else { -1 }
+#[derive(Debug)]
+pub(super) struct Before {
+    pub(super) finalized: Arc<FeaturesImage>,
+    /// The epoch of the last orderly stop; -1 after a crash.
+    pub(super) broker_epoch: i64,
 }
 
 fn open_quorum(
@@ -242,100 +338,4 @@ fn open_quorum(
         }
     }
     Ok((Arc::new(quorum), controller))
-}
-
-/// Registers controller and broker and unfences the broker; the Image is published on the way.
-async fn register(
-    settings: &Settings,
-    directories: &Directories,
-    controller: &Host<MetadataStage>,
-    quorum: &Quorum,
-    before: &Before,
-) -> Result<BrokerEpoch, StartError> {
-    let incarnation_id = Uuid::new_v4();
-    let request =
-        ControllerRequest::RegisterController(controller_registration(settings, &before.finalized));
-    if let ControllerReply::RegisterController(reply) = controller.call(request).await? {
-        check(reply.error_code)?;
-    }
-    let request = BrokerRegistrationRequest {
-        broker_id: settings.node_id.0,
-        cluster_id: directories.cluster_id.clone(),
-        incarnation_id,
-        listeners: settings
-            .advertised
-            .iter()
-            .map(|listener| broker_registration_request::Listener {
-                name: listener.name.clone(),
-                host: listener.host.clone(),
-                port: listener.port,
-                security_protocol: listener.security_protocol,
-            })
-            .collect(),
-        features: FEATURES
-            .iter()
-            .filter(|feature| feature.name != KRAFT_VERSION)
-            .map(|feature| broker_registration_request::Feature {
-                name: feature.name.to_owned(),
-                min_supported_version: feature.range.min,
-                max_supported_version: feature.range_at(before.finalized.level(feature.name)).max,
-            })
-            .collect(),
-        rack: settings.rack.clone(),
-        is_migrating_zk_broker: false,
-        log_dirs: directories.all.iter().map(|log_dir| log_dir.id).collect(),
-        previous_broker_epoch: before.broker_epoch,
-    };
-    let reply = controller.call(ControllerRequest::RegisterBroker(request)).await?;
-    let ControllerReply::RegisterBroker(reply) = reply else {
-        return Err(StartError::Refused(ErrorCode::UnknownServerError));
-    };
-    check(reply.error_code)?;
-    let request = BrokerHeartbeatRequest {
-        broker_id: settings.node_id.0,
-        broker_epoch: reply.broker_epoch,
-        current_metadata_offset: quorum.committed().0 - 1,
-        ..Default::default()
-    };
-    let heartbeat = controller.call(ControllerRequest::BrokerHeartbeat(request)).await?;
-    if let ControllerReply::BrokerHeartbeat(heartbeat) = heartbeat {
-        check(heartbeat.error_code)?;
-    }
-    Ok(BrokerEpoch(reply.broker_epoch))
-}
-
-fn controller_registration(
-    settings: &Settings,
-    finalized: &FeaturesImage,
-) -> ControllerRegistrationRequest {
-    ControllerRegistrationRequest {
-        controller_id: settings.node_id.0,
-        incarnation_id: Uuid::new_v4(),
-        zk_migration_ready: false,
-        listeners: settings
-            .controller_listeners
-            .iter()
-            .map(|listener| controller_registration_request::Listener {
-                name: listener.name.clone(),
-                host: listener.host.clone(),
-                port: listener.port,
-                security_protocol: listener.security_protocol,
-            })
-            .collect(),
-        features: FEATURES
-            .iter()
-            .map(|feature| controller_registration_request::Feature {
-                name: feature.name.to_owned(),
-                min_supported_version: feature.range.min,
-                max_supported_version: feature.range_at(finalized.level(feature.name)).max,
-            })
-            .collect(),
-    }
-}
-
-fn check(code: i16) -> Result<(), StartError> {
-    match ErrorCode::from_code(code) {
-        ErrorCode::None => Ok(()),
-        code => Err(StartError::Refused(code)),
-    }
 }

@@ -50,27 +50,41 @@ fn listeners(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// One process is the cluster in this release.
+/// The quorum's voters are combined nodes, and each of them must be able to reach the others.
 fn quorum(config: &Config) -> Result<(), ConfigError> {
-    let alone = "this release runs one broker that is its own controller";
-    if !config.is_broker || !config.is_controller {
-        let why = format!("{alone} (valid: broker,controller)");
-        return Err(config.values.complaint("process.roles", &why));
-    }
     const VOTERS: &str = "controller.quorum.voters";
-    match config.quorum_voters.as_slice() {
-        [] => Ok(()),
-        [one] if one.id == config.node_id => Ok(()),
-        [one] => {
-            let why = format!(
-                "If process.roles contains the 'controller' role, the node id {} must be included \
-                 in the set of voters {VOTERS}=Set({})",
-                config.node_id, one.id
-            );
-            Err(config.values.complaint(VOTERS, &why))
-        }
-        many => Err(config.values.complaint(VOTERS, &format!("{} voters: {alone}", many.len()))),
+    if !config.is_broker || !config.is_controller {
+        let why =
+            "this release runs nodes that are brokers and controllers (valid: broker,controller)";
+        return Err(config.values.complaint("process.roles", why));
     }
+    let voters = &config.quorum_voters;
+    if voters.is_empty() {
+        return Ok(());
+    }
+    if !voters.iter().any(|voter| voter.id == config.node_id) {
+        let ids: Vec<String> = voters.iter().map(|voter| voter.id.to_string()).collect();
+        let why = format!(
+            "If process.roles contains the 'controller' role, the node id {} must be included in the \
+             set of voters {VOTERS}=Set({})",
+            config.node_id,
+            ids.join(", ")
+        );
+        return Err(config.values.complaint(VOTERS, &why));
+    }
+    let has_twin = |at: usize| voters[..at].iter().any(|other| other.id == voters[at].id);
+    if let Some(twice) = (0..voters.len()).find(|at| has_twin(*at)) {
+        let why = format!("voter {} is named twice", voters[twice].id);
+        return Err(config.values.complaint(VOTERS, &why));
+    }
+    if voters.len() > 1 && config.listeners.controller.is_empty() {
+        let why = format!(
+            "no listener for the other {} voters of {VOTERS}: name one of the listeners here",
+            voters.len() - 1
+        );
+        return Err(config.values.complaint("controller.listener.names", &why));
+    }
+    Ok(())
 }
 
 fn sockets(config: &Config) -> Result<(), ConfigError> {

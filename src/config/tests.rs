@@ -75,6 +75,11 @@ fn wrong_broker_values_name_key_value_and_range() {
     check_refused(&[("node.id", "1"), ("broker.id", "2")], "You must set `node.id`");
     check_refused(&[("log.retention.hours", "0")], "must be unlimited (-1)");
     check_refused(&[("controller.quorum.voters", "foo")], "{id}@{host}:{port}");
+    let voters = |text| [("node.id", "1"), ("controller.quorum.voters", text)];
+    check_refused(&voters("2@h:1"), "the node id 1 must be included");
+    check_refused(&voters("1@h:1,2@h:2,1@h:3"), "voter 1 is named twice");
+    check_refused(&voters("1@h:1,2@h:2"), "controller.listener.names");
+    check_refused(&[("process.roles", "controller")], "process.roles");
     check_refused(&[("sasl.login.refresh.buffer.seconds", "99999")], "type SHORT");
     check_refused(&[("max.connections.per.ip", "0")], "can be set to zero only if");
 }

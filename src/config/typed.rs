@@ -185,5 +185,7 @@ groups! {
         broker_heartbeat_interval_ms: i32 = "broker.heartbeat.interval.ms",
         broker_session_timeout_ms: i32 = "broker.session.timeout.ms",
         controlled_shutdown_enable: bool = "controlled.shutdown.enable",
+        controller_socket_timeout_ms: i32 = "controller.socket.timeout.ms",
+        initial_registration_timeout_ms: i64 = "initial.broker.registration.timeout.ms",
     }
 }

@@ -155,7 +155,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How often a broker tells the controller that it lives.",
     },
     Key {
@@ -200,7 +200,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "A broker that is silent for so long is fenced.",
     },
     Key {
@@ -294,7 +294,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Whether a stopping broker first hands its leaderships over.",
     },
     Key {
@@ -549,7 +549,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long a request from broker to controller may take.",
     },
     Key {
@@ -686,7 +686,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long a starting broker tries to register.",
     },
     Key {

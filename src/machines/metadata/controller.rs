@@ -35,7 +35,7 @@ use ottla_protocol::messages::{
     UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use ottla_protocol::metadata::NoOpRecord;
-use ottla_protocol::{BrokerId, ErrorCode, MetadataRecord, Timestamp};
+use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, MetadataRecord, Timestamp};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -111,6 +111,8 @@ pub enum ControllerRequest {
     RegisterController(ControllerRegistrationRequest),
     /// A broker is alive, and where it stands.
     BrokerHeartbeat(BrokerHeartbeatRequest),
+    /// A broker of this epoch is known to be gone: its connection was reset, and nobody listens where it did.
+    FenceBroker { broker_id: BrokerId, broker_epoch: BrokerEpoch },
     /// Takes a broker out of the cluster.
     UnregisterBroker(UnregisterBrokerRequest),
     /// A block of producer ids for a broker.
@@ -148,6 +150,7 @@ pub enum ControllerReply {
     RegisterBroker(BrokerRegistrationResponse),
     RegisterController(ControllerRegistrationResponse),
     BrokerHeartbeat(BrokerHeartbeatResponse),
+    FenceBroker(Result<(), ErrorCode>),
     UnregisterBroker(UnregisterBrokerResponse),
     AllocateProducerIds(AllocateProducerIdsResponse),
     IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
@@ -175,6 +178,8 @@ struct Session {
     expires: Timestamp,
     /// Metadata offset that the broker has reached.
     metadata_offset: i64,
+    /// The connection that its heartbeats came by has not ended.
+    is_connected: bool,
 }
 
 /// The machine.
@@ -227,6 +232,9 @@ impl Controller {
             ControllerRequest::RegisterBroker(request) => self.register_broker(now, request),
             ControllerRequest::RegisterController(request) => self.register_controller(&request),
             ControllerRequest::BrokerHeartbeat(request) => self.broker_heartbeat(now, &request),
+            ControllerRequest::FenceBroker { broker_id, broker_epoch } => {
+                self.fence_broker(broker_id, broker_epoch)
+            }
             ControllerRequest::UnregisterBroker(request) => self.unregister_broker(&request),
             ControllerRequest::AllocateProducerIds(request) => self.allocate_producer_ids(&request),
             ControllerRequest::IncrementalAlterConfigs(request) => {

@@ -436,6 +436,67 @@ fn a_silent_broker_is_fenced_and_its_partitions_move() {
 }
 
 #[test]
+fn a_broker_that_is_known_to_be_gone_is_fenced_at_once_and_may_come_back_at_once() {
+    let mut world = World::with_brokers(2);
+    world.created("t", 2, 2);
+    let id = BrokerId(1);
+    let epoch = world.controller.image.cluster.brokers[&id].epoch;
+    let fence = |epoch| ControllerRequest::FenceBroker { broker_id: id, broker_epoch: epoch };
+    let stale = world.ask(fence(BrokerEpoch(epoch.0 - 1)));
+    assert_eq!(stale, ControllerReply::FenceBroker(Err(ErrorCode::StaleBrokerEpoch)));
+    assert!(!world.controller.image.cluster.brokers[&id].fenced);
+    assert_eq!(world.ask(fence(epoch)), ControllerReply::FenceBroker(Ok(())));
+    let image = &world.controller.image;
+    assert!(image.cluster.brokers[&id].fenced);
+    for partition in image.topics.get("t").expect("created").partitions.values() {
+        assert_eq!((partition.leader, &partition.isr), (BrokerId(2), &vec![BrokerId(2)]));
+    }
+    // Its session would have gone on for seconds.
+    world.start_broker(1, 77, epoch.0);
+    world.check_replay();
+}
+
+#[test]
+fn a_broker_whose_connection_has_ended_may_be_replaced_but_stays_until_its_session_ends() {
+    let mut world = World::with_brokers(1);
+    let id = BrokerId(1);
+    let epoch = world.controller.image.cluster.brokers[&id].epoch;
+    let register = |world: &mut World| {
+        let request = BrokerRegistrationRequest {
+            broker_id: 1,
+            cluster_id: "cluster".into(),
+            incarnation_id: Uuid::from_u128(500),
+            log_dirs: vec![Uuid::from_u128(501)],
+            ..Default::default()
+        };
+        match world.ask(ControllerRequest::RegisterBroker(request)) {
+            ControllerReply::RegisterBroker(reply) => ErrorCode::from_code(reply.error_code),
+            other => panic!("not a registration but {other:?}"),
+        }
+    };
+    world.controller.note_disconnect(id, BrokerEpoch(epoch.0 - 1));
+    assert_eq!(register(&mut world), ErrorCode::DuplicateBrokerRegistration);
+    world.controller.note_disconnect(id, epoch);
+    assert!(world.controller.tick(world.now).records.is_empty());
+    world.heartbeat(1, epoch.0);
+    assert_eq!(register(&mut world), ErrorCode::DuplicateBrokerRegistration);
+    world.controller.note_disconnect(id, epoch);
+    // It has no features, which is the next thing that is looked at.
+    assert_eq!(register(&mut world), ErrorCode::UnsupportedVersion);
+}
+
+#[test]
+fn a_new_controller_gives_brokers_a_whole_session_to_find_it() {
+    let mut world = World::with_brokers(2);
+    world.now = world.now.plus_ms(8999);
+    world.controller.begin_sessions(world.now);
+    world.now = world.now.plus_ms(8999);
+    assert!(world.controller.tick(world.now).records.is_empty());
+    world.now = world.now.plus_ms(1);
+    assert!(!world.controller.tick(world.now).records.is_empty());
+}
+
+#[test]
 fn a_lone_broker_leads_again_after_each_kind_of_restart() {
     let mut world = World::with_brokers(1);
     world.created("t", 1, 1);
