@@ -331,6 +331,9 @@ fn controller(config: &Config) -> ControllerSettings {
         // A broker that is alone needs no heartbeats to itself.
         session_timeout_ms: (config.quorum_voters.len() > 1)
             .then_some(i64::from(config.replication.broker_session_timeout_ms)),
+        rebalance_interval_ms: (config.quorum_voters.len() > 1
+            && config.replication.auto_leader_rebalance_enable)
+            .then_some(config.replication.leader_imbalance_check_interval_s * 1000),
         lone_replicas: LoneReplicas::Follow,
     }
 }

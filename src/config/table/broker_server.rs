@@ -125,7 +125,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Whether leadership goes back to the preferred replica by itself.",
     },
     Key {
@@ -791,7 +791,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How often the controller looks for leaders away from their preferred \
                         replica.",
     },

@@ -81,6 +81,8 @@ pub struct ControllerSettings {
     pub values: Values,
     /// `broker.session.timeout.ms`; `None` never fences a silent broker.
     pub session_timeout_ms: Option<i64>,
+    /// `leader.imbalance.check.interval.seconds` in milliseconds; `None` leaves leaders where they are.
+    pub rebalance_interval_ms: Option<i64>,
     /// What a broker's going and coming does to the partitions that are on no other.
     pub lone_replicas: LoneReplicas,
 }
@@ -191,6 +193,8 @@ pub struct Controller {
     /// names.
     collisions: BTreeMap<String, Vec<String>>,
     sessions: BTreeMap<BrokerId, Session>,
+    /// When leaders go back to the first replicas next; `None` while this is not the active controller.
+    next_rebalance: Option<Timestamp>,
 }
 
 /// Records and the reply that rests on them.
@@ -204,6 +208,7 @@ impl Controller {
             image: Image::default(),
             collisions: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            next_rebalance: None,
         }
     }
 
@@ -296,11 +301,15 @@ impl Machine for Controller {
     }
 
     fn tick(&mut self, now: Timestamp) -> Output<Self> {
-        Output { records: self.fence_one_silent_broker(now), effects: Vec::new() }
+        let mut records = self.fence_one_silent_broker(now);
+        if records.is_empty() {
+            records = self.rebalance_leaders(now);
+        }
+        Output { records, effects: Vec::new() }
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        self.next_session_end()
+        self.next_session_end().into_iter().chain(self.next_rebalance).min()
     }
 
     fn replay(&mut self, entry: &Entry<MetadataRecord>) {

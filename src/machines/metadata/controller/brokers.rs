@@ -333,6 +333,7 @@ impl Controller {
     pub fn begin_sessions(&mut self, now: Timestamp) {
         let unfenced: Vec<BrokerId> = self.image.cluster.unfenced().map(|b| b.id).collect();
         self.sessions.clear();
+        self.next_rebalance = self.settings.rebalance_interval_ms.map(|ms| now.plus_ms(ms));
         for id in unfenced {
             self.touch(now, id, -1);
         }

@@ -10,9 +10,9 @@ use ottla_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use ottla_protocol::messages::{
-    alter_client_quotas_request, alter_partition_reassignments_request, create_partitions_request,
-    delete_topics_request, elect_leaders_request, incremental_alter_configs_request,
-    update_features_request,
+    alter_client_quotas_request, alter_partition_reassignments_request, alter_partition_request,
+    create_partitions_request, delete_topics_request, elect_leaders_request,
+    incremental_alter_configs_request, update_features_request,
 };
 use ottla_protocol::{Offset, TopicId};
 
@@ -34,6 +34,7 @@ fn settings() -> ControllerSettings {
         unclean_leader_election: false,
         values: Values::default(),
         session_timeout_ms: Some(9000),
+        rebalance_interval_ms: Some(300_000),
         lone_replicas: LoneReplicas::Follow,
     }
 }
@@ -120,6 +121,42 @@ impl World {
             ControllerReply::BrokerHeartbeat(reply) => reply,
             other => panic!("not a heartbeat but {other:?}"),
         }
+    }
+
+    fn alter_isr(&mut self, name: &str, index: i32, leader: i32, isr: &[i32]) {
+        let image = self.controller.image();
+        let topic = image.topics.get(name).expect("created");
+        let partition = topic.partition(index).expect("created");
+        let wanted = alter_partition_request::PartitionData {
+            partition_index: index,
+            leader_epoch: partition.leader_epoch.0,
+            partition_epoch: partition.partition_epoch,
+            new_isr_with_epochs: isr
+                .iter()
+                .map(|id| alter_partition_request::BrokerState {
+                    broker_id: *id,
+                    broker_epoch: image.cluster.brokers[&BrokerId(*id)].epoch.0,
+                    ..Default::default()
+                })
+                .collect(),
+            ..Default::default()
+        };
+        let request = AlterPartitionRequest {
+            broker_id: leader,
+            broker_epoch: image.cluster.brokers[&BrokerId(leader)].epoch.0,
+            topics: vec![alter_partition_request::TopicData {
+                topic_id: topic.id,
+                partitions: vec![wanted],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let ControllerReply::AlterPartition(reply) =
+            self.ask(ControllerRequest::AlterPartition(request))
+        else {
+            panic!("not a change of the ISR")
+        };
+        assert_eq!((reply.error_code, reply.topics[0].partitions[0].error_code), (0, 0));
     }
 
     fn create(&mut self, topics: Vec<CreatableTopic>) -> CreateTopicsResponse {
@@ -483,6 +520,39 @@ fn a_broker_whose_connection_has_ended_may_be_replaced_but_stays_until_its_sessi
     world.controller.note_disconnect(id, epoch);
     // It has no features, which is the next thing that is looked at.
     assert_eq!(register(&mut world), ErrorCode::UnsupportedVersion);
+}
+
+#[test]
+fn leaders_go_back_to_the_first_replicas_in_time() {
+    let mut world = World::with_brokers(2);
+    world.created("t", 4, 2);
+    let off_their_place = |world: &World| {
+        let topic = world.controller.image.topics.get("t").expect("created");
+        topic.partitions.values().filter(|it| it.leader != it.preferred_leader()).count()
+    };
+    let broker_id = BrokerId(1);
+    let broker_epoch = world.controller.image.cluster.brokers[&broker_id].epoch;
+    world.ask(ControllerRequest::FenceBroker { broker_id, broker_epoch });
+    let moved = off_their_place(&world);
+    assert!(moved > 0);
+    world.start_broker(1, 77, broker_epoch.0);
+    for index in 0..4 {
+        world.alter_isr("t", index, 2, &[2, 1]);
+    }
+    world.controller.begin_sessions(world.now);
+    let mut tick_after = |ms| {
+        world.now = world.now.plus_ms(ms);
+        for id in [1, 2] {
+            let epoch = world.controller.image.cluster.brokers[&BrokerId(id)].epoch.0;
+            world.heartbeat(id, epoch);
+        }
+        let output = world.controller.tick(world.now);
+        world.append(output.records);
+        off_their_place(&world)
+    };
+    assert_eq!(tick_after(299_999), moved);
+    assert_eq!(tick_after(1), 0);
+    world.check_replay();
 }
 
 #[test]
