@@ -10,7 +10,7 @@ mod wire;
 use super::host::{Host, HostError};
 use super::metadata::MetadataStage;
 use super::peers::{PeerClient, PeerError, PeerParams};
-use super::{ControllerReply, ControllerRequest};
+use super::{ControllerReply, ControllerRequest, Settings};
 use ottla_protocol::{BrokerId, ErrorCode, Request};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -46,6 +46,7 @@ pub struct ControllerLink {
     active: watch::Receiver<Active>,
     addresses: ControllerAddresses,
     client_id: String,
+    is_sole_voter: bool,
     /// `controller.socket.timeout.ms`: how long a request may look for its controller.
     patience: Duration,
     clients: Mutex<BTreeMap<BrokerId, PeerClient>>,
@@ -53,17 +54,13 @@ pub struct ControllerLink {
 
 impl ControllerLink {
     /// A link that follows `active`.
-    pub fn new(
-        active: watch::Receiver<Active>,
-        addresses: ControllerAddresses,
-        node_id: BrokerId,
-        patience: Duration,
-    ) -> ControllerLink {
+    pub fn new(active: watch::Receiver<Active>, settings: &Settings) -> ControllerLink {
         ControllerLink {
             active,
-            addresses,
-            client_id: format!("broker-{node_id}-controller-link"),
-            patience,
+            addresses: settings.controller_addresses.clone(),
+            client_id: format!("broker-{}-controller-link", settings.node_id),
+            is_sole_voter: settings.is_sole_voter,
+            patience: settings.controller_patience,
             clients: Mutex::default(),
         }
     }
@@ -149,7 +146,7 @@ impl ControllerLink {
                 Ok(reply) => Attempt::Done(reply),
                 Err(HostError::NoSpace) => Attempt::Refused(ErrorCode::KafkaStorageError),
                 // Another voter takes over, or, where there is none, nobody does.
-                Err(HostError::NotActive) if self.addresses.len() <= 1 => {
+                Err(HostError::NotActive) if self.is_sole_voter => {
                     Attempt::Refused(ErrorCode::NotController)
                 }
                 Err(HostError::NotActive) => Attempt::Again,

@@ -411,7 +411,9 @@ impl Broker {
     /// Hands over what this broker leads, where others can take it (`controlled.shutdown.enable`). Clients are to be
     /// served until this returns.
     pub async fn leave(&self) {
-        if !self.settings.is_alone() && self.settings.controlled_shutdown {
+        let image = self.image();
+        let has_others = image.cluster.unfenced().any(|broker| broker.id != self.node_id());
+        if has_others && self.settings.controlled_shutdown {
             self.membership.leave().await;
         }
     }

@@ -86,9 +86,11 @@ pub struct Settings {
     pub dir_reserve_bytes: i64,
     /// `num.recovery.threads.per.data.dir`.
     pub recovery_threads_per_dir: usize,
+    /// Whether this node is the quorum.
+    pub is_sole_voter: bool,
     /// `inter.broker.listener.name`, in capitals.
     pub inter_broker_listener: String,
-    /// Where the voters of `controller.quorum.voters` listen; empty for a broker that is its own quorum.
+    /// Where the voters of `controller.quorum.voters` listen.
     pub controller_addresses: BTreeMap<BrokerId, (String, u16)>,
     /// `controller.socket.timeout.ms`.
     pub controller_patience: Duration,
@@ -148,6 +150,7 @@ impl Settings {
             dir_reserve_bytes: config.logs.dir_reserve_bytes,
             recovery_threads_per_dir: config.logs.num_recovery_threads_per_data_dir,
             mover_threads: mover_threads(&config),
+            is_sole_voter: is_sole_voter(&config),
             inter_broker_listener: config.listeners.inter_broker.clone(),
             controller_addresses: controller_addresses(&config),
             controller_patience: milliseconds(config.replication.controller_socket_timeout_ms),
@@ -158,11 +161,6 @@ impl Settings {
             controlled_shutdown: config.replication.controlled_shutdown_enable,
             config,
         }
-    }
-
-    /// Whether this broker is its own quorum.
-    pub fn is_alone(&self) -> bool {
-        self.controller_addresses.len() <= 1
     }
 
     /// The cleaner's settings as `image` has them.
@@ -264,6 +262,10 @@ fn milliseconds(ms: impl Into<i64>) -> Duration {
     Duration::from_millis(ms.into().max(0).unsigned_abs())
 }
 
+fn is_sole_voter(config: &Config) -> bool {
+    config.is_controller && config.quorum_voters.len() <= 1
+}
+
 fn controller_addresses(config: &Config) -> BTreeMap<BrokerId, (String, u16)> {
     let voters = config.quorum_voters.iter();
     voters.map(|voter| (BrokerId(voter.id), (voter.host.clone(), voter.port))).collect()
@@ -328,11 +330,11 @@ fn controller(config: &Config) -> ControllerSettings {
         min_insync_replicas: integer("min.insync.replicas").unwrap_or(1) as i32,
         unclean_leader_election: unclean == Some(Value::Boolean(true)),
         values: config.values.clone(),
-        // A broker that is alone needs no heartbeats to itself.
-        session_timeout_ms: (config.quorum_voters.len() > 1)
-            .then_some(i64::from(config.replication.broker_session_timeout_ms)),
-        rebalance_interval_ms: (config.quorum_voters.len() > 1
-            && config.replication.auto_leader_rebalance_enable)
+        session_timeout_ms: i64::from(config.replication.broker_session_timeout_ms),
+        is_sole_voter: is_sole_voter(config),
+        rebalance_interval_ms: config
+            .replication
+            .auto_leader_rebalance_enable
             .then_some(config.replication.leader_imbalance_check_interval_s * 1000),
         lone_replicas: LoneReplicas::Follow,
     }

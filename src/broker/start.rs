@@ -168,7 +168,7 @@ impl Broker {
         self.cleaner.reconfigure(&self.image.load());
         let mut tasks =
             vec![tokio::spawn(Arc::clone(&self.housekeeping).run(self.stopping.subscribe()))];
-        if !self.settings.is_alone() {
+        if !self.settings.is_sole_voter {
             let heartbeats = Arc::clone(&self.membership).run(self.stopping.subscribe());
             tasks.push(tokio::spawn(heartbeats));
         }
@@ -193,12 +193,7 @@ impl Parts {
         &self,
         active: watch::Receiver<Active>,
     ) -> (Arc<ControllerLink>, Arc<Membership>) {
-        let link = Arc::new(ControllerLink::new(
-            active,
-            self.settings.controller_addresses.clone(),
-            self.settings.node_id,
-            self.settings.controller_patience,
-        ));
+        let link = Arc::new(ControllerLink::new(active, &self.settings));
         let membership = Membership::new(
             Arc::clone(&self.settings),
             Arc::clone(&self.directories),

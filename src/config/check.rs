@@ -2,7 +2,7 @@
 
 use super::key::{self, Scope, Support};
 use super::listeners::SecurityProtocol;
-use super::{Config, ConfigError, Source, cordon, table, value};
+use super::{Config, ConfigError, Source, Voter, cordon, table, value};
 
 /// Checks everything that one key alone does not show.
 pub(super) fn all(config: &Config) -> Result<(), ConfigError> {
@@ -50,41 +50,48 @@ fn listeners(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The quorum's voters are combined nodes, and each of them must be able to reach the others.
+/// A controller has a vote, another node has none and must be able to find those that have.
 fn quorum(config: &Config) -> Result<(), ConfigError> {
     const VOTERS: &str = "controller.quorum.voters";
-    if !config.is_broker || !config.is_controller {
-        let why =
-            "this release runs nodes that are brokers and controllers (valid: broker,controller)";
-        return Err(config.values.complaint("process.roles", why));
-    }
     let voters = &config.quorum_voters;
-    if voters.is_empty() {
+    let complain = |why: &str| Err(config.values.complaint(VOTERS, why));
+    let has_vote = voters.iter().any(|voter| voter.id == config.node_id);
+    if !config.is_controller {
+        if voters.is_empty() {
+            return complain("a node without the 'controller' role needs it to find the quorum");
+        }
+        if has_vote {
+            return complain(&format!(
+                "If process.roles contains just the 'broker' role, the node id {} must not be included \
+                 in the set of voters {VOTERS}=Set({})",
+                config.node_id,
+                ids(voters)
+            ));
+        }
         return Ok(());
-    }
-    if !voters.iter().any(|voter| voter.id == config.node_id) {
-        let ids: Vec<String> = voters.iter().map(|voter| voter.id.to_string()).collect();
-        let why = format!(
-            "If process.roles contains the 'controller' role, the node id {} must be included in the \
-             set of voters {VOTERS}=Set({})",
-            config.node_id,
-            ids.join(", ")
-        );
-        return Err(config.values.complaint(VOTERS, &why));
     }
     let has_twin = |at: usize| voters[..at].iter().any(|other| other.id == voters[at].id);
     if let Some(twice) = (0..voters.len()).find(|at| has_twin(*at)) {
-        let why = format!("voter {} is named twice", voters[twice].id);
-        return Err(config.values.complaint(VOTERS, &why));
+        return complain(&format!("voter {} is named twice", voters[twice].id));
     }
-    if voters.len() > 1 && config.listeners.controller.is_empty() {
-        let why = format!(
-            "no listener for the other {} voters of {VOTERS}: name one of the listeners here",
-            voters.len() - 1
-        );
-        return Err(config.values.complaint("controller.listener.names", &why));
+    if !voters.is_empty() && !has_vote {
+        return complain(&format!(
+            "If process.roles contains the 'controller' role, the node id {} must be included in the set \
+             of voters {VOTERS}=Set({})",
+            config.node_id,
+            ids(voters)
+        ));
+    }
+    let is_found_by_others = voters.len() > 1 || !config.is_broker;
+    if is_found_by_others && config.listeners.controller.is_empty() {
+        let why = "no listener for the other nodes of the cluster: name one of the listeners here";
+        return Err(config.values.complaint("controller.listener.names", why));
     }
     Ok(())
+}
+
+fn ids(voters: &[Voter]) -> String {
+    voters.iter().map(|voter| voter.id.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn sockets(config: &Config) -> Result<(), ConfigError> {

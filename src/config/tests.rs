@@ -62,6 +62,8 @@ fn check_refused(pairs: &[(&str, &str)], part: &str) {
     assert!(error.contains(part) && !error.contains('\n'), "{error}");
 }
 
+const VOTER: (&str, &str) = ("controller.quorum.voters", "1@h:1");
+
 #[test]
 fn wrong_broker_values_name_key_value_and_range() {
     check_refused(&[("num.partitions", "0")], "Invalid value 0 for configuration num.partitions");
@@ -79,7 +81,11 @@ fn wrong_broker_values_name_key_value_and_range() {
     check_refused(&voters("2@h:1"), "the node id 1 must be included");
     check_refused(&voters("1@h:1,2@h:2,1@h:3"), "voter 1 is named twice");
     check_refused(&voters("1@h:1,2@h:2"), "controller.listener.names");
-    check_refused(&[("process.roles", "controller")], "process.roles");
+    let roles = |roles| [("node.id", "1"), ("process.roles", roles)];
+    check_refused(&roles("controller"), "controller.listener.names");
+    check_refused(&roles("broker"), "controller.quorum.voters");
+    let broker = [("node.id", "1"), ("process.roles", "broker"), VOTER];
+    check_refused(&broker, "must not be included");
     check_refused(&[("sasl.login.refresh.buffer.seconds", "99999")], "type SHORT");
     check_refused(&[("max.connections.per.ip", "0")], "can be set to zero only if");
 }

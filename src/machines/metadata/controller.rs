@@ -79,8 +79,11 @@ pub struct ControllerSettings {
     pub unclean_leader_election: bool,
     /// The properties file, for the values that topics and groups inherit.
     pub values: Values,
-    /// `broker.session.timeout.ms`; `None` never fences a silent broker.
-    pub session_timeout_ms: Option<i64>,
+    /// `broker.session.timeout.ms`.
+    pub session_timeout_ms: i64,
+    /// Whether this node is the only controller that there can be: its own broker lives as long as it does, and needs
+    /// no heartbeats to itself.
+    pub is_sole_voter: bool,
     /// `leader.imbalance.check.interval.seconds` in milliseconds; `None` leaves leaders where they are.
     pub rebalance_interval_ms: Option<i64>,
     /// What a broker's going and coming does to the partitions that are on no other.

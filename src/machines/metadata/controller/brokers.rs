@@ -306,11 +306,12 @@ impl Controller {
     }
 
     fn touch(&mut self, now: Timestamp, id: BrokerId, metadata_offset: i64) {
-        if let Some(timeout_ms) = self.settings.session_timeout_ms {
-            let expires = now.plus_ms(timeout_ms);
-            let session = Session { expires, metadata_offset, is_connected: true };
-            self.sessions.insert(id, session);
+        if self.settings.is_sole_voter && id == self.settings.node_id {
+            return;
         }
+        let expires = now.plus_ms(self.settings.session_timeout_ms);
+        let session = Session { expires, metadata_offset, is_connected: true };
+        self.sessions.insert(id, session);
     }
 
     /// The metadata offset that a broker told of in its last heartbeat.

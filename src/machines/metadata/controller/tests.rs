@@ -33,7 +33,8 @@ fn settings() -> ControllerSettings {
         min_insync_replicas: 1,
         unclean_leader_election: false,
         values: Values::default(),
-        session_timeout_ms: Some(9000),
+        session_timeout_ms: 9000,
+        is_sole_voter: false,
         rebalance_interval_ms: Some(300_000),
         lone_replicas: LoneReplicas::Follow,
     }
