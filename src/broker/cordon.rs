@@ -27,7 +27,7 @@ impl Broker {
             cordoned_log_dirs: Some(wanted),
             ..Default::default()
         });
-        if let Err(error) = self.controller.call(request).await {
+        if let Err(error) = self.metadata.call(request).await {
             tracing::warn!(%error, "the controller does not know the cordoned log directories");
         }
     }

@@ -59,15 +59,14 @@ use arc_swap::ArcSwap;
 use cleaner::Cleaner;
 use directories::Directories;
 use groups::Groups;
-use host::{Host, HostError};
+use host::HostError;
 use housekeeping::Housekeeping;
-use metadata::MetadataStage;
+use metadata::MetadataNode;
 use mover::Mover;
 use ottla_protocol::messages::AllocateProducerIdsRequest;
 use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, TopicId};
 use parking_lot::Mutex;
 use publisher::Publisher;
-use quorum::Quorum;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -85,8 +84,7 @@ pub struct Broker {
     settings: Arc<Settings>,
     clock: Arc<dyn Clock>,
     directories: Arc<Directories>,
-    quorum: Arc<Quorum>,
-    controller: Arc<Host<MetadataStage>>,
+    metadata: Arc<MetadataNode>,
     publisher: Arc<Publisher>,
     groups: Arc<Groups>,
     housekeeping: Arc<Housekeeping>,
@@ -216,7 +214,7 @@ impl Broker {
                 | ControllerRequest::AlterConfigs(_)
                 | ControllerRequest::UpdateFeatures { .. }
         );
-        let reply = self.controller.call(request).await.map_err(|error| match error {
+        let reply = self.metadata.call(request).await.map_err(|error| match error {
             HostError::NotActive => ErrorCode::NotController,
             HostError::NoSpace => ErrorCode::KafkaStorageError,
         })?;
@@ -301,7 +299,7 @@ impl Broker {
 
     /// What `DescribeQuorum` tells.
     pub fn quorum_status(&self) -> QuorumStatus {
-        self.quorum.status()
+        self.metadata.quorum().status()
     }
 
     /// The log directories and what lies in them.
@@ -364,7 +362,7 @@ impl Broker {
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         self.groups.stop();
-        self.controller.resign();
+        self.metadata.resign();
         let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
         for task in tasks {
             if let Err(error) = task.await {
@@ -373,18 +371,17 @@ impl Broker {
         }
         let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
         let housekeeping = Arc::clone(&self.housekeeping);
-        let quorum = Arc::clone(&self.quorum);
         let epoch = self.broker_epoch;
         let finished = tokio::task::spawn_blocking(move || {
             mover.stop();
             cleaner.stop();
             housekeeping.finish(epoch);
-            if let Err(error) = quorum.close() {
-                tracing::error!(%error, "metadata log not closed in order");
-            }
         });
         if let Err(error) = finished.await {
             tracing::error!(%error, "stop failed");
+        }
+        if let Err(error) = self.metadata.close().await {
+            tracing::error!(%error, "metadata log not closed in order");
         }
     }
 }

@@ -12,9 +12,8 @@
 mod tests;
 
 use super::directories::{Directories, LogDirectory};
-use super::host::Host;
 use super::housekeeping::Housekeeping;
-use super::metadata::MetadataStage;
+use super::metadata::MetadataNode;
 use super::partition::{Move, MoveBegin, MoveEnd, MoveError, NextCopy, Partition, copy};
 use super::publisher::Publisher;
 use super::settings::Settings;
@@ -48,7 +47,7 @@ pub(super) struct MoverParams {
     pub(super) directories: Arc<Directories>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) housekeeping: Arc<Housekeeping>,
-    pub(super) controller: Arc<Host<MetadataStage>>,
+    pub(super) metadata: Arc<MetadataNode>,
     pub(super) image: Arc<ArcSwap<Image>>,
     pub(super) broker_epoch: BrokerEpoch,
     /// Where the controller's answers are waited for.
@@ -406,7 +405,7 @@ impl Mover {
             directories: vec![DirectoryData { id: directory, topics }],
         };
         let request = ControllerRequest::AssignReplicasToDirs(request);
-        match self.params.runtime.block_on(self.params.controller.call(request)) {
+        match self.params.runtime.block_on(self.params.metadata.call(request)) {
             Ok(ControllerReply::AssignReplicasToDirs(reply)) if reply.error_code == 0 => {}
             Ok(reply) => tracing::warn!(?partition, ?reply, "the log directory was not assigned"),
             Err(error) => tracing::warn!(?partition, %error, "the log directory was not assigned"),

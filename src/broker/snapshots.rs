@@ -4,7 +4,7 @@
 //! control batch with the footer record. Source: KIP-630. Invariant: a file under its final name is whole and
 //! durable.
 
-use super::quorum::{QuorumError, VoterRecords, replay_batch};
+use super::quorum::{QuorumError, VoterRecords, replay_batch, take_voters};
 use super::replay::ReplayError;
 use crate::env::Disk;
 use crate::machines::metadata::{Controller, Image, record_version};
@@ -31,11 +31,13 @@ pub struct SnapshotId {
 }
 
 impl SnapshotId {
-    fn file_name(self) -> String {
+    /// The file's name.
+    pub(super) fn file_name(self) -> String {
         format!("{:020}-{:010}{SUFFIX}", self.end_offset.0, self.epoch.0)
     }
 
-    fn of_name(name: &str) -> Option<SnapshotId> {
+    /// The snapshot of a file name; `None` for other files.
+    pub(super) fn of_name(name: &str) -> Option<SnapshotId> {
         let (offset, epoch) = name.strip_suffix(SUFFIX)?.split_once('-')?;
         let end_offset = Offset(offset.parse().ok()?);
         Some(SnapshotId { end_offset, epoch: LeaderEpoch(epoch.parse().ok()?) })
@@ -55,29 +57,62 @@ fn all(disk: &dyn Disk, dir: &Path) -> Result<Vec<SnapshotId>, QuorumError> {
     Ok(ids)
 }
 
-/// Replays the newest snapshot into `controller`, where there is one.
+/// The newest snapshot there is.
 ///
 /// # Errors
-/// It cannot be read, or is damaged: the log before it is gone, so there is nothing to fall back on.
-pub fn load_newest(
-    disk: &dyn Disk,
-    dir: &Path,
+/// The directory cannot be listed.
+pub fn newest(disk: &dyn Disk, dir: &Path) -> Result<Option<SnapshotId>, QuorumError> {
+    Ok(all(disk, dir)?.pop())
+}
+
+/// The bytes of a snapshot.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read(disk: &dyn Disk, dir: &Path, id: SnapshotId) -> Result<Bytes, QuorumError> {
+    let path = dir.join(id.file_name());
+    disk.read(&path).map(Bytes::from).map_err(failed(&path))
+}
+
+/// Replays a snapshot into `controller`, which is empty.
+///
+/// # Errors
+/// It is damaged.
+pub fn replay(
+    bytes: &Bytes,
+    id: SnapshotId,
     controller: &mut Controller,
     voters: &mut VoterRecords,
-) -> Result<Option<SnapshotId>, QuorumError> {
-    let Some(id) = all(disk, dir)?.pop() else { return Ok(None) };
-    let path = dir.join(id.file_name());
-    let bytes = Bytes::from(disk.read(&path).map_err(failed(&path))?);
-    for batch in batches(&bytes) {
+) -> Result<(), QuorumError> {
+    for batch in batches(bytes) {
         let (header, batch) =
             batch.map_err(|cause| ReplayError::Batch { offset: id.end_offset, cause })?;
         ottla_protocol::batch::check_crc(&header, batch)
             .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
-        replay_batch(&header, &bytes.slice_ref(batch), Offset(0), controller, voters)?;
+        let batch = bytes.slice_ref(batch);
+        if header.is_control() {
+            take_voters(&header, &batch, voters)?;
+        } else {
+            replay_batch(&header, &batch, Offset(0), controller)?;
+        }
     }
     // Offsets inside a snapshot count its own records, which may be more or fewer than the log had.
     controller.stand_at(Offset(id.end_offset.0 - 1));
-    Ok(Some(id))
+    Ok(())
+}
+
+/// Writes a snapshot that another voter made, after all of it was read once.
+///
+/// # Errors
+/// The file could not be written and made durable.
+pub fn store(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: SnapshotId,
+    bytes: &Bytes,
+) -> Result<(), QuorumError> {
+    let path = dir.join(id.file_name());
+    disk.write_atomic(&path, bytes).map_err(failed(&path))
 }
 
 /// Writes the snapshot `id` of `image`.

@@ -3,12 +3,12 @@
 use super::cleaner::Cleaner;
 use super::directories::{Directories, DirectoryError, Origin};
 use super::groups::Groups;
-use super::host::{Host, HostError};
+use super::host::HostError;
 use super::housekeeping::Housekeeping;
-use super::metadata::MetadataStage;
+use super::metadata::{MetadataNode, NoTransport};
 use super::mover::{Mover, MoverParams};
 use super::publisher::Publisher;
-use super::quorum::{Quorum, QuorumError, QuorumParams};
+use super::quorum::{Quorum, QuorumError, QuorumParams, QuorumTiming};
 use super::takeover::{self, TakeoverError};
 use super::{Broker, ControllerReply, ControllerRequest, Image, ProducerIds, Settings};
 use crate::env::{Clock, Disk};
@@ -16,15 +16,14 @@ use crate::log::StorageError;
 use crate::log::checkpoint::{read_clean_shutdown, read_meta_properties};
 use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
 use crate::machines::metadata::image::FeaturesImage;
-use crate::machines::metadata::{Controller, ControllerSettings, LoneReplicas, bootstrap_records};
-use crate::machines::{Entry, Machine};
+use crate::machines::metadata::{ControllerSettings, LoneReplicas};
 use arc_swap::ArcSwap;
 use ottla_protocol::messages::{
     BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
     broker_registration_request, controller_registration_request,
 };
 use ottla_protocol::records::group::GroupReaders;
-use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, Offset};
+use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -66,16 +65,32 @@ impl Broker {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
         let settings = Arc::new(settings);
         let (directories, groups, publisher) = open_directories(disk, &settings, &clock)?;
-        let (quorum, controller) = open_quorum(&settings, &directories, &clock)?;
+        let params = quorum_params(&settings, &directories, &clock);
+        let controller_settings = params.controller.clone();
+        let quorum = Arc::new(Quorum::open(params)?);
         directories.confirm()?;
-        let before = Before::of(&directories, &controller);
+        let before = previous_broker_epoch(&directories);
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
-        let stage =
-            MetadataStage::new(Arc::clone(&quorum), Arc::clone(&publisher), Arc::clone(&image));
-        let end = quorum.committed();
-        let controller = Host::new(stage, Arc::clone(&clock), controller, end);
-        let broker_epoch = register(&settings, &directories, &controller, &quorum, &before).await?;
+        let metadata = MetadataNode::start(
+            quorum,
+            Arc::new(NoTransport),
+            Arc::clone(&publisher),
+            Arc::clone(&image),
+            Arc::clone(&clock),
+            controller_settings,
+        )
+        .await?;
+        let broker_epoch = match join(&settings, &directories, &metadata, &image, before).await {
+            Ok(broker_epoch) => broker_epoch,
+            Err(error) => {
+                // What lies in the directories must be left before they are given back.
+                if let Err(error) = metadata.close().await {
+                    tracing::error!(%error, "metadata log not closed in order");
+                }
+                return Err(error);
+            }
+        };
         publisher.set_strays_aside(&image.load());
         directories.look_at_space(settings.dir_reserve_bytes);
         let housekeeping = Housekeeping::new(
@@ -97,22 +112,18 @@ impl Broker {
             directories: Arc::clone(&directories),
             publisher: Arc::clone(&publisher),
             housekeeping: Arc::clone(&housekeeping),
-            controller: Arc::clone(&controller),
+            metadata: Arc::clone(&metadata),
             image: Arc::clone(&image),
             broker_epoch,
             runtime: tokio::runtime::Handle::current(),
         });
         let (stopping, stop) = watch::channel(false);
-        let tasks = vec![
-            tokio::spawn(Arc::clone(&housekeeping).run(stop)),
-            tokio::spawn(Arc::clone(&controller).run()),
-        ];
+        let tasks = vec![tokio::spawn(Arc::clone(&housekeeping).run(stop))];
         let broker = Arc::new(Broker {
             settings,
             clock,
             directories,
-            quorum,
-            controller,
+            metadata,
             publisher,
             groups,
             housekeeping,
@@ -182,13 +193,6 @@ struct Before {
     broker_epoch: i64,
 }
 
-impl Before {
-    fn of(directories: &Directories, controller: &Controller) -> Before {
-        let finalized = Arc::clone(&controller.image().features);
-        Before { finalized, broker_epoch: previous_broker_epoch(directories) }
-    }
-}
-
 /// The epoch under which the broker last stopped in order in all directories; -1 after a crash.
 fn previous_broker_epoch(directories: &Directories) -> i64 {
     let mut epochs = directories.all.iter().map(|log_dir| {
@@ -199,57 +203,50 @@ fn previous_broker_epoch(directories: &Directories) -> i64 {
     if epochs.all(|epoch| epoch == first) { first } else { -1 }
 }
 
-fn open_quorum(
+fn quorum_params(
     settings: &Settings,
     directories: &Directories,
     clock: &Arc<dyn Clock>,
-) -> Result<(Arc<Quorum>, Controller), StartError> {
-    let mut controller = Controller::new(ControllerSettings {
-        cluster_id: directories.cluster_id.clone(),
-        lone_replicas: match directories.origin {
-            Origin::KRaft => LoneReplicas::Follow,
-            Origin::ZooKeeper => LoneReplicas::Stay,
-        },
-        ..settings.controller.clone()
-    });
-    let params = QuorumParams {
+) -> QuorumParams {
+    QuorumParams {
         disk: Arc::clone(directories.disk()),
         clock: Arc::clone(clock),
         dir: settings.metadata_log_dir.clone(),
         health: Arc::clone(directories.metadata_health()),
         node_id: settings.node_id,
+        voters: vec![settings.node_id],
+        controller: ControllerSettings {
+            cluster_id: directories.cluster_id.clone(),
+            lone_replicas: match directories.origin {
+                Origin::KRaft => LoneReplicas::Follow,
+                Origin::ZooKeeper => LoneReplicas::Stay,
+            },
+            ..settings.controller.clone()
+        },
         log: Arc::clone(&settings.metadata_log),
         snapshot_bytes: settings.metadata_snapshot_bytes,
-    };
-    let quorum = Quorum::open(params, &mut controller)?;
-    // Not the log's end: a first start that was cut short may have left an epoch without any record.
-    let is_new = controller.image().features.metadata_version() == 0;
-    quorum.elect()?;
-    controller.advance_to(Offset(quorum.committed().0 - 1));
-    if is_new {
-        let records = bootstrap_records(settings.controller.min_insync_replicas);
-        let mut highest = Controller::new(settings.controller.clone());
-        for record in &records {
-            let entry = Entry { offset: Offset(0), timestamp: clock.now(), record: record.clone() };
-            highest.replay(&entry);
-        }
-        quorum.set_metadata_version(highest.image().features.metadata_version());
-        let now = clock.now();
-        let mut offset = quorum.append(now, &records)?;
-        for record in records {
-            controller.replay(&Entry { offset, timestamp: now, record });
-            offset = offset.plus(1);
-        }
+        timing: QuorumTiming::default(),
     }
-    Ok((Arc::new(quorum), controller))
+}
+
+/// Waits for the controller and joins the cluster.
+async fn join(
+    settings: &Settings,
+    directories: &Directories,
+    metadata: &MetadataNode,
+    image: &ArcSwap<Image>,
+    broker_epoch: i64,
+) -> Result<BrokerEpoch, StartError> {
+    metadata.until_active().await?;
+    let before = Before { finalized: Arc::clone(&image.load().features), broker_epoch };
+    register(settings, directories, metadata, &before).await
 }
 
 /// Registers controller and broker and unfences the broker; the Image is published on the way.
 async fn register(
     settings: &Settings,
     directories: &Directories,
-    controller: &Host<MetadataStage>,
-    quorum: &Quorum,
+    controller: &MetadataNode,
     before: &Before,
 ) -> Result<BrokerEpoch, StartError> {
     let incarnation_id = Uuid::new_v4();
@@ -294,7 +291,7 @@ async fn register(
     let request = BrokerHeartbeatRequest {
         broker_id: settings.node_id.0,
         broker_epoch: reply.broker_epoch,
-        current_metadata_offset: quorum.committed().0 - 1,
+        current_metadata_offset: controller.quorum().committed().0 - 1,
         ..Default::default()
     };
     let heartbeat = controller.call(ControllerRequest::BrokerHeartbeat(request)).await?;

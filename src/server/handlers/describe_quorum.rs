@@ -22,19 +22,18 @@ pub async fn handle(
         return unknown(request.topics);
     }
     let status = ctx.broker.quorum_status();
-    let now = ctx.broker.clock().now();
-    let leader = ReplicaState {
-        replica_id: status.leader_id.0,
-        log_end_offset: status.log_end_offset.0,
-        last_fetch_timestamp: now.0,
-        last_caught_up_timestamp: now.0,
+    let voters = status.voters.iter().map(|voter| ReplicaState {
+        replica_id: voter.id.0,
+        log_end_offset: voter.log_end_offset.0,
+        last_fetch_timestamp: voter.last_fetch.0,
+        last_caught_up_timestamp: voter.last_caught_up.0,
         ..Default::default()
-    };
+    });
     let partition = PartitionData {
         leader_id: status.leader_id.0,
         leader_epoch: status.leader_epoch.0,
         high_watermark: status.high_watermark.0,
-        current_voters: vec![leader],
+        current_voters: voters.collect(),
         ..Default::default()
     };
     let topic_name = CLUSTER_METADATA_TOPIC.to_owned();
