@@ -164,6 +164,8 @@ pub const APIS: &[Api] = &[
     api(ApiKey::UpdateFeatures, 0, 2, Both,
         "0 (KIP-584), 1 upgrade types and validate only, 2 no results of single features \
          (KIP-1022)"),
+    api(ApiKey::FetchSnapshot, 0, 1, Controller,
+        "0 (KIP-630), 1 the follower's directory (KIP-853)"),
     api(ApiKey::DescribeCluster, 0, 2, Both,
         "0 (KIP-700), 1 endpoint type (KIP-919), 2 fenced brokers (KIP-1073)"),
     api(ApiKey::DescribeProducers, 0, 0, Broker, "0 (KIP-664)"),

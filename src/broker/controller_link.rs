@@ -38,6 +38,18 @@ pub enum Active {
     Gone,
 }
 
+impl Active {
+    /// Whether both are the same controller.
+    pub fn is_same(&self, other: &Active) -> bool {
+        match (self, other) {
+            (Active::Unknown, Active::Unknown) | (Active::Gone, Active::Gone) => true,
+            (Active::Here(one), Active::Here(other)) => Arc::ptr_eq(one, other),
+            (Active::There(one), Active::There(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
 /// Where each controller listens: host and port by node.
 pub type ControllerAddresses = BTreeMap<BrokerId, (String, u16)>;
 

@@ -5,14 +5,15 @@
 //! broker that is only slow, stopped, or cut off answers otherwise, or not at all, and has until its session ends.
 //! The voters do the same with the quorum's leader. Kafka waits for the session, or the fetch time-out, in all cases.
 
-use super::controller_link::ControllerLink;
+use super::controller_link::{Active, ControllerLink};
+use super::metadata::MetadataNode;
 use super::peers::{PeerClient, PeerParams};
-use super::quorum::Quorum;
 use super::{ControllerReply, ControllerRequest, Image, Settings};
 use arc_swap::ArcSwap;
 use ottla_protocol::{BrokerEpoch, BrokerId};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long dialling may take. A machine that is there answers at once, whatever its processes do.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
@@ -22,7 +23,7 @@ pub(super) struct Detector {
     pub(super) settings: Arc<Settings>,
     pub(super) image: Arc<ArcSwap<Image>>,
     pub(super) link: Arc<ControllerLink>,
-    pub(super) quorum: Arc<Quorum>,
+    pub(super) metadata: Arc<MetadataNode>,
 }
 
 impl Detector {
@@ -35,8 +36,22 @@ impl Detector {
         }
     }
 
-    /// This node has become the active controller: those that died meanwhile reset no connection to it.
-    pub(super) fn look_around(self: &Arc<Self>) {
+    /// Looks at all brokers whenever this node becomes the active controller: those that died meanwhile reset no
+    /// connection to it. Runs until the broker stops.
+    pub(super) async fn run(self: Arc<Self>, mut active: watch::Receiver<Active>) {
+        loop {
+            match &*active.borrow_and_update() {
+                Active::Here(_) => self.look_around(),
+                Active::Gone => return,
+                Active::There(_) | Active::Unknown => {}
+            }
+            if active.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn look_around(self: &Arc<Self>) {
         for broker in self.image.load().cluster.unfenced() {
             if broker.id != self.settings.node_id {
                 self.look_at_broker(broker.id, broker.epoch);
@@ -82,7 +97,9 @@ impl Detector {
         tokio::spawn(async move {
             if is_refused(host.clone(), port).await && detector.link.elsewhere() == Some(id) {
                 tracing::warn!(leader = %id, "the quorum's leader is gone: nobody listens on {host}:{port}");
-                detector.quorum.leader_is_dead();
+                if let Some(quorum) = detector.metadata.quorum() {
+                    quorum.leader_is_dead();
+                }
             }
         });
     }

@@ -5,7 +5,7 @@
 
 use super::controller_link::ControllerLink;
 use super::directories::Directories;
-use super::start::{Before, StartError};
+use super::start::StartError;
 use super::{ControllerReply, ControllerRequest, Image, Settings};
 use crate::log::checkpoint::read_clean_shutdown;
 use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
@@ -71,12 +71,12 @@ impl Membership {
     ///
     /// # Errors
     /// `Refused`, `IdInUse`, `NoController`.
-    pub(super) async fn register(&self, before: &Before) -> Result<(), StartError> {
+    pub(super) async fn register(&self, previous_epoch: i64) -> Result<(), StartError> {
         let begun = Instant::now();
         let patience = self.settings.initial_registration_timeout;
         let mut said = begun;
         loop {
-            let refusal = match self.try_register(before).await {
+            let refusal = match self.try_register(previous_epoch).await {
                 Ok(ErrorCode::None) => return Ok(()),
                 Ok(ErrorCode::DuplicateBrokerRegistration) => self.id_in_use(),
                 // There was none when it was asked for, or it went: the next one is asked.
@@ -96,15 +96,22 @@ impl Membership {
         }
     }
 
-    async fn try_register(&self, before: &Before) -> Result<ErrorCode, ErrorCode> {
-        let controller = controller_registration(&self.settings, &before.finalized);
-        let request = ControllerRequest::RegisterController(controller);
-        if let ControllerReply::RegisterController(reply) = self.link.call(request).await?
-            && reply.error_code != 0
-        {
-            return Ok(ErrorCode::from_code(reply.error_code));
+    async fn try_register(&self, previous_epoch: i64) -> Result<ErrorCode, ErrorCode> {
+        let finalized = Arc::clone(&self.image.load().features);
+        if self.settings.config.is_controller {
+            let controller = controller_registration(&self.settings, &finalized);
+            let request = ControllerRequest::RegisterController(controller);
+            if let ControllerReply::RegisterController(reply) = self.link.call(request).await?
+                && reply.error_code != 0
+            {
+                return Ok(ErrorCode::from_code(reply.error_code));
+            }
         }
-        let request = ControllerRequest::RegisterBroker(self.broker_registration(before));
+        if !self.settings.config.is_broker {
+            return Ok(ErrorCode::None);
+        }
+        let registration = self.broker_registration(previous_epoch, &finalized);
+        let request = ControllerRequest::RegisterBroker(registration);
         let ControllerReply::RegisterBroker(reply) = self.link.call(request).await? else {
             return Err(ErrorCode::UnknownServerError);
         };
@@ -233,7 +240,11 @@ impl Membership {
         tracing::warn!("the controller did not let this broker go in time");
     }
 
-    fn broker_registration(&self, before: &Before) -> BrokerRegistrationRequest {
+    fn broker_registration(
+        &self,
+        previous_broker_epoch: i64,
+        finalized: &FeaturesImage,
+    ) -> BrokerRegistrationRequest {
         let settings = &self.settings;
         BrokerRegistrationRequest {
             broker_id: settings.node_id.0,
@@ -255,15 +266,13 @@ impl Membership {
                 .map(|feature| broker_registration_request::Feature {
                     name: feature.name.to_owned(),
                     min_supported_version: feature.range.min,
-                    max_supported_version: feature
-                        .range_at(before.finalized.level(feature.name))
-                        .max,
+                    max_supported_version: feature.range_at(finalized.level(feature.name)).max,
                 })
                 .collect(),
             rack: settings.rack.clone(),
             is_migrating_zk_broker: false,
             log_dirs: self.directories.all.iter().map(|log_dir| log_dir.id).collect(),
-            previous_broker_epoch: before.broker_epoch,
+            previous_broker_epoch,
         }
     }
 }

@@ -32,7 +32,9 @@ mod housekeeping;
 mod import;
 mod membership;
 mod metadata;
+mod metadata_reads;
 mod mover;
+mod observer;
 mod partition;
 mod peers;
 mod publisher;
@@ -45,6 +47,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod voters;
 
 pub use crate::log::{
     AbortedTransaction, ActiveProducer, AppendError, AppendInfo, AppendOrigin, FlushOwed, LogSlice,
@@ -56,8 +59,9 @@ pub use crate::machines::metadata::{
     ApiError, ControllerReply, ControllerRequest, ControllerSettings, Image, alter_config,
     config_rules, effective, features, image, validate_topic_name,
 };
+pub use metadata_reads::MetadataRead;
 pub use partition::{IsolationLevel, Partition, PartitionRead, ProduceError, ReadParams};
-pub use quorum::QuorumStatus;
+pub use quorum::{QuorumStatus, VoterStatus};
 pub use settings::{AdvertisedListener, Settings, TopicSettings};
 pub use start::StartError;
 
@@ -65,19 +69,21 @@ use crate::env::Clock;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaner::Cleaner;
-use controller_link::{Active, ControllerLink};
+use controller_link::ControllerLink;
 use detector::Detector;
 use directories::Directories;
 use groups::Groups;
 use housekeeping::Housekeeping;
 use membership::Membership;
+use metadata::MetadataNode;
+use metadata_reads::Observers;
 use mover::Mover;
 use ottla_protocol::messages::AllocateProducerIdsRequest;
-use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, TopicId};
+use ottla_protocol::{
+    BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, Request, TopicId,
+};
 use parking_lot::Mutex;
 use publisher::Publisher;
-use quorum::Quorum;
-use start::Before;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -95,12 +101,13 @@ pub struct Broker {
     settings: Arc<Settings>,
     clock: Arc<dyn Clock>,
     directories: Arc<Directories>,
-    quorum: Arc<Quorum>,
-    active: watch::Sender<Active>,
+    metadata: Arc<MetadataNode>,
+    observers: Observers,
     link: Arc<ControllerLink>,
     membership: Arc<Membership>,
     detector: Arc<Detector>,
-    before: Before,
+    /// The broker epoch at the last orderly stop; -1 after a crash.
+    previous_epoch: i64,
     publisher: Arc<Publisher>,
     groups: Arc<Groups>,
     housekeeping: Arc<Housekeeping>,
@@ -272,8 +279,11 @@ impl Broker {
 
     /// Hands a message of another voter to the quorum; the answer to it.
     pub async fn quorum_message(&self, message: Bytes) -> Bytes {
-        let _ = message;
-        Bytes::new()
+        match self.metadata.quorum() {
+            Some(quorum) => quorum.receive(message).await,
+            // A node without a vote says nothing, which is no answer.
+            None => Bytes::new(),
+        }
     }
 
     /// The partition of `__consumer_offsets` that a group lives in; `None` before the topic exists.
@@ -348,9 +358,25 @@ impl Broker {
         }
     }
 
-    /// What `DescribeQuorum` tells.
-    pub fn quorum_status(&self) -> QuorumStatus {
-        self.quorum.status()
+    /// Sends a request of a client as it is to the node that leads the quorum.
+    ///
+    /// # Errors
+    /// NOT_CONTROLLER when no other node leads; REQUEST_TIMED_OUT when it does not answer.
+    pub async fn forward<R>(&self, version: i16, request: R) -> Result<R::Response, ErrorCode>
+    where
+        R: Request + Send + 'static,
+    {
+        self.link.forward(version, request).await
+    }
+
+    /// Whether another node leads the quorum.
+    pub fn is_led_elsewhere(&self) -> bool {
+        self.link.elsewhere().is_some()
+    }
+
+    /// What `DescribeQuorum` tells; `None` for a node without a vote.
+    pub fn quorum_status(&self) -> Option<QuorumStatus> {
+        self.metadata.quorum().map(|quorum| quorum.status())
     }
 
     /// The log directories and what lies in them.
@@ -423,9 +449,7 @@ impl Broker {
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         self.groups.stop();
-        if let Active::Here(controller) = self.active.send_replace(Active::Gone) {
-            controller.resign();
-        }
+        self.metadata.resign();
         let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
         for task in tasks {
             if let Err(error) = task.await {
@@ -434,18 +458,17 @@ impl Broker {
         }
         let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
         let housekeeping = Arc::clone(&self.housekeeping);
-        let quorum = Arc::clone(&self.quorum);
         let epoch = self.broker_epoch();
         let finished = tokio::task::spawn_blocking(move || {
             mover.stop();
             cleaner.stop();
             housekeeping.finish(epoch);
-            if let Err(error) = quorum.close() {
-                tracing::error!(%error, "metadata log not closed in order");
-            }
         });
         if let Err(error) = finished.await {
             tracing::error!(%error, "stop failed");
+        }
+        if let Err(error) = self.metadata.close().await {
+            tracing::error!(%error, "metadata log not closed in order");
         }
     }
 }

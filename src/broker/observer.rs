@@ -133,7 +133,10 @@ impl Observer {
             snapshots::replay(&bytes, id, &mut inner.machine, &mut inner.voters)?;
             if inner.log.log_end_offset() < id.end_offset {
                 let now = params.clock.now();
-                inner.log.truncate_fully_and_start_at(id.end_offset, now).map_err(ReplayError::from)?;
+                inner
+                    .log
+                    .truncate_fully_and_start_at(id.end_offset, now)
+                    .map_err(ReplayError::from)?;
             }
         }
         let Inner { log, machine, voters, bytes_since_snapshot, .. } = &mut inner;
@@ -260,7 +263,9 @@ impl Observer {
         }
         match ErrorCode::from_code(partition.error_code) {
             ErrorCode::None => {}
-            ErrorCode::NotLeaderOrFollower if current.leader_id >= 0 && current.leader_id != id.0 => {
+            ErrorCode::NotLeaderOrFollower
+                if current.leader_id >= 0 && current.leader_id != id.0 =>
+            {
                 return Ok(());
             }
             error => return Err(Trouble::Refused(error)),
@@ -271,12 +276,13 @@ impl Observer {
                 epoch: LeaderEpoch(partition.snapshot_id.epoch),
             };
             let bytes = self.fetch_snapshot(&client, id).await?;
-            return self.on_a_thread(move |observer| {
-                observer.install(id, &bytes)?;
-                observer.publish(&listener);
-                Ok(())
-            })
-            .await;
+            return self
+                .on_a_thread(move |observer| {
+                    observer.install(id, &bytes)?;
+                    observer.publish(&listener);
+                    Ok(())
+                })
+                .await;
         }
         let Some(records) = partition.records.filter(|records| !records.is_empty()) else {
             return Ok(());
@@ -332,7 +338,7 @@ impl Observer {
             session_epoch: -1,
             topics: vec![fetch_request::FetchTopic {
                 topic: CLUSTER_METADATA_TOPIC.to_owned(),
-                topic_id: CLUSTER_METADATA_TOPIC_ID.0,
+                topic_id: CLUSTER_METADATA_TOPIC_ID,
                 partitions: vec![partition],
                 ..Default::default()
             }],

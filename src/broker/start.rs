@@ -5,24 +5,24 @@ use super::controller_link::{Active, ControllerLink};
 use super::detector::Detector;
 use super::directories::{ClusterIds, Directories, DirectoryError, Origin};
 use super::groups::Groups;
-use super::host::{Host, HostError};
 use super::housekeeping::Housekeeping;
 use super::membership::{self, Membership};
-use super::metadata::MetadataStage;
+use super::metadata::{MetadataNode, MetadataParams, Source};
+use super::metadata_reads::Observers;
 use super::mover::{Mover, MoverParams};
+use super::observer::{Observer, ObserverParams};
 use super::publisher::Publisher;
-use super::quorum::{Quorum, QuorumError, QuorumParams};
+use super::quorum::{Quorum, QuorumError, QuorumParams, QuorumTiming};
 use super::takeover::{self, TakeoverError};
+use super::voters::VoterConnections;
 use super::{Broker, Image, ProducerIds, Settings};
 use crate::env::{Clock, Disk};
 use crate::log::StorageError;
 use crate::log::checkpoint::read_meta_properties;
-use crate::machines::metadata::image::FeaturesImage;
-use crate::machines::metadata::{Controller, ControllerSettings, LoneReplicas, bootstrap_records};
-use crate::machines::{Entry, Machine};
+use crate::machines::metadata::{ControllerSettings, LoneReplicas};
 use arc_swap::ArcSwap;
 use ottla_protocol::records::group::GroupReaders;
-use ottla_protocol::{BrokerId, ErrorCode, Offset};
+use ottla_protocol::{BrokerId, ErrorCode};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,12 +43,12 @@ pub enum StartError {
     /// The metadata log cannot be used.
     #[error(transparent)]
     Quorum(#[from] QuorumError),
-    /// The metadata log failed while the broker registered.
-    #[error("the metadata log does not take records: see the log above")]
-    NotActive(#[from] HostError),
     /// The controller refused the broker.
     #[error("the controller refused this broker: {0}")]
     Refused(ErrorCode),
+    /// Opening the partitions did not end.
+    #[error("opening the partitions: {0}")]
+    Opening(String),
     /// Another process has the id, and lives.
     #[error(
         "broker id {id} is in use: the broker at {other} has it, and this one at {own} cannot (change node.id or broker.id)"
@@ -100,22 +100,23 @@ impl Broker {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
         let settings = Arc::new(settings);
         let (directories, groups, publisher) = open_directories(disk, &settings, &clock)?;
-        let (quorum, controller) = open_quorum(&settings, &directories, &clock)?;
+        let source = open_source(&settings, &directories, &clock)?;
         directories.confirm()?;
-        let before = Before {
-            finalized: Arc::clone(&controller.image().features),
-            broker_epoch: membership::previous_broker_epoch(&directories),
-        };
+        let previous_epoch = membership::previous_broker_epoch(&directories);
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
-        let stage =
-            MetadataStage::new(Arc::clone(&quorum), Arc::clone(&publisher), Arc::clone(&image));
-        let end = quorum.committed();
-        let controller = Host::new(stage, Arc::clone(&clock), controller, end);
-        let (active, heard) = watch::channel(Active::Here(Arc::clone(&controller)));
+        let params = MetadataParams {
+            node_id: settings.node_id,
+            publisher: Arc::clone(&publisher),
+            image: Arc::clone(&image),
+            clock: Arc::clone(&clock),
+            settings: controller_settings(&settings, &directories),
+        };
+        let voters = VoterConnections::new(settings.node_id, &settings.controller_addresses);
+        let metadata = MetadataNode::start(source, Arc::new(voters), params).await?;
         let parts = Parts { settings, clock, directories, publisher, image };
-        let (link, membership) = parts.membership(heard);
-        let detector = parts.detector(&link, &quorum);
+        let (link, membership) = parts.membership(metadata.active());
+        let detector = parts.detector(&link, &metadata);
         let housekeeping = Housekeeping::new(
             Arc::clone(&parts.clock),
             Arc::clone(&parts.settings),
@@ -131,17 +132,17 @@ impl Broker {
         );
         let mover = parts.mover(&link, &membership, &housekeeping);
         let Parts { settings, clock, directories, publisher, image } = parts;
-        let tasks = vec![tokio::spawn(Arc::clone(&controller).run())];
+        let tasks = vec![tokio::spawn(Arc::clone(&detector).run(metadata.active()))];
         Ok(Arc::new(Broker {
             settings,
             clock,
             directories,
-            quorum,
-            active,
+            metadata,
+            observers: Observers::default(),
             link,
             membership,
             detector,
-            before,
+            previous_epoch,
             publisher,
             groups,
             housekeeping,
@@ -160,8 +161,18 @@ impl Broker {
     /// # Errors
     /// `Refused`, `IdInUse`, `NoController`.
     pub async fn join(&self) -> Result<(), StartError> {
-        self.membership.register(&self.before).await?;
+        if self.settings.is_sole_voter {
+            self.metadata.until_active().await?;
+        }
+        self.membership.register(self.previous_epoch).await?;
+        if !self.settings.config.is_broker {
+            return Ok(());
+        }
         self.membership.catch_up().await;
+        let metadata = Arc::clone(&self.metadata);
+        if let Err(error) = tokio::task::spawn_blocking(move || metadata.begin()).await {
+            return Err(StartError::Opening(error.to_string()));
+        }
         self.publisher.set_strays_aside(&self.image.load());
         self.directories.look_at_space(self.settings.dir_reserve_bytes);
         self.membership.unfence().await?;
@@ -203,12 +214,12 @@ impl Parts {
         (link, Arc::new(membership))
     }
 
-    fn detector(&self, link: &Arc<ControllerLink>, quorum: &Arc<Quorum>) -> Arc<Detector> {
+    fn detector(&self, link: &Arc<ControllerLink>, metadata: &Arc<MetadataNode>) -> Arc<Detector> {
         Arc::new(Detector {
             settings: Arc::clone(&self.settings),
             image: Arc::clone(&self.image),
             link: Arc::clone(link),
-            quorum: Arc::clone(quorum),
+            metadata: Arc::clone(metadata),
         })
     }
 
@@ -282,55 +293,56 @@ fn open_directories(
     Ok((directories, groups, Arc::new(publisher)))
 }
 
-/// What the directories say of the time before this start.
-#[derive(Debug)]
-pub(super) struct Before {
-    pub(super) finalized: Arc<FeaturesImage>,
-    /// The epoch of the last orderly stop; -1 after a crash.
-    pub(super) broker_epoch: i64,
-}
-
-fn open_quorum(
-    settings: &Settings,
-    directories: &Directories,
-    clock: &Arc<dyn Clock>,
-) -> Result<(Arc<Quorum>, Controller), StartError> {
-    let mut controller = Controller::new(ControllerSettings {
+fn controller_settings(settings: &Settings, directories: &Directories) -> ControllerSettings {
+    ControllerSettings {
         cluster_id: directories.cluster_id.clone(),
         lone_replicas: match directories.origin {
             Origin::KRaft => LoneReplicas::Follow,
             Origin::ZooKeeper => LoneReplicas::Stay,
         },
         ..settings.controller.clone()
-    });
-    let params = QuorumParams {
-        disk: Arc::clone(directories.disk()),
-        clock: Arc::clone(clock),
-        dir: settings.metadata_log_dir.clone(),
-        health: Arc::clone(directories.metadata_health()),
-        node_id: settings.node_id,
-        log: Arc::clone(&settings.metadata_log),
-        snapshot_bytes: settings.metadata_snapshot_bytes,
-    };
-    let quorum = Quorum::open(params, &mut controller)?;
-    // Not the log's end: a first start that was cut short may have left an epoch without any record.
-    let is_new = controller.image().features.metadata_version() == 0;
-    quorum.elect()?;
-    controller.advance_to(Offset(quorum.committed().0 - 1));
-    if is_new {
-        let records = bootstrap_records(settings.controller.min_insync_replicas);
-        let mut highest = Controller::new(settings.controller.clone());
-        for record in &records {
-            let entry = Entry { offset: Offset(0), timestamp: clock.now(), record: record.clone() };
-            highest.replay(&entry);
-        }
-        quorum.set_metadata_version(highest.image().features.metadata_version());
-        let now = clock.now();
-        let mut offset = quorum.append(now, &records)?;
-        for record in records {
-            controller.replay(&Entry { offset, timestamp: now, record });
-            offset = offset.plus(1);
-        }
     }
-    Ok((Arc::new(quorum), controller))
+}
+
+/// Opens the metadata log, as that of a voter or of a node without a vote.
+fn open_source(
+    settings: &Settings,
+    directories: &Directories,
+    clock: &Arc<dyn Clock>,
+) -> Result<Source, StartError> {
+    let controller = controller_settings(settings, directories);
+    let (disk, clock) = (Arc::clone(directories.disk()), Arc::clone(clock));
+    let (dir, log) = (settings.metadata_log_dir.clone(), Arc::clone(&settings.metadata_log));
+    let health = Arc::clone(directories.metadata_health());
+    let (node_id, snapshot_bytes) = (settings.node_id, settings.metadata_snapshot_bytes);
+    if !settings.config.is_controller {
+        let controllers = settings.controller_addresses.clone();
+        return Ok(Source::Observer(Arc::new(Observer::open(ObserverParams {
+            disk,
+            clock,
+            dir,
+            health,
+            node_id,
+            controller,
+            log,
+            snapshot_bytes,
+            controllers,
+        })?)));
+    }
+    let voters = match settings.controller_addresses.keys().copied().collect::<Vec<_>>() {
+        nobody if nobody.is_empty() => vec![node_id],
+        voters => voters,
+    };
+    Ok(Source::Quorum(Arc::new(Quorum::open(QuorumParams {
+        disk,
+        clock,
+        dir,
+        health,
+        node_id,
+        voters,
+        controller,
+        log,
+        snapshot_bytes,
+        timing: QuorumTiming::default(),
+    })?)))
 }

@@ -1,34 +1,35 @@
 use super::*;
 use crate::broker::Settings;
-use crate::broker::tests::{quorum_params, settings as settings_of};
+use crate::broker::snapshots::{self, SnapshotId};
+use crate::broker::tests::{Lone, quorum_params, settings as settings_of};
 use crate::env::RealDisk;
 use crate::machines::metadata::bootstrap_records;
 use ottla_protocol::messages::{KRaftVersionRecord, VotersRecord, voters_record};
+use ottla_protocol::records::control::ControlRecord;
 
-/// Opens the metadata log so that every record makes a snapshot due.
-fn open(settings: &Settings, controller: &mut Controller) -> Quorum {
-    let params = QuorumParams { snapshot_bytes: 1, ..quorum_params(settings) };
-    Quorum::open(params, controller).unwrap()
+fn params(settings: &Settings, snapshot_bytes: u64) -> QuorumParams {
+    QuorumParams { snapshot_bytes, ..quorum_params(settings) }
 }
 
 /// A broker that is restarted often must write snapshots too.
-#[test]
-fn what_the_log_holds_counts_towards_the_next_snapshot() {
+#[tokio::test]
+async fn what_the_log_holds_counts_towards_the_next_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings_of(&[dir.path()]);
-    let open = || open(&settings, &mut Controller::new(settings.controller.clone()));
-    let quorum = open();
-    quorum.elect().unwrap();
-    quorum.append(Timestamp(1), &bootstrap_records(1)).unwrap();
-    let written = quorum.owned.lock().bytes_since_snapshot;
-    quorum.close().unwrap();
+    let params = params(&settings, u64::MAX);
+    let lone = Lone::open(params.clone()).await;
+    lone.append(&bootstrap_records(1)).await;
+    let written = lone.quorum.shared.applied.lock().bytes_since_snapshot;
+    lone.quorum.close().await.unwrap();
     assert!(written > 0);
-    assert_eq!(open().owned.lock().bytes_since_snapshot, written);
+    let again = Lone::open(params).await;
+    assert!(again.quorum.shared.applied.lock().bytes_since_snapshot > written);
+    again.quorum.close().await.unwrap();
 }
 
 /// A directory that was formatted with a dynamic quorum has its voters in control records alone.
-#[test]
-fn a_snapshot_repeats_the_voters_of_the_log_that_goes() {
+#[tokio::test]
+async fn a_snapshot_repeats_the_voters_of_the_log_that_goes() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings_of(&[dir.path()]);
     let metadata = dir.path().join(METADATA_DIR);
@@ -47,19 +48,13 @@ fn a_snapshot_repeats_the_voters_of_the_log_that_goes() {
     let image = Image::default();
     snapshots::write(&RealDisk, &metadata, id, &image, &formatted, Timestamp(1)).unwrap();
 
-    let mut controller = Controller::new(settings.controller.clone());
-    let quorum = open(&settings, &mut controller);
-    quorum.elect().unwrap();
-    let records = bootstrap_records(1);
-    let base = quorum.append(Timestamp(1), &records).unwrap();
-    for (n, record) in records.into_iter().enumerate() {
-        let offset = base.plus(n as i64);
-        controller.replay(&Entry { offset, timestamp: Timestamp(1), record });
-    }
-    let written = quorum.snapshot_if_due(controller.image()).unwrap().expect("a snapshot");
+    // Every record makes a snapshot due.
+    let lone = Lone::open(params(&settings, 1)).await;
+    lone.append(&bootstrap_records(1)).await;
+    lone.quorum.close().await.unwrap();
+    let (written, _) = lone.quorum.shared.log.snapshot().expect("a snapshot");
     assert!(written > id);
-    quorum.close().unwrap();
-    let again = open(&settings, &mut Controller::new(settings.controller.clone()));
-    assert_eq!(again.owned.lock().snapshot, Some(written));
-    assert_eq!(again.owned.lock().voters, formatted);
+    let again = Quorum::open(params(&settings, 1)).unwrap();
+    assert_eq!(again.shared.log.snapshot().map(|(id, _)| id), Some(written));
+    assert_eq!(*again.shared.applied.lock().voters(), formatted);
 }

@@ -215,6 +215,16 @@ impl Controller {
         }
     }
 
+    /// A controller whose log made `image`. It has no sessions yet.
+    pub fn of_image(settings: ControllerSettings, image: Image) -> Self {
+        let mut collisions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for topic in image.topics.iter().filter(|topic| topics::has_collision_chars(&topic.name)) {
+            collisions.entry(topics::unify(&topic.name)).or_default().push(topic.name.to_string());
+        }
+        let sessions = BTreeMap::new();
+        Controller { settings, image, collisions, sessions, next_rebalance: None }
+    }
+
     /// The state.
     pub fn image(&self) -> &Image {
         &self.image

@@ -11,7 +11,9 @@ use ottla_protocol::messages::fetch_response::{
     FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData, SnapshotId,
 };
 use ottla_protocol::messages::{FetchRequest, FetchResponse, fetch_request};
-use ottla_protocol::{BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, ErrorCode, Offset};
+use ottla_protocol::{
+    BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, ErrorCode, Offset,
+};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -45,7 +47,7 @@ pub async fn handle(ctx: &RequestContext, request: FetchRequest) -> FetchRespons
     let leader = BrokerId(data.current_leader.leader_id);
     let responses = vec![FetchableTopicResponse {
         topic: CLUSTER_METADATA_TOPIC.to_owned(),
-        topic_id: CLUSTER_METADATA_TOPIC_ID.0,
+        topic_id: CLUSTER_METADATA_TOPIC_ID,
         partitions: vec![data],
         ..Default::default()
     }];
@@ -59,7 +61,7 @@ fn metadata_partition<'a>(
 ) -> Option<&'a fetch_request::FetchPartition> {
     let [topic] = topics else { return None };
     let is_metadata = if ctx.version >= 13 {
-        topic.topic_id == CLUSTER_METADATA_TOPIC_ID.0
+        topic.topic_id == CLUSTER_METADATA_TOPIC_ID
     } else {
         topic.topic == CLUSTER_METADATA_TOPIC
     };

@@ -38,6 +38,8 @@ mod describe_user_scram_credentials;
 mod elect_leaders;
 mod fetch;
 mod fetch_answer;
+mod fetch_metadata;
+mod fetch_snapshot;
 mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;
@@ -219,7 +221,9 @@ pub(crate) fn begin<'a>(
     }
     match api.key {
         ApiKey::Produce => return produce::begin(ctx, body, out),
-        ApiKey::Fetch => return fetch::begin(ctx, body, out),
+        ApiKey::Fetch if ctx.listener_type == ListenerType::Broker => {
+            return fetch::begin(ctx, body, out);
+        }
         _ => {}
     }
     match route(ctx, api.key, body) {
@@ -277,6 +281,9 @@ fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>>
         ApiKey::ListPartitionReassignments => call(ctx, body, list_partition_reassignments::handle),
         ApiKey::UnregisterBroker => call(ctx, body, unregister_broker::handle),
         ApiKey::UpdateFeatures => call(ctx, body, update_features::handle),
+        // That of the brokers has an entry of its own.
+        ApiKey::Fetch => call(ctx, body, fetch_metadata::handle),
+        ApiKey::FetchSnapshot => call(ctx, body, fetch_snapshot::handle),
         ApiKey::AllocateProducerIds => call(ctx, body, allocate_producer_ids::handle),
         ApiKey::AlterPartition => call(ctx, body, alter_partition::handle),
         ApiKey::AssignReplicasToDirs => call(ctx, body, assign_replicas_to_dirs::handle),
