@@ -12,25 +12,31 @@
 //! | `publisher.rs` | all partitions: it alone opens and deletes them |
 //! | `takeover.rs`, `import.rs` | whether and how log directories of others are taken over |
 //! | `partition.rs` | one Log and its replica machine |
+//! | `fetcher.rs` | copying from other brokers' leaders |
+//! | `isr.rs` | changes of the ISR, asked of the controller |
 //! | `groups.rs` | one group machine for each led partition of `__consumer_offsets` |
 //! | `housekeeping.rs` | retention, flushes, checkpoints |
 //! | `cleaner.rs` | compaction |
 //! | `mover.rs` | moves between log directories |
 
 mod cleaner;
+mod controller_calls;
 mod cordon;
 mod dir_health;
 mod directories;
+mod fetcher;
 mod groups;
 mod host;
 mod housekeeping;
 mod import;
+mod isr;
 mod metadata;
 mod mover;
 mod partition;
 mod publisher;
 mod quorum;
 mod replay;
+mod replication;
 mod settings;
 mod snapshots;
 mod start;
@@ -49,7 +55,10 @@ pub use crate::machines::metadata::{
     ApiError, ControllerReply, ControllerRequest, ControllerSettings, Image, alter_config,
     config_rules, effective, features, image, validate_topic_name,
 };
-pub use partition::{IsolationLevel, Partition, PartitionRead, ProduceError, ReadParams};
+pub use crate::machines::replica::{Eligibility, FollowerFetch};
+pub use partition::{
+    Acks, IsolationLevel, Partition, PartitionRead, ProduceError, ReadFrom, ReadParams, ReplicaView,
+};
 pub use quorum::QuorumStatus;
 pub use settings::{AdvertisedListener, Settings, TopicSettings};
 pub use start::StartError;

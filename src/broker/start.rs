@@ -9,6 +9,7 @@ use super::metadata::MetadataStage;
 use super::mover::{Mover, MoverParams};
 use super::publisher::Publisher;
 use super::quorum::{Quorum, QuorumError, QuorumParams};
+use super::replication::Replication;
 use super::takeover::{self, TakeoverError};
 use super::{Broker, ControllerReply, ControllerRequest, Image, ProducerIds, Settings};
 use crate::env::{Clock, Disk};
@@ -172,6 +173,7 @@ fn open_directories(
         Arc::clone(settings),
         Arc::clone(&directories),
         Arc::clone(&groups),
+        Replication::new(settings),
     )?;
     Ok((directories, groups, Arc::new(publisher)))
 }

@@ -105,7 +105,9 @@ async fn a_coordinator_comes_back_after_a_write_that_failed() {
     let partition = create_topic(&broker, GROUP_METADATA_TOPIC).await;
     let topic = broker.settings().topic(&broker.image(), GROUP_METADATA_TOPIC);
     assert!(commit_offset(&broker).await.is_ok());
-    partition.set_config(Arc::clone(&topic.log), 2);
+    // No batch is so small.
+    let tiny = crate::log::LogConfig { segment_bytes: 14, ..(*topic.log).clone() };
+    partition.set_config(Arc::new(tiny), 1);
     assert_eq!(commit_offset(&broker).await.err(), Some(ErrorCode::NotCoordinator));
     partition.set_config(topic.log, 1);
     let recovered = async {
