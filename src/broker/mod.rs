@@ -33,6 +33,7 @@ mod isr;
 mod metadata;
 mod mover;
 mod partition;
+mod peers;
 mod publisher;
 mod quorum;
 mod replay;
