@@ -1,5 +1,7 @@
 //! How parts of this broker reach the active controller, wherever it is.
 
+use super::host::{Host, HostError};
+use super::metadata::MetadataStage;
 use super::{ControllerReply, ControllerRequest};
 use ottla_protocol::ErrorCode;
 use std::future::Future;
@@ -17,4 +19,18 @@ pub trait ControllerCalls: Send + Sync + 'static {
     /// again.
     fn call(&self, request: ControllerRequest)
     -> BoxFuture<'_, Result<ControllerReply, ErrorCode>>;
+}
+
+impl ControllerCalls for Host<MetadataStage> {
+    fn call(
+        &self,
+        request: ControllerRequest,
+    ) -> BoxFuture<'_, Result<ControllerReply, ErrorCode>> {
+        Box::pin(async move {
+            self.call(request).await.map_err(|error| match error {
+                HostError::NotActive => ErrorCode::NotController,
+                HostError::NoSpace => ErrorCode::KafkaStorageError,
+            })
+        })
+    }
 }

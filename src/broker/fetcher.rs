@@ -12,10 +12,13 @@
 //! Source: Kafka's `AbstractFetcherManager` and `AbstractFetcherThread`; KIP-227, KIP-595.
 
 mod lane;
+mod peer;
 mod response;
 mod session;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use peer::PeerEndpoints;
 
 use super::Image;
 use super::controller_calls::BoxFuture;
@@ -109,7 +112,7 @@ impl FetchSettings {
 /// What fetchers need of the rest of the broker.
 pub(crate) struct Surroundings {
     /// Connections to leaders.
-    pub(crate) endpoints: Arc<dyn LeaderEndpoints>,
+    pub(crate) endpoints: Box<dyn LeaderEndpoints>,
     /// The newest committed metadata, for this broker's epoch.
     pub(crate) image: Arc<ArcSwap<Image>>,
     /// Writes the checkpoints of the log directories, after a truncation. Blocks for the disk.

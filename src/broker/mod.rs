@@ -374,6 +374,7 @@ impl Broker {
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         self.groups.stop();
+        self.publisher.replication().fetchers.stop().await;
         self.controller.resign();
         let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
         for task in tasks {

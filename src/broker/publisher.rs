@@ -133,6 +133,11 @@ impl Publisher {
         Ok(())
     }
 
+    /// What all partitions share of replication.
+    pub(crate) fn replication(&self) -> &Replication {
+        &self.replication
+    }
+
     /// A partition of this broker.
     pub fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
         self.partitions.read().get(topic)?.get(&index).cloned()

@@ -3,7 +3,8 @@
 
 use super::Image;
 use super::controller_calls::ControllerCalls;
-use super::fetcher::{FetchSettings, Fetchers, Surroundings};
+use super::fetcher::{FetchSettings, Fetchers, PeerEndpoints, Surroundings};
+use super::housekeeping::Housekeeping;
 use super::isr::IsrChanges;
 use super::publisher::Publisher;
 use super::settings::Settings;
@@ -47,21 +48,34 @@ impl Replication {
         ReplicaSettings { broker_id, lag_time_max_ms, min_insync_replicas }
     }
 
-    /// Starts everything; the tasks end when `stop` says so, but for the fetchers, which [`Fetchers::stop`] ends.
+    /// Starts everything, within the runtime; the tasks end when `stop` says so, but for the fetchers, which
+    /// [`Fetchers::stop`] ends.
     pub(crate) fn start(
         &self,
-        surroundings: Surroundings,
+        settings: &Settings,
+        image: &Arc<ArcSwap<Image>>,
         controller: Arc<dyn ControllerCalls>,
-        publisher: Arc<Publisher>,
+        (publisher, housekeeping): (&Arc<Publisher>, &Arc<Housekeeping>),
         stop: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
-        let image: Arc<ArcSwap<Image>> = Arc::clone(&surroundings.image);
-        let runtime = surroundings.runtime.clone();
-        self.fetchers.start(surroundings);
-        let asking =
-            Arc::clone(&self.isr_changes).run(controller, (self.node_id, image), stop.clone());
-        let looking = look_for_laggards(publisher, self.check_interval(), stop.clone());
-        vec![runtime.spawn(asking), runtime.spawn(looking)]
+        // Housekeeping has the publisher, which has this.
+        let housekeeping = Arc::downgrade(housekeeping);
+        let write_checkpoints = move || {
+            if let Some(housekeeping) = housekeeping.upgrade() {
+                housekeeping.write_all();
+            }
+        };
+        self.fetchers.start(Surroundings {
+            endpoints: Box::new(Arc::new(PeerEndpoints::new(settings, Arc::clone(image)))),
+            image: Arc::clone(image),
+            write_checkpoints: Box::new(write_checkpoints),
+            runtime: tokio::runtime::Handle::current(),
+        });
+        let identity = (self.node_id, Arc::clone(image));
+        let asking = Arc::clone(&self.isr_changes).run(controller, identity, stop.clone());
+        let interval = self.check_interval();
+        let looking = look_for_laggards(Arc::clone(publisher), interval, stop.clone());
+        vec![tokio::spawn(asking), tokio::spawn(looking)]
     }
 
     /// Half of the time that a follower may lag, as in Kafka.

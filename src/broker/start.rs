@@ -1,6 +1,7 @@
 //! How a broker starts: directories, metadata log, election, registration, partitions.
 
 use super::cleaner::Cleaner;
+use super::controller_calls::ControllerCalls;
 use super::directories::{Directories, DirectoryError, Origin};
 use super::groups::Groups;
 use super::host::{Host, HostError};
@@ -104,10 +105,17 @@ impl Broker {
             runtime: tokio::runtime::Handle::current(),
         });
         let (stopping, stop) = watch::channel(false);
-        let tasks = vec![
+        let mut tasks = publisher.replication().start(
+            &settings,
+            &image,
+            Arc::clone(&controller) as Arc<dyn ControllerCalls>,
+            (&publisher, &housekeeping),
+            &stop,
+        );
+        tasks.extend([
             tokio::spawn(Arc::clone(&housekeeping).run(stop)),
             tokio::spawn(Arc::clone(&controller).run()),
-        ];
+        ]);
         let broker = Arc::new(Broker {
             settings,
             clock,
