@@ -7,6 +7,7 @@
 
 mod wire;
 
+use super::controller_calls::{BoxFuture, ControllerCalls};
 use super::host::{Host, HostError};
 use super::metadata::MetadataStage;
 use super::peers::{PeerClient, PeerError, PeerParams};
@@ -197,6 +198,15 @@ impl ControllerLink {
             })
         });
         Some(client.clone())
+    }
+}
+
+impl ControllerCalls for ControllerLink {
+    fn call(
+        &self,
+        request: ControllerRequest,
+    ) -> BoxFuture<'_, Result<ControllerReply, ErrorCode>> {
+        Box::pin(ControllerLink::call(self, request))
     }
 }
 

@@ -15,21 +15,26 @@
 //! | `publisher.rs` | all partitions: it alone opens and deletes them |
 //! | `takeover.rs`, `import.rs` | whether and how log directories of others are taken over |
 //! | `partition.rs` | one Log and its replica machine |
+//! | `fetcher.rs` | copying from other brokers' leaders |
+//! | `isr.rs` | changes of the ISR, asked of the controller |
 //! | `groups.rs` | one group machine for each led partition of `__consumer_offsets` |
 //! | `housekeeping.rs` | retention, flushes, checkpoints |
 //! | `cleaner.rs` | compaction |
 //! | `mover.rs` | moves between log directories |
 
 mod cleaner;
+mod controller_calls;
 mod controller_link;
 mod cordon;
 mod detector;
 mod dir_health;
 mod directories;
+mod fetcher;
 mod groups;
 mod host;
 mod housekeeping;
 mod import;
+mod isr;
 mod membership;
 mod metadata;
 mod metadata_reads;
@@ -40,6 +45,7 @@ mod peers;
 mod publisher;
 mod quorum;
 mod replay;
+mod replication;
 mod settings;
 mod snapshots;
 mod start;
@@ -59,8 +65,11 @@ pub use crate::machines::metadata::{
     ApiError, ControllerReply, ControllerRequest, ControllerSettings, Image, alter_config,
     config_rules, effective, features, image, validate_topic_name,
 };
+pub use crate::machines::replica::{Eligibility, FollowerFetch};
 pub use metadata_reads::MetadataRead;
-pub use partition::{IsolationLevel, Partition, PartitionRead, ProduceError, ReadParams};
+pub use partition::{
+    Acks, IsolationLevel, Partition, PartitionRead, ProduceError, ReadFrom, ReadParams, ReplicaView,
+};
 pub use quorum::{QuorumStatus, VoterStatus};
 pub use settings::{AdvertisedListener, Settings, TopicSettings};
 pub use start::StartError;
@@ -449,6 +458,7 @@ impl Broker {
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         self.groups.stop();
+        self.publisher.replication().fetchers.stop().await;
         self.metadata.resign();
         let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
         for task in tasks {

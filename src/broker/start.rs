@@ -1,6 +1,7 @@
 //! How a broker starts: directories, metadata log, election, registration, partitions.
 
 use super::cleaner::Cleaner;
+use super::controller_calls::ControllerCalls;
 use super::controller_link::{Active, ControllerLink};
 use super::detector::Detector;
 use super::directories::{ClusterIds, Directories, DirectoryError, Origin};
@@ -13,6 +14,7 @@ use super::mover::{Mover, MoverParams};
 use super::observer::{Observer, ObserverParams};
 use super::publisher::Publisher;
 use super::quorum::{Quorum, QuorumError, QuorumParams, QuorumTiming};
+use super::replication::Replication;
 use super::takeover::{self, TakeoverError};
 use super::voters::VoterConnections;
 use super::{Broker, Image, ProducerIds, Settings};
@@ -132,7 +134,15 @@ impl Broker {
         );
         let mover = parts.mover(&link, &membership, &housekeeping);
         let Parts { settings, clock, directories, publisher, image } = parts;
-        let tasks = vec![tokio::spawn(Arc::clone(&detector).run(metadata.active()))];
+        let stopping = watch::Sender::new(false);
+        let mut tasks = publisher.replication().start(
+            &settings,
+            &image,
+            Arc::clone(&link) as Arc<dyn ControllerCalls>,
+            (&publisher, &housekeeping),
+            &stopping.subscribe(),
+        );
+        tasks.push(tokio::spawn(Arc::clone(&detector).run(metadata.active())));
         Ok(Arc::new(Broker {
             settings,
             clock,
@@ -150,7 +160,7 @@ impl Broker {
             mover,
             image,
             producer_ids: Mutex::new(ProducerIds::default()),
-            stopping: watch::channel(false).0,
+            stopping,
             tasks: Mutex::new(tasks),
         }))
     }
@@ -289,6 +299,7 @@ fn open_directories(
         Arc::clone(settings),
         Arc::clone(&directories),
         Arc::clone(&groups),
+        Replication::new(settings),
     )?;
     Ok((directories, groups, Arc::new(publisher)))
 }

@@ -4,8 +4,9 @@ use super::*;
 use crate::env::SystemClock;
 use crate::env::faulty::{Faults, FaultyDisk};
 use crate::log::{FlushOwed, LogConfig, LogParams, MinOne};
-use ottla_protocol::Timestamp;
+use crate::machines::replica::Leadership;
 use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::{BrokerId, Timestamp};
 
 struct World {
     _dir: tempfile::TempDir,
@@ -31,11 +32,36 @@ fn world(config: LogConfig) -> World {
         earlier_writes_synced: false,
         now: Timestamp(0),
     });
-    let name = ("t".into(), uuid::Uuid::from_u128(7), 0);
-    let (clock, health) = (Arc::new(SystemClock), Arc::default());
-    let partition = Partition::new(BrokerId(1), clock, name, log.unwrap(), Offset(0), 1, health);
-    partition.lead(LeaderEpoch(0), 0, vec![BrokerId(1)]).unwrap();
+    let partition = Partition::new(PartitionParams {
+        name: ("t".into(), uuid::Uuid::from_u128(7), 0),
+        replica: ReplicaSettings {
+            broker_id: BrokerId(1),
+            lag_time_max_ms: 30_000,
+            min_insync_replicas: 1,
+        },
+        clock: Arc::new(SystemClock),
+        log: log.unwrap(),
+        high_watermark: Offset(0),
+        health: Arc::default(),
+        isr_changes: Arc::default(),
+    });
+    lead(&partition, 0, &[1]);
     World { _dir: dir, faults, partition }
+}
+
+fn ids(ids: &[i32]) -> Vec<BrokerId> {
+    ids.iter().copied().map(BrokerId).collect()
+}
+
+/// Broker 1 leads; all replicas are in sync.
+fn lead(partition: &Partition, epoch: i32, replicas: &[i32]) {
+    let leadership = Leadership {
+        leader_epoch: LeaderEpoch(epoch),
+        partition_epoch: epoch,
+        isr: ids(replicas),
+        replicas: ids(replicas),
+    };
+    partition.lead(leadership).unwrap();
 }
 
 fn flush_messages(flush_messages: i64) -> World {
@@ -60,7 +86,10 @@ fn params(offset: i64) -> ReadParams {
         max_bytes: 1000,
         min_one: MinOne::Yes,
         isolation: IsolationLevel::ReadUncommitted,
+        from: ReadFrom::Leader,
         current_leader_epoch: LeaderEpoch::UNKNOWN,
+        last_fetched_epoch: LeaderEpoch::UNKNOWN,
+        follower: None,
     }
 }
 
@@ -166,7 +195,7 @@ fn leading_syncs_what_a_crash_left_unsynced() {
     let World { partition, _dir, .. } = flush_messages(i64::MAX);
     append(&partition, 1);
     partition.set_config(Arc::new(LogConfig { flush_messages: 1, ..LogConfig::default() }), 1);
-    partition.lead(LeaderEpoch(1), 1, vec![BrokerId(1)]).unwrap();
+    lead(&partition, 1, &[1]);
     assert_eq!(partition.checkpoint().unwrap().recovery_point, Offset(1));
 }
 

@@ -58,6 +58,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod quorum_message;
+mod read_replica;
 mod sync_group;
 mod unregister_broker;
 mod update_features;

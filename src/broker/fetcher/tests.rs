@@ -1,0 +1,1 @@
+//! Fetchers against leaders in memory.

@@ -1,0 +1,1 @@
+//! Which changes are asked for, and what becomes of the answers.
