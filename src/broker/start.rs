@@ -30,6 +30,7 @@ use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, Offset};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// Why a broker cannot start.
@@ -105,17 +106,7 @@ impl Broker {
             runtime: tokio::runtime::Handle::current(),
         });
         let (stopping, stop) = watch::channel(false);
-        let mut tasks = publisher.replication().start(
-            &settings,
-            &image,
-            Arc::clone(&controller) as Arc<dyn ControllerCalls>,
-            (&publisher, &housekeeping),
-            &stop,
-        );
-        tasks.extend([
-            tokio::spawn(Arc::clone(&housekeeping).run(stop)),
-            tokio::spawn(Arc::clone(&controller).run()),
-        ]);
+        let tasks = start_tasks(&settings, &image, &controller, (&publisher, &housekeeping), stop);
         let broker = Arc::new(Broker {
             settings,
             clock,
@@ -137,6 +128,23 @@ impl Broker {
         broker.report_moved_partitions().await;
         Ok(broker)
     }
+}
+
+/// Replication, the chores and the controller begin their work.
+fn start_tasks(
+    settings: &Settings,
+    image: &Arc<ArcSwap<Image>>,
+    controller: &Arc<Host<MetadataStage>>,
+    (publisher, housekeeping): (&Arc<Publisher>, &Arc<Housekeeping>),
+    stop: watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let calls = Arc::clone(controller) as Arc<dyn ControllerCalls>;
+    let partitions = (publisher, housekeeping);
+    let replication = publisher.replication();
+    let mut tasks = replication.start(settings, image, calls, partitions, &stop);
+    tasks.push(tokio::spawn(Arc::clone(housekeeping).run(stop)));
+    tasks.push(tokio::spawn(Arc::clone(controller).run()));
+    tasks
 }
 
 /// Takes the id that the log directories were formatted with, where the configuration names none.

@@ -36,7 +36,6 @@ pub(super) async fn run(fetcher: Arc<Fetcher>, mut stop: watch::Receiver<bool>) 
             let request = lane.request(&ask);
             let answered = lane.send(request);
             let answered = lane.start_others_until(answered, &mut starters).await;
-            fetcher.state.lock().is_main_at_work = false;
             lane.take(answered).await;
         }
     };
@@ -112,7 +111,6 @@ impl<'a> Lane<'a> {
                 let has_any = !ask.changed.is_empty()
                     || state.partitions.values().any(|copied| copied.lane == Some(MAIN));
                 if has_any {
-                    state.is_main_at_work = true;
                     return Some(ask);
                 }
                 next_time(&state)
@@ -323,10 +321,13 @@ impl<'a> Lane<'a> {
     }
 
     /// Cuts logs, all of them before the checkpoints are written once; on a thread that may wait for the disk.
-    pub(super) async fn truncate(&self, cuts: Vec<(Arc<Partition>, LeaderEpoch, Truncation)>) {
+    pub(super) async fn truncate(&self, mut cuts: Vec<(Arc<Partition>, LeaderEpoch, Truncation)>) {
         if cuts.is_empty() {
             return;
         }
+        // Each is held until the checkpoints are written: once, and in the same order by all who do so.
+        cuts.sort_by_key(|(partition, ..)| (partition.topic_id(), partition.index()));
+        cuts.dedup_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other));
         let surroundings = Arc::clone(&self.fetcher.surroundings);
         let cutting = tokio::task::spawn_blocking(move || {
             let mut guards = Vec::new();

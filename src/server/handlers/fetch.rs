@@ -162,7 +162,7 @@ impl Limit {
 }
 
 impl<'a> Fetch<'a> {
-    fn new(ctx: &'a RequestContext, request: FetchRequest) -> Fetch<'a> {
+    fn new(ctx: &'a RequestContext, mut request: FetchRequest) -> Fetch<'a> {
         let replica = replica(ctx.version, &request);
         let fetcher = if replica.is_some() { Fetcher::Follower } else { Fetcher::Consumer };
         let session = SessionRequest {
@@ -179,7 +179,7 @@ impl<'a> Fetch<'a> {
             (Fetcher::Consumer, 1) => IsolationLevel::ReadCommitted,
             (Fetcher::Consumer, _) => IsolationLevel::ReadUncommitted,
         };
-        let rack = request.rack_id.clone();
+        let rack = std::mem::take(&mut request.rack_id);
         let (wanted, forgotten) = partitions(ctx.version, request);
         let (context, wanted) =
             ctx.shared.fetch_sessions.begin(ctx.broker.clock().now(), session, wanted, &forgotten);
@@ -262,18 +262,15 @@ impl<'a> Fetch<'a> {
             from,
             current_leader_epoch: LeaderEpoch(wanted.current_leader_epoch),
             last_fetched_epoch: LeaderEpoch(wanted.last_fetched_epoch),
-            follower: self.follower_fetch(at, wanted),
+            follower: self.follower_fetch(wanted),
+            is_noted: self.noted.fetch_max(at + 1, Ordering::Relaxed) > at,
         };
         Ok(Look { partition, params })
     }
 
-    /// What the leader is to note of the follower: once with a request, not each time that it is looked at.
-    fn follower_fetch(&self, at: usize, wanted: &Wanted) -> Option<FollowerFetch> {
+    /// What the leader is to note of the follower.
+    fn follower_fetch(&self, wanted: &Wanted) -> Option<FollowerFetch> {
         let (replica, broker_epoch) = self.replica?;
-        if self.noted.load(Ordering::Relaxed) > at {
-            return None;
-        }
-        self.noted.store(at + 1, Ordering::Relaxed);
         let image = self.ctx.broker.image();
         let broker = image.cluster.brokers.get(&replica).filter(|broker| broker.is_active());
         let is_eligible =
@@ -413,6 +410,9 @@ impl<'a> Fetch<'a> {
         };
         for (((wanted, _), found), answered) in all.into_iter().zip(found).zip(finished.answered) {
             if answered {
+                if let (Some((replica, _)), Some(partition)) = (self.replica, &found.partition) {
+                    partition.note_sent(replica, found.bytes());
+                }
                 answer.partitions.push(self.partition_answer(wanted, found));
             }
         }
