@@ -35,8 +35,11 @@ pub(super) async fn run(fetcher: Arc<Fetcher>, mut stop: watch::Receiver<bool>) 
             let ask = lane.cut_without_epochs(ask).await;
             let request = lane.request(&ask);
             let answered = lane.send(request);
-            let answered = lane.start_others_until(answered, &mut starters).await;
-            lane.take(answered).await;
+            match lane.start_others_until(answered, &mut starters).await {
+                Some(answered) => lane.take(answered).await,
+                // What comes after that answer would wait for it.
+                None => lane.begin_anew(),
+            }
         }
     };
     tokio::select! {
@@ -231,19 +234,22 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Waits for the leader, and has what comes meanwhile fetched by others.
+    /// Waits for the leader, and has what comes meanwhile fetched by others; `None` when nothing is left to copy.
     async fn start_others_until<T>(
         &self,
         answered: impl Future<Output = T>,
         starters: &mut JoinSet<()>,
-    ) -> T {
+    ) -> Option<T> {
         tokio::pin!(answered);
         loop {
             let changed = self.fetcher.changed.notified();
+            if self.fetcher.state.lock().partitions.is_empty() {
+                return None;
+            }
             let next_time = self.start_others(starters);
             tokio::select! {
                 biased;
-                answered = &mut answered => return answered,
+                answered = &mut answered => return Some(answered),
                 () = changed => {}
                 () = until(next_time) => {}
             }
@@ -309,6 +315,12 @@ impl<'a> Lane<'a> {
         self.failures = 0;
         self.session.answered(response.session_id);
         self.take_response(response).await;
+    }
+
+    /// Leaves the connection, and what the leader knows of it.
+    fn begin_anew(&mut self) {
+        self.session.reset();
+        self.endpoint = self.fetcher.surroundings.endpoints.endpoint(self.fetcher.leader);
     }
 
     async fn pause(&mut self) {
