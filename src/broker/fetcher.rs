@@ -150,7 +150,6 @@ struct State {
     dirty: BTreeSet<Key>,
     /// Partitions that wait for a lane, or for their time.
     waiting: BTreeSet<Key>,
-    is_main_at_work: bool,
     starters: usize,
     last_lane: u64,
     /// Nothing is left to copy: no partition is added any more.
@@ -305,7 +304,10 @@ impl Fetcher {
             return false;
         }
         let known = state.partitions.get(&key);
-        if known.is_some_and(|known| known.leader_epoch == leader_epoch) {
+        let is_same = |known: &Copied| {
+            known.leader_epoch == leader_epoch && Arc::ptr_eq(&known.partition, partition)
+        };
+        if known.is_some_and(is_same) {
             return true;
         }
         let partition = Arc::clone(partition);
@@ -332,13 +334,22 @@ impl Fetcher {
     /// soon, so the first pause is short.
     fn delay(&self, key: &Key, leader_epoch: LeaderEpoch) {
         const FIRST: Duration = Duration::from_millis(10);
+        let pause = {
+            let mut state = self.state.lock();
+            let Some(copied) = state.partitions.get_mut(key) else { return };
+            copied.failures += 1;
+            FIRST.saturating_mul(1 << (copied.failures - 1).min(16)).min(self.settings.backoff)
+        };
+        self.hold_up(key, leader_epoch, pause);
+    }
+
+    /// Leaves the partition out for so long.
+    fn hold_up(&self, key: &Key, leader_epoch: LeaderEpoch, pause: Duration) {
         let mut state = self.state.lock();
         let Some(copied) = state.partitions.get_mut(key) else { return };
         if copied.leader_epoch != leader_epoch {
             return;
         }
-        let pause = FIRST.saturating_mul(1 << copied.failures.min(16)).min(self.settings.backoff);
-        copied.failures += 1;
         copied.not_before = Some(Instant::now() + pause);
         copied.lane = None;
         state.waiting.insert(*key);

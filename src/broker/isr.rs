@@ -75,9 +75,8 @@ impl IsrChanges {
     async fn next_batch(&self) -> BTreeMap<Key, Wanted> {
         loop {
             let added = self.added.notified();
-            let batch: BTreeMap<Key, Wanted> = {
+            let mut batch: BTreeMap<Key, Wanted> = {
                 let mut waiting = self.waiting.lock();
-                waiting.retain(|_, wanted| wanted.partition.wants_isr(&wanted.change));
                 match waiting.keys().nth(CHANGES_MAX).copied() {
                     Some(first_left) => {
                         let left = waiting.split_off(&first_left);
@@ -86,10 +85,15 @@ impl IsrChanges {
                     None => std::mem::take(&mut *waiting),
                 }
             };
+            let is_last = batch.len() < CHANGES_MAX;
+            // Not under the lock of those that wait: leaders come to it with their own.
+            batch.retain(|_, wanted| wanted.partition.wants_isr(&wanted.change));
             if !batch.is_empty() {
                 return batch;
             }
-            added.await;
+            if is_last {
+                added.await;
+            }
         }
     }
 

@@ -44,6 +44,7 @@ mod partition;
 mod peers;
 mod publisher;
 mod quorum;
+mod quota;
 mod replay;
 mod replication;
 mod settings;

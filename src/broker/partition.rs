@@ -11,6 +11,7 @@ mod group_commit;
 mod leading;
 mod moving;
 mod read;
+mod throttling;
 mod upkeep;
 
 pub(super) use cleaning::CleaningEnd;
@@ -19,10 +20,12 @@ pub(crate) use following::{FetchState, Fetched, FollowerError, Truncation};
 pub use leading::{Acks, ReplicaView};
 pub(crate) use moving::{Move, MoveBegin, MoveEnd, MoveError, NextCopy, copy};
 pub use read::{IsolationLevel, PartitionRead, ReadFrom, ReadParams};
+pub(crate) use throttling::Throttled;
 pub use upkeep::Checkpoint;
 
 use super::dir_health::{DirHealth, DirState};
 use super::isr::IsrChanges;
+use super::quota::Quotas;
 use crate::env::Clock;
 use crate::log::{
     ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin, Log, StorageError,
@@ -49,6 +52,8 @@ struct Owned {
     roll_flush: RollFlush,
     cleaning: CleaningState,
     moving: Option<Arc<Move>>,
+    /// The log was cut, and the checkpoint that says so is not written yet.
+    is_cutting: bool,
 }
 
 /// One partition on this broker.
@@ -74,6 +79,8 @@ pub struct Partition {
     /// Requests that wait for followers' log start offsets.
     deleting: AtomicUsize,
     isr_changes: Arc<IsrChanges>,
+    quotas: Arc<Quotas>,
+    throttled: ArcSwap<Throttled>,
     me: Weak<Partition>,
 }
 
@@ -93,6 +100,8 @@ pub(crate) struct PartitionParams {
     pub(crate) health: Arc<DirHealth>,
     /// Where it asks for another ISR.
     pub(crate) isr_changes: Arc<IsrChanges>,
+    /// What replicas may copy that are not in sync.
+    pub(crate) quotas: Arc<Quotas>,
 }
 
 impl std::fmt::Debug for Partition {
@@ -146,8 +155,7 @@ impl ProduceError {
 impl Partition {
     /// A partition over an open log, which does not lead yet.
     pub(crate) fn new(params: PartitionParams) -> Arc<Self> {
-        let PartitionParams { name, replica, clock, log, high_watermark, health, isr_changes } =
-            params;
+        let PartitionParams { name, replica, clock, log, high_watermark, .. } = params;
         let end = log.log_end_offset();
         let start = log.log_start_offset();
         let replica = Replica::new(replica, end, high_watermark.max(start));
@@ -160,7 +168,7 @@ impl Partition {
             high_watermark: AtomicI64::new(replica.high_watermark().0),
             log_end_offset: AtomicI64::new(end.0),
             settled_end: AtomicI64::new(end.0),
-            health: ArcSwap::new(health),
+            health: ArcSwap::new(params.health),
             owned: Mutex::new(Owned {
                 log: Some(log),
                 replica,
@@ -168,6 +176,7 @@ impl Partition {
                 roll_flush: RollFlush::Idle,
                 cleaning: CleaningState::Idle,
                 moving: None,
+                is_cutting: false,
             }),
             syncing: Mutex::new(()),
             gathered: Condvar::new(),
@@ -175,7 +184,9 @@ impl Partition {
             changed: Notify::new(),
             grown: Notify::new(),
             deleting: AtomicUsize::new(0),
-            isr_changes,
+            isr_changes: params.isr_changes,
+            quotas: params.quotas,
+            throttled: ArcSwap::default(),
             me: me.clone(),
         })
     }
@@ -236,7 +247,10 @@ impl Partition {
                 Effect::HighWatermark(offset) => {
                     log.on_high_watermark(offset);
                     self.high_watermark.store(offset.0, Ordering::Release);
-                    self.tell_all();
+                    self.changed.notify_waiters();
+                    if !owned.replica.followers().is_empty() {
+                        self.grown.notify_waiters();
+                    }
                 }
                 Effect::AlterIsr(change) => {
                     // It is gone only once nobody holds it, so there is nobody to ask for.
@@ -476,5 +490,7 @@ impl Partition {
     }
 }
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;

@@ -364,7 +364,9 @@ impl Publisher {
             high_watermark: offset(&log_dir.high_watermarks),
             health: Arc::clone(&log_dir.health),
             isr_changes: Arc::clone(&self.replication.isr_changes),
+            quotas: Arc::clone(&self.replication.quotas),
         });
+        self.replication.throttle(image, &partition);
         let mut partitions = self.partitions.write();
         let topic_partitions = partitions.entry(Arc::clone(&topic.name)).or_default();
         topic_partitions.insert(index, Arc::clone(&partition));
@@ -502,10 +504,12 @@ impl Publisher {
         if old.configs.is_same(&new.configs) {
             return;
         }
+        self.replication.reconfigure(new);
         let partitions = self.partitions.read();
         for (topic, partitions) in partitions.iter() {
             let settings = self.settings.topic(new, topic);
             for partition in partitions.values() {
+                self.replication.throttle(new, partition);
                 partition.set_config(Arc::clone(&settings.log), settings.min_insync_replicas);
             }
         }

@@ -6,7 +6,9 @@ use super::controller_calls::ControllerCalls;
 use super::fetcher::{FetchSettings, Fetchers, PeerEndpoints, Surroundings};
 use super::housekeeping::Housekeeping;
 use super::isr::IsrChanges;
+use super::partition::{Partition, Throttled};
 use super::publisher::Publisher;
+use super::quota::Quotas;
 use super::settings::Settings;
 use crate::machines::replica::ReplicaSettings;
 use arc_swap::ArcSwap;
@@ -26,6 +28,8 @@ pub(crate) struct Replication {
     pub(crate) fetchers: Arc<Fetchers>,
     /// Takes the changes of the ISR that leaders want.
     pub(crate) isr_changes: Arc<IsrChanges>,
+    /// How fast replicas may copy that are not in sync.
+    pub(crate) quotas: Arc<Quotas>,
     node_id: BrokerId,
     lag_time_max_ms: i64,
 }
@@ -37,6 +41,7 @@ impl Replication {
         Replication {
             fetchers: Fetchers::new(FetchSettings::new(node_id, &settings.config)),
             isr_changes: Arc::default(),
+            quotas: Arc::default(),
             node_id,
             lag_time_max_ms: settings.config.replication.lag_time_max_ms,
         }
@@ -46,6 +51,21 @@ impl Replication {
     pub(crate) fn replica_settings(&self, min_insync_replicas: usize) -> ReplicaSettings {
         let (broker_id, lag_time_max_ms) = (self.node_id, self.lag_time_max_ms);
         ReplicaSettings { broker_id, lag_time_max_ms, min_insync_replicas }
+    }
+
+    /// Takes the rates that `image` has.
+    pub(crate) fn reconfigure(&self, image: &Image) {
+        self.quotas.leader.reconfigure(image, self.node_id);
+        self.quotas.follower.reconfigure(image, self.node_id);
+    }
+
+    /// Tells a partition which of its copies the rates hold for.
+    pub(crate) fn throttle(&self, image: &Image, partition: &Partition) {
+        let (topic, index) = (partition.topic(), partition.index());
+        partition.set_throttled(Throttled {
+            leader: self.quotas.leader.holds_for(image, topic, index, self.node_id),
+            follower: self.quotas.follower.holds_for(image, topic, index, self.node_id),
+        });
     }
 
     /// Starts everything, within the runtime; the tasks end when `stop` says so, but for the fetchers, which

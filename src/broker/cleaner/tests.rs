@@ -166,6 +166,7 @@ fn left(partition: &Partition) -> Vec<(i64, String)> {
                 current_leader_epoch: LeaderEpoch::UNKNOWN,
                 last_fetched_epoch: LeaderEpoch::UNKNOWN,
                 follower: None,
+                is_noted: false,
             })
             .unwrap();
         let Some(slice) = read.slice else { return found };

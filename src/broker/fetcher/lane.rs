@@ -35,9 +35,11 @@ pub(super) async fn run(fetcher: Arc<Fetcher>, mut stop: watch::Receiver<bool>) 
             let ask = lane.cut_without_epochs(ask).await;
             let request = lane.request(&ask);
             let answered = lane.send(request);
-            let answered = lane.start_others_until(answered, &mut starters).await;
-            fetcher.state.lock().is_main_at_work = false;
-            lane.take(answered).await;
+            match lane.start_others_until(answered, &mut starters).await {
+                Some(answered) => lane.take(answered).await,
+                // What comes after that answer would wait for it.
+                None => lane.begin_anew(),
+            }
         }
     };
     tokio::select! {
@@ -112,7 +114,6 @@ impl<'a> Lane<'a> {
                 let has_any = !ask.changed.is_empty()
                     || state.partitions.values().any(|copied| copied.lane == Some(MAIN));
                 if has_any {
-                    state.is_main_at_work = true;
                     return Some(ask);
                 }
                 next_time(&state)
@@ -233,19 +234,22 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Waits for the leader, and has what comes meanwhile fetched by others.
+    /// Waits for the leader, and has what comes meanwhile fetched by others; `None` when nothing is left to copy.
     async fn start_others_until<T>(
         &self,
         answered: impl Future<Output = T>,
         starters: &mut JoinSet<()>,
-    ) -> T {
+    ) -> Option<T> {
         tokio::pin!(answered);
         loop {
             let changed = self.fetcher.changed.notified();
+            if self.fetcher.state.lock().partitions.is_empty() {
+                return None;
+            }
             let next_time = self.start_others(starters);
             tokio::select! {
                 biased;
-                answered = &mut answered => return answered,
+                answered = &mut answered => return Some(answered),
                 () = changed => {}
                 () = until(next_time) => {}
             }
@@ -313,6 +317,12 @@ impl<'a> Lane<'a> {
         self.take_response(response).await;
     }
 
+    /// Leaves the connection, and what the leader knows of it.
+    fn begin_anew(&mut self) {
+        self.session.reset();
+        self.endpoint = self.fetcher.surroundings.endpoints.endpoint(self.fetcher.leader);
+    }
+
     async fn pause(&mut self) {
         self.session.reset();
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
@@ -323,10 +333,13 @@ impl<'a> Lane<'a> {
     }
 
     /// Cuts logs, all of them before the checkpoints are written once; on a thread that may wait for the disk.
-    pub(super) async fn truncate(&self, cuts: Vec<(Arc<Partition>, LeaderEpoch, Truncation)>) {
+    pub(super) async fn truncate(&self, mut cuts: Vec<(Arc<Partition>, LeaderEpoch, Truncation)>) {
         if cuts.is_empty() {
             return;
         }
+        // Each is held until the checkpoints are written: once, and in the same order by all who do so.
+        cuts.sort_by_key(|(partition, ..)| (partition.topic_id(), partition.index()));
+        cuts.dedup_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other));
         let surroundings = Arc::clone(&self.fetcher.surroundings);
         let cutting = tokio::task::spawn_blocking(move || {
             let mut guards = Vec::new();

@@ -118,15 +118,20 @@ impl Lane<'_> {
             high_watermark: Offset(data.high_watermark),
             log_start_offset: Offset(data.log_start_offset),
         };
+        let bytes = fetched.records.len();
         let has_news =
             !fetched.records.is_empty() || fetched.log_start_offset > asked.log_start_offset;
         match partition.take_fetched(fetched.clone()) {
             Ok((end, flush)) => {
+                let pause = partition.note_taken(bytes, end, fetched.high_watermark);
                 if flush != FlushOwed::Nothing {
                     left.unsynced.push((partition, end));
                 }
                 if has_news {
                     self.ask_again(key);
+                }
+                if let Some(pause) = pause {
+                    self.fetcher.hold_up(&key, leader_epoch, pause);
                 }
             }
             Err(FollowerError::Stale) => self.ask_again(key),

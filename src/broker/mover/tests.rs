@@ -84,6 +84,7 @@ fn consume(partition: &Partition, mut offset: Offset) -> Vec<i64> {
             current_leader_epoch: LeaderEpoch::UNKNOWN,
             last_fetched_epoch: LeaderEpoch::UNKNOWN,
             follower: None,
+            is_noted: false,
         });
         let Some(slice) = read.unwrap().slice else { return seen };
         let bytes = slice.to_bytes().unwrap();

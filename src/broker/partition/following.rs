@@ -80,9 +80,16 @@ pub(crate) enum FollowerError {
 
 /// Holds up leadership and further truncations until the checkpoint of a truncation is written.
 #[must_use]
-pub(crate) struct TruncationGuard<'a>(
-    #[expect(dead_code, reason = "it is held, not looked at")] MutexGuard<'a, ()>,
-);
+pub(crate) struct TruncationGuard<'a> {
+    partition: &'a Partition,
+    _one_at_a_time: MutexGuard<'a, ()>,
+}
+
+impl Drop for TruncationGuard<'_> {
+    fn drop(&mut self) {
+        self.partition.owned.lock().is_cutting = false;
+    }
+}
 
 impl Partition {
     /// Follows `leader`, or waits for one where it is `BrokerId::NONE`.
@@ -117,8 +124,9 @@ impl Partition {
     ) -> Result<(Offset, FlushOwed), FollowerError> {
         let now = self.clock.now();
         let mut owned = self.owned.lock();
+        let is_cutting = owned.is_cutting;
         let log = owned.followed_mut(fetched.leader_epoch)?;
-        if log.log_end_offset() != fetched.fetch_offset {
+        if is_cutting || log.log_end_offset() != fetched.fetch_offset {
             return Err(FollowerError::Stale);
         }
         let records = usable(&fetched);
@@ -199,9 +207,10 @@ impl Partition {
             self.step(&mut owned, Event::LogStartMoved { log_start_offset });
         }
         owned.moving.take_if(|moving| moving.is_ahead_of(end));
+        owned.is_cutting = true;
         drop(owned);
         self.tell_all();
-        Ok(TruncationGuard(one_at_a_time))
+        Ok(TruncationGuard { partition: self, _one_at_a_time: one_at_a_time })
     }
 }
 

@@ -54,8 +54,10 @@ pub struct ReadParams {
     pub current_leader_epoch: LeaderEpoch,
     /// The epoch of the record before `offset`, as the client knows it; -1 for none.
     pub last_fetched_epoch: LeaderEpoch,
-    /// Of a replica that has not been noted yet: its leader learns how far it is before it reads.
+    /// Of a follower: who it is and how far.
     pub follower: Option<FollowerFetch>,
+    /// Whether the leader has noted how far the follower is, which it is to do once for each fetch.
+    pub is_noted: bool,
 }
 
 /// What a read found.
@@ -136,8 +138,12 @@ impl Partition {
         self.check_epoch(&owned.replica, params.current_leader_epoch, params.from)?;
         let log = owned.log.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
         let diverging = find_divergence(log, &params)?;
+        let mut is_held_up = false;
         if let (Some(fetch), None) = (&params.follower, diverging) {
-            self.note_follower(&mut owned, fetch)?;
+            if !params.is_noted {
+                self.note_follower(&mut owned, fetch)?;
+            }
+            is_held_up = self.is_held_up(&owned.replica, fetch.replica);
         }
         let log = owned.log.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
         let high_watermark = owned.replica.high_watermark();
@@ -148,9 +154,9 @@ impl Partition {
             IsolationLevel::ReadCommitted => last_stable_offset,
             IsolationLevel::LogEnd => log_end_offset,
         };
-        let slice = match diverging {
-            Some(_) => Ok(None),
-            None => read(log, params.offset, params.max_bytes, params.min_one, bound),
+        let slice = match diverging.is_some() || is_held_up {
+            true => Ok(None),
+            false => read(log, params.offset, params.max_bytes, params.min_one, bound),
         };
         let slice = match slice {
             Ok(slice) => slice,

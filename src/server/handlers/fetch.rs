@@ -17,7 +17,7 @@
 //! the next record, or at the end of its wait.
 
 use super::fetch_answer::{Answer, PartitionAnswer, write};
-use super::waiting::{Watch, any_changed};
+use super::waiting::{Watch, all_changed};
 use super::{Begun, Close, Leaders, RequestContext, read_replica};
 use crate::broker::{
     Eligibility, FollowerFetch, IsolationLevel, MinOne, Partition, PartitionRead, ReadFrom,
@@ -162,7 +162,7 @@ impl Limit {
 }
 
 impl<'a> Fetch<'a> {
-    fn new(ctx: &'a RequestContext, request: FetchRequest) -> Fetch<'a> {
+    fn new(ctx: &'a RequestContext, mut request: FetchRequest) -> Fetch<'a> {
         let replica = replica(ctx.version, &request);
         let fetcher = if replica.is_some() { Fetcher::Follower } else { Fetcher::Consumer };
         let session = SessionRequest {
@@ -179,7 +179,7 @@ impl<'a> Fetch<'a> {
             (Fetcher::Consumer, 1) => IsolationLevel::ReadCommitted,
             (Fetcher::Consumer, _) => IsolationLevel::ReadUncommitted,
         };
-        let rack = request.rack_id.clone();
+        let rack = std::mem::take(&mut request.rack_id);
         let (wanted, forgotten) = partitions(ctx.version, request);
         let (context, wanted) =
             ctx.shared.fetch_sessions.begin(ctx.broker.clock().now(), session, wanted, &forgotten);
@@ -216,8 +216,14 @@ impl<'a> Fetch<'a> {
 
     /// Reads every partition, those that are not in memory on a thread that may wait.
     async fn read_all(&self) -> Vec<Found> {
+        let all: Vec<usize> = (0..self.wanted.len()).collect();
+        self.read_some(&all).await
+    }
+
+    /// Reads these partitions, as [`Fetch::read_all`] does all.
+    async fn read_some(&self, places: &[usize]) -> Vec<Found> {
         let mut limit = Limit::new(self);
-        for at in 0..self.wanted.len() {
+        for at in places.iter().copied() {
             let Some(Look { partition, params }) = self.read_from_memory(at, &mut limit) else {
                 continue;
             };
@@ -262,18 +268,15 @@ impl<'a> Fetch<'a> {
             from,
             current_leader_epoch: LeaderEpoch(wanted.current_leader_epoch),
             last_fetched_epoch: LeaderEpoch(wanted.last_fetched_epoch),
-            follower: self.follower_fetch(at, wanted),
+            follower: self.follower_fetch(wanted),
+            is_noted: self.noted.fetch_max(at + 1, Ordering::Relaxed) > at,
         };
         Ok(Look { partition, params })
     }
 
-    /// What the leader is to note of the follower: once with a request, not each time that it is looked at.
-    fn follower_fetch(&self, at: usize, wanted: &Wanted) -> Option<FollowerFetch> {
+    /// What the leader is to note of the follower.
+    fn follower_fetch(&self, wanted: &Wanted) -> Option<FollowerFetch> {
         let (replica, broker_epoch) = self.replica?;
-        if self.noted.load(Ordering::Relaxed) > at {
-            return None;
-        }
-        self.noted.store(at + 1, Ordering::Relaxed);
         let image = self.ctx.broker.image();
         let broker = image.cluster.brokers.get(&replica).filter(|broker| broker.is_active());
         let is_eligible =
@@ -367,31 +370,45 @@ impl<'a> Fetch<'a> {
         let stopped = self.ctx.shared.stopped();
         tokio::pin!(expired, stopped);
         let watched: Vec<_> =
-            (0..self.wanted.len()).filter_map(|at| self.partition(at).ok()).collect();
+            (0..self.wanted.len()).filter_map(|at| Some((at, self.partition(at).ok()?))).collect();
+        let mut watches: Vec<Watch<'_>> = watched.iter().map(|(_, it)| self.watch(it)).collect();
+        let mut found = self.read_all().await;
         let mut news_due = None;
         loop {
-            let mut watches: Vec<Watch<'_>> = watched
-                .iter()
-                .map(|partition| match self.fetcher {
-                    Fetcher::Follower => Box::pin(partition.grown()),
-                    Fetcher::Consumer => Box::pin(partition.changed()),
-                })
-                .collect();
-            let found = self.read_all().await;
             if self.is_complete(&found) {
                 return found;
             }
             if self.has_news(&found) {
                 news_due.get_or_insert_with(|| Instant::now() + NEWS_DELAY);
             }
-            tokio::select! {
+            let changed = tokio::select! {
                 biased;
-                () = any_changed(&mut watches) => {}
+                changed = all_changed(&mut watches) => changed,
                 () = until(news_due) => return found,
                 // Nothing has changed since they were read.
                 () = &mut expired => return found,
                 () = &mut stopped => return found,
+            };
+            for n in &changed {
+                watches[*n] = self.watch(&watched[*n].1);
             }
+            if found.iter().any(|found| found.available() > 0) {
+                // How much there may be of one partition rests on the others.
+                found = self.read_all().await;
+                continue;
+            }
+            let places: Vec<usize> = changed.iter().map(|n| watched[*n].0).collect();
+            for (at, again) in places.iter().zip(self.read_some(&places).await) {
+                found[*at] = again;
+            }
+        }
+    }
+
+    /// A partition's next change that can matter to who asks.
+    fn watch<'p>(&self, partition: &'p Partition) -> Watch<'p> {
+        match self.fetcher {
+            Fetcher::Follower => Box::pin(partition.grown()),
+            Fetcher::Consumer => Box::pin(partition.changed()),
         }
     }
 
@@ -413,6 +430,9 @@ impl<'a> Fetch<'a> {
         };
         for (((wanted, _), found), answered) in all.into_iter().zip(found).zip(finished.answered) {
             if answered {
+                if let (Some((replica, _)), Some(partition)) = (self.replica, &found.partition) {
+                    partition.note_sent(replica, found.bytes());
+                }
                 answer.partitions.push(self.partition_answer(wanted, found));
             }
         }
