@@ -65,32 +65,9 @@ impl Broker {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
         let settings = Arc::new(settings);
         let (directories, groups, publisher) = open_directories(disk, &settings, &clock)?;
-        let params = quorum_params(&settings, &directories, &clock);
-        let controller_settings = params.controller.clone();
-        let quorum = Arc::new(Quorum::open(params)?);
-        directories.confirm()?;
-        let before = previous_broker_epoch(&directories);
-        directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
-        let metadata = MetadataNode::start(
-            quorum,
-            Arc::new(NoTransport),
-            Arc::clone(&publisher),
-            Arc::clone(&image),
-            Arc::clone(&clock),
-            controller_settings,
-        )
-        .await?;
-        let broker_epoch = match join(&settings, &directories, &metadata, &image, before).await {
-            Ok(broker_epoch) => broker_epoch,
-            Err(error) => {
-                // What lies in the directories must be left before they are given back.
-                if let Err(error) = metadata.close().await {
-                    tracing::error!(%error, "metadata log not closed in order");
-                }
-                return Err(error);
-            }
-        };
+        let (metadata, broker_epoch) =
+            open_metadata(&settings, &directories, &publisher, &image, &clock).await?;
         publisher.set_strays_aside(&image.load());
         directories.look_at_space(settings.dir_reserve_bytes);
         let housekeeping = Housekeeping::new(
@@ -226,6 +203,41 @@ fn quorum_params(
         log: Arc::clone(&settings.metadata_log),
         snapshot_bytes: settings.metadata_snapshot_bytes,
         timing: QuorumTiming::default(),
+    }
+}
+
+/// Opens the metadata log, takes part in its quorum and joins the cluster; the Image is published on the way.
+async fn open_metadata(
+    settings: &Settings,
+    directories: &Directories,
+    publisher: &Arc<Publisher>,
+    image: &Arc<ArcSwap<Image>>,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<MetadataNode>, BrokerEpoch), StartError> {
+    let params = quorum_params(settings, directories, clock);
+    let controller_settings = params.controller.clone();
+    let quorum = Arc::new(Quorum::open(params)?);
+    directories.confirm()?;
+    let before = previous_broker_epoch(directories);
+    directories.remove_clean_shutdown()?;
+    let metadata = MetadataNode::start(
+        quorum,
+        Arc::new(NoTransport),
+        Arc::clone(publisher),
+        Arc::clone(image),
+        Arc::clone(clock),
+        controller_settings,
+    )
+    .await?;
+    match join(settings, directories, &metadata, image, before).await {
+        Ok(broker_epoch) => Ok((metadata, broker_epoch)),
+        Err(error) => {
+            // What lies in the directories must be left before they are given back.
+            if let Err(error) = metadata.close().await {
+                tracing::error!(%error, "metadata log not closed in order");
+            }
+            Err(error)
+        }
     }
 }
 
