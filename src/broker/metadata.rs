@@ -4,7 +4,6 @@
 //! leave: a client that was told of its new topic finds leaders and logs in place.
 
 use super::host::{Host, HostError, Stage};
-use super::publisher::Publisher;
 use super::quorum::{
     BoxFuture, Quorum, QuorumError, QuorumListener, RaftTransport, TransportError,
 };
@@ -27,6 +26,14 @@ use tokio::task::JoinHandle;
 pub struct MetadataStage {
     quorum: Arc<Quorum>,
     epoch: LeaderEpoch,
+}
+
+impl MetadataStage {
+    /// The epoch that it works in.
+    #[cfg(test)]
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
 }
 
 impl Stage for MetadataStage {
@@ -71,10 +78,27 @@ struct Active {
     begin: Offset,
 }
 
+/// Makes a node what the new Image, the second, says it is.
+pub type Publish = Box<dyn Fn(&Image, &Image) + Send + Sync>;
+
+/// What a node's metadata needs beside its quorum.
+pub struct MetadataParams {
+    /// Carries messages to the other voters.
+    pub transport: Arc<dyn RaftTransport>,
+    /// Called for every Image that is committed, before it is stored.
+    pub publish: Publish,
+    /// Where the newest Image stands.
+    pub image: Arc<ArcSwap<Image>>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// What the controller machine is made with.
+    pub settings: ControllerSettings,
+}
+
 /// The metadata of one node.
 pub struct MetadataNode {
     quorum: Arc<Quorum>,
-    publisher: Arc<Publisher>,
+    publish: Publish,
     image: Arc<ArcSwap<Image>>,
     clock: Arc<dyn Clock>,
     settings: ControllerSettings,
@@ -95,15 +119,12 @@ impl MetadataNode {
     /// The log cannot be used.
     pub async fn start(
         quorum: Arc<Quorum>,
-        transport: Arc<dyn RaftTransport>,
-        publisher: Arc<Publisher>,
-        image: Arc<ArcSwap<Image>>,
-        clock: Arc<dyn Clock>,
-        settings: ControllerSettings,
+        params: MetadataParams,
     ) -> Result<Arc<MetadataNode>, QuorumError> {
+        let MetadataParams { transport, publish, image, clock, settings } = params;
         let node = Arc::new(MetadataNode {
             quorum: Arc::clone(&quorum),
-            publisher,
+            publish,
             image,
             clock,
             settings,
@@ -218,7 +239,7 @@ impl MetadataNode {
 impl QuorumListener for MetadataNode {
     fn publish(&self, image: Arc<Image>) {
         let old = self.image.load_full();
-        self.publisher.publish(&old, &image);
+        (self.publish)(&old, &image);
         self.image.store(image);
     }
 

@@ -5,7 +5,7 @@ use super::directories::{Directories, DirectoryError, Origin};
 use super::groups::Groups;
 use super::host::HostError;
 use super::housekeeping::Housekeeping;
-use super::metadata::{MetadataNode, NoTransport};
+use super::metadata::{MetadataNode, MetadataParams, NoTransport};
 use super::mover::{Mover, MoverParams};
 use super::publisher::Publisher;
 use super::quorum::{Quorum, QuorumError, QuorumParams, QuorumTiming};
@@ -220,15 +220,15 @@ async fn open_metadata(
     directories.confirm()?;
     let before = previous_broker_epoch(directories);
     directories.remove_clean_shutdown()?;
-    let metadata = MetadataNode::start(
-        quorum,
-        Arc::new(NoTransport),
-        Arc::clone(publisher),
-        Arc::clone(image),
-        Arc::clone(clock),
-        controller_settings,
-    )
-    .await?;
+    let publisher = Arc::clone(publisher);
+    let params = MetadataParams {
+        transport: Arc::new(NoTransport),
+        publish: Box::new(move |old, new| publisher.publish(old, new)),
+        image: Arc::clone(image),
+        clock: Arc::clone(clock),
+        settings: controller_settings,
+    };
+    let metadata = MetadataNode::start(quorum, params).await?;
     match join(settings, directories, &metadata, image, before).await {
         Ok(broker_epoch) => Ok((metadata, broker_epoch)),
         Err(error) => {
