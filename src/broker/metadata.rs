@@ -187,7 +187,8 @@ impl MetadataNode {
 
     /// The controller here takes no more requests.
     pub fn resign(&self) {
-        if let Some(active) = self.active.lock().take() {
+        let active = self.active.lock().take();
+        if let Some(active) = active {
             active.host.resign();
         }
         self.changed.notify_waiters();
@@ -266,14 +267,11 @@ impl QuorumListener for MetadataNode {
     }
 
     fn resign(&self, epoch: LeaderEpoch) {
-        {
-            let mut active = self.active.lock();
-            let is_over =
-                |active: &mut Active| active.epoch <= epoch || epoch == LeaderEpoch::UNKNOWN;
-            if let Some(active) = active.take_if(is_over) {
-                tracing::info!(epoch = %active.epoch, "active controller no more");
-                active.host.resign();
-            }
+        let is_over = |active: &mut Active| active.epoch <= epoch || epoch == LeaderEpoch::UNKNOWN;
+        let over = self.active.lock().take_if(is_over);
+        if let Some(active) = over {
+            tracing::info!(epoch = %active.epoch, "active controller no more");
+            active.host.resign();
         }
         self.changed.notify_waiters();
     }

@@ -288,8 +288,9 @@ impl Quorum {
             Err(WriteError::Failed(error)) => {
                 if self.shared.log.is_failed() {
                     tracing::error!(%dir, %error, "metadata log failed");
+                    // The caller drops its machine, and the directory's failure ends the broker.
+                    self.shared.log.fail();
                 }
-                self.shared.lose(epoch);
                 Err(HostError::NotActive)
             }
         }
