@@ -19,7 +19,7 @@ use ottla_protocol::{BrokerEpoch, ErrorCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -39,7 +39,6 @@ pub(super) struct Membership {
     incarnation_id: Uuid,
     epoch: AtomicI64,
     is_leaving: AtomicBool,
-    hurry: Notify,
 }
 
 impl Membership {
@@ -57,7 +56,6 @@ impl Membership {
             incarnation_id: Uuid::new_v4(),
             epoch: AtomicI64::new(-1),
             is_leaving: AtomicBool::new(false),
-            hurry: Notify::new(),
         }
     }
 
@@ -177,11 +175,6 @@ impl Membership {
         }
     }
 
-    /// Sends the next heartbeat at once: there is something to tell.
-    pub(super) fn hurry(&self) {
-        self.hurry.notify_one();
-    }
-
     /// Tells the controller every `broker.heartbeat.interval.ms` that this broker lives, until it stops.
     pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut was_well = true;
@@ -189,7 +182,6 @@ impl Membership {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = self.hurry.notified() => {}
                 () = tokio::time::sleep(self.settings.heartbeat_interval) => {}
             }
             let sent = tokio::select! {

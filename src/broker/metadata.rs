@@ -6,7 +6,6 @@
 use super::controller_link::Active;
 use super::host::{Host, HostError, Stage};
 use super::observer::Observer;
-use super::publisher::Publisher;
 use super::quorum::{Quorum, QuorumError, QuorumListener, RaftTransport};
 use crate::env::Clock;
 use crate::machines::metadata::{
@@ -26,6 +25,14 @@ use tokio::task::JoinHandle;
 pub struct MetadataStage {
     quorum: Arc<Quorum>,
     epoch: LeaderEpoch,
+}
+
+impl MetadataStage {
+    /// The epoch that it works in.
+    #[cfg(test)]
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
 }
 
 impl Stage for MetadataStage {
@@ -79,12 +86,17 @@ pub(super) enum Source {
     Observer(Arc<Observer>),
 }
 
+/// Makes a node what the new Image, the second, says it is.
+pub(super) type Publish = Box<dyn Fn(&Image, &Image) + Send + Sync>;
+
 /// What the metadata of a node needs.
 pub(super) struct MetadataParams {
     /// This node.
     pub node_id: BrokerId,
-    /// Opens what the metadata says is here.
-    pub publisher: Arc<Publisher>,
+    /// Carries messages to the other voters.
+    pub transport: Arc<dyn RaftTransport>,
+    /// Called for every Image that is committed, before it is stored, from [`MetadataNode::begin`] on.
+    pub publish: Publish,
     /// Follows the metadata.
     pub image: Arc<ArcSwap<Image>>,
     /// The clock.
@@ -119,9 +131,9 @@ impl MetadataNode {
     /// The log cannot be used.
     pub(super) async fn start(
         source: Source,
-        transport: Arc<dyn RaftTransport>,
         params: MetadataParams,
     ) -> Result<Arc<MetadataNode>, QuorumError> {
+        let transport = Arc::clone(&params.transport);
         let node = Arc::new(MetadataNode {
             source: source.clone(),
             params,
@@ -240,7 +252,7 @@ impl MetadataNode {
     pub(super) fn begin(&self) {
         let mut published = self.published.lock();
         let image = self.params.image.load_full();
-        self.params.publisher.publish(&Image::default(), &image);
+        (self.params.publish)(&Image::default(), &image);
         *published = Some(image);
     }
 
@@ -264,10 +276,11 @@ impl MetadataNode {
     pub(super) fn resign(&self) {
         self.stopping.send_replace(true);
         self.active.send_replace(Active::Gone);
-        if let Some(leading) = self.leading.lock().take() {
+        let leading = self.leading.lock().take();
+        if let Some(leading) = leading {
             leading.host.resign();
         }
-        self.changed.notify_waiters();
+        self.changed.notify_one();
     }
 
     /// Resigns, takes part no more, and closes the log.
@@ -321,7 +334,7 @@ impl QuorumListener for MetadataNode {
     fn publish(&self, image: Arc<Image>) {
         let mut published = self.published.lock();
         if let Some(old) = &*published {
-            self.params.publisher.publish(old, &image);
+            (self.params.publish)(old, &image);
             *published = Some(Arc::clone(&image));
         }
         self.params.image.store(image);
@@ -352,14 +365,12 @@ impl QuorumListener for MetadataNode {
     }
 
     fn resign(&self, epoch: LeaderEpoch) {
-        {
-            let mut leading = self.leading.lock();
-            let is_over =
-                |leading: &mut Leading| leading.epoch <= epoch || epoch == LeaderEpoch::UNKNOWN;
-            if let Some(leading) = leading.take_if(is_over) {
-                tracing::info!(epoch = %leading.epoch, "active controller no more");
-                leading.host.resign();
-            }
+        let is_over =
+            |leading: &mut Leading| leading.epoch <= epoch || epoch == LeaderEpoch::UNKNOWN;
+        let over = self.leading.lock().take_if(is_over);
+        if let Some(leading) = over {
+            tracing::info!(epoch = %leading.epoch, "active controller no more");
+            leading.host.resign();
         }
         self.changed.notify_one();
     }

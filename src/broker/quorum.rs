@@ -1,5 +1,5 @@
-//! The metadata quorum: the log `__cluster_metadata`, its snapshots and the file `quorum-state`, agreed among the voters
-//! of `controller.quorum.voters` by Raft.
+//! The metadata quorum: the log `__cluster_metadata`, its snapshots and the file `quorum-state`, agreed among the
+//! voters of `controller.quorum.voters` by Raft.
 //!
 //! Consensus is openraft's (decision 7); one voter alone goes the same way. Files are KRaft's: a LeaderChange control
 //! batch opens every epoch, snapshots are `<end offset>-<epoch>.checkpoint` with header and footer records. Not here:
@@ -7,8 +7,8 @@
 //! KIP-630.
 //!
 //! Invariant: nothing is reported committed before `fdatasync` of the log has returned on a majority; a vote is durable
-//! before it is answered; after a failed write or sync the quorum takes no more records. A write that found no space has
-//! left the log as it was, and refuses its records alone.
+//! before it is answered; after a failed write or sync the quorum takes no more records. A write that found no space
+//! has left the log as it was, and refuses its records alone.
 
 mod applied;
 mod ballot;
@@ -289,8 +289,9 @@ impl Quorum {
             Err(WriteError::Failed(error)) => {
                 if self.shared.log.is_failed() {
                     tracing::error!(%dir, %error, "metadata log failed");
+                    // The caller drops its machine, and the directory's failure ends the broker.
+                    self.shared.log.fail();
                 }
-                self.shared.lose(epoch);
                 Err(HostError::NotActive)
             }
         }

@@ -107,15 +107,17 @@ impl Broker {
         let previous_epoch = membership::previous_broker_epoch(&directories);
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
+        let voters = VoterConnections::new(settings.node_id, &settings.controller_addresses);
+        let publishing = Arc::clone(&publisher);
         let params = MetadataParams {
             node_id: settings.node_id,
-            publisher: Arc::clone(&publisher),
+            transport: Arc::new(voters),
+            publish: Box::new(move |old, new| publishing.publish(old, new)),
             image: Arc::clone(&image),
             clock: Arc::clone(&clock),
             settings: controller_settings(&settings, &directories),
         };
-        let voters = VoterConnections::new(settings.node_id, &settings.controller_addresses);
-        let metadata = MetadataNode::start(source, Arc::new(voters), params).await?;
+        let metadata = MetadataNode::start(source, params).await?;
         let parts = Parts { settings, clock, directories, publisher, image };
         let (link, membership) = parts.membership(metadata.active());
         let detector = parts.detector(&link, &metadata);

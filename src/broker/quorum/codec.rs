@@ -1,5 +1,5 @@
-//! Messages between voters as bytes, big-endian: `version u8, kind u8`, then the fields of the kind. They travel inside a
-//! Kafka frame, which bounds their size; counts and lengths are checked against the bytes that are there.
+//! Messages between voters as bytes, big-endian: `version u8, kind u8`, then the fields of the kind. They travel inside
+//! a Kafka frame, which bounds their size; counts and lengths are checked against the bytes that are there.
 
 use super::types::{self, Batch, Payload, QuorumEntry};
 use bytes::{BufMut, Bytes, BytesMut};

@@ -1,9 +1,9 @@
 //! Where the entries lie: a batch's ordinal, which is openraft's index, beside its offsets and epoch.
 //!
-//! Offsets are not dense in batches, so ordinals are counted: from the newest snapshot on, whose own ordinal stands in a
-//! file beside it (`<end offset>-<epoch>.checkpoint.raft`), or from 0 where the log begins at offset 0. Kafka does not
-//! know the file and passes it over; where Kafka wrote the snapshot, ordinals begin anew at its end offset, which is
-//! never less than the count.
+//! Offsets are not dense in batches, so ordinals are counted: from the newest snapshot on, whose own ordinal stands in
+//! a file beside it (`<end offset>-<epoch>.checkpoint.raft`), or from 0 where the log begins at offset 0. Kafka does
+//! not know the file and passes it over; where Kafka wrote the snapshot, ordinals begin anew at its end offset, which
+//! is never less than the count.
 
 use super::super::snapshots::SnapshotId;
 use super::QuorumError;

@@ -37,8 +37,8 @@ pub struct TransportError {
     pub cause: String,
 }
 
-/// Carries messages between voters. What it carries is opaque and at most a little more than 1 MiB, or than one batch of
-/// the log.
+/// Carries messages between voters. What it carries is opaque and at most a little more than 1 MiB, or than one batch
+/// of the log.
 pub trait RaftTransport: Send + Sync + 'static {
     /// Sends a message to a voter and waits for the answer, which [`super::Quorum::receive`] makes there. Dropping the
     /// future gives the answer up; the message may have been received.

@@ -1,7 +1,8 @@
 //! openraft's log store over [`MetadataLog`].
 //!
-//! A full disk is no failure: what openraft appends waits until there is space, and so does this voter, which the others
-//! do without. Everything else that fails ends openraft, and with it the broker (its metadata directory is offline).
+//! A full disk is no failure: what openraft appends waits until there is space, and so does this voter, which the
+//! others do without. Everything else that fails ends openraft, and with it the broker (its metadata directory is
+//! offline).
 
 use super::Shared;
 use super::log::WriteError;

@@ -192,13 +192,6 @@ impl Shared {
         self.moved.notify_waiters();
     }
 
-    /// The log of a leader takes no more.
-    pub fn lose(&self, epoch: LeaderEpoch) {
-        if self.log.is_failed() && self.log.fail().is_some() {
-            self.resigned(epoch);
-        }
-    }
-
     /// A snapshot was written here: openraft may forget what is before it.
     pub async fn note_snapshot(&self) {
         if let Some(raft) = self.raft.get() {

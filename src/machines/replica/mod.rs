@@ -294,7 +294,11 @@ impl Replica {
                 Effects::one(self.advance_as_follower())
             }
             Event::Fetched { fetch, now } => self.fetched(&fetch, now),
-            Event::CheckIsr { fenced, now } => Effects::one(self.check_isr(&fenced, now)),
+            Event::CheckIsr { fenced, now } => {
+                let change = self.check_isr(&fenced, now);
+                // Those that are fenced now hold nothing back any more.
+                Effects([self.advance(now), change, None])
+            }
             Event::IsrAnswered { change, answer, now } => {
                 self.isr_answered(&change, answer);
                 Effects::one(self.advance(now))

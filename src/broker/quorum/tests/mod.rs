@@ -58,3 +58,6 @@ async fn a_snapshot_repeats_the_voters_of_the_log_that_goes() {
     assert_eq!(again.shared.log.snapshot().map(|(id, _)| id), Some(written));
     assert_eq!(*again.shared.applied.lock().voters(), formatted);
 }
+
+mod cluster;
+mod world;
