@@ -9,8 +9,12 @@ use super::controller_link::{Active, ControllerLink};
 use super::metadata::MetadataNode;
 use super::peers::{PeerClient, PeerParams};
 use super::{ControllerReply, ControllerRequest, Image, Settings};
+use crate::env::Clock;
+use crate::machines::metadata::image::BrokerRegistration;
 use arc_swap::ArcSwap;
-use ottla_protocol::{BrokerEpoch, BrokerId};
+use ottla_protocol::{BrokerEpoch, BrokerId, Timestamp};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -18,8 +22,17 @@ use tokio::sync::watch;
 /// How long dialling may take. A machine that is there answers at once, whatever its processes do.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a broker that nobody fences is taken for gone, in milliseconds.
+const GONE_MS: i64 = 3000;
+
+/// Brokers that are gone, as this node has seen: under which epoch they were registered, and when it was seen.
+#[derive(Debug, Default)]
+pub(super) struct Gone(Mutex<BTreeMap<BrokerId, (BrokerEpoch, Timestamp)>>);
+
 /// Watches over the other nodes.
 pub(super) struct Detector {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) gone: Gone,
     pub(super) settings: Arc<Settings>,
     pub(super) image: Arc<ArcSwap<Image>>,
     pub(super) link: Arc<ControllerLink>,
@@ -27,13 +40,31 @@ pub(super) struct Detector {
 }
 
 impl Detector {
-    /// The connection by which this broker's heartbeats came has ended.
+    /// A connection by which this broker's heartbeats or fetches came has ended.
     pub(super) fn broker_disconnected(self: &Arc<Self>, id: BrokerId, epoch: BrokerEpoch) {
-        let Some(controller) = self.link.here() else { return };
-        let noted = controller.with(|machine| machine.note_disconnect(id, epoch));
-        if noted.is_ok() {
+        if let Some(controller) = self.link.here() {
+            // One that is not the active controller any more has nothing to note.
+            let _ = controller.with(|machine| machine.note_disconnect(id, epoch));
+        }
+        self.look_at_broker(id, epoch);
+    }
+
+    /// A fetch of this broker's was not answered.
+    pub(super) fn leader_lost(self: &Arc<Self>, id: BrokerId) {
+        let epoch = self.image.load().cluster.brokers.get(&id).map(|broker| broker.epoch);
+        if let Some(epoch) = epoch {
             self.look_at_broker(id, epoch);
         }
+    }
+
+    /// Whether the broker was seen to be gone, and is not fenced yet nor registered anew.
+    pub(super) fn is_gone(&self, broker: &BrokerRegistration) -> bool {
+        let gone = self.gone.0.lock();
+        let seen = gone.get(&broker.id);
+        !broker.fenced
+            && seen.is_some_and(|(epoch, at)| {
+                *epoch == broker.epoch && self.clock.now().0 < at.0 + GONE_MS
+            })
     }
 
     /// Looks at all brokers whenever this node becomes the active controller: those that died meanwhile reset no
@@ -74,12 +105,13 @@ impl Detector {
             if !is_refused(host.clone(), port).await {
                 return;
             }
+            detector.gone.0.lock().insert(id, (epoch, detector.clock.now()));
             let request = ControllerRequest::FenceBroker { broker_id: id, broker_epoch: epoch };
             match detector.link.call_here(request).await {
                 Ok(ControllerReply::FenceBroker(Ok(()))) => {
                     tracing::warn!(broker = %id, "fenced: nobody listens on {host}:{port} any more");
                 }
-                // It has registered anew, or this is no longer the controller.
+                // It has registered anew, or another node is the controller.
                 Ok(_) | Err(_) => {}
             }
         });

@@ -117,6 +117,8 @@ pub(crate) struct Surroundings {
     pub(crate) image: Arc<ArcSwap<Image>>,
     /// Writes the checkpoints of the log directories, after a truncation. Blocks for the disk.
     pub(crate) write_checkpoints: Box<dyn Fn() + Send + Sync>,
+    /// Told of every fetch that was not answered.
+    pub(crate) leader_lost: Box<dyn Fn(BrokerId) + Send + Sync>,
     /// Where the fetchers' tasks run.
     pub(crate) runtime: Handle,
 }

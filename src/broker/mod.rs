@@ -23,6 +23,7 @@
 //! | `mover.rs` | moves between log directories |
 
 mod cleaner;
+mod cluster_id;
 mod controller_calls;
 mod controller_link;
 mod cordon;
@@ -79,7 +80,7 @@ use crate::env::Clock;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaner::Cleaner;
-use controller_link::ControllerLink;
+use controller_link::{ControllerAddresses, ControllerLink};
 use detector::Detector;
 use directories::Directories;
 use groups::Groups;
@@ -277,7 +278,12 @@ impl Broker {
         }
     }
 
-    /// The connection by which a broker's heartbeats came has ended.
+    /// Whether this broker has seen that the other one is gone, of which the controller has not told yet.
+    pub fn is_gone(&self, image: &Image, id: BrokerId) -> bool {
+        image.cluster.brokers.get(&id).is_some_and(|broker| self.detector.is_gone(broker))
+    }
+
+    /// The connection by which a broker's heartbeats or fetches came has ended.
     pub fn broker_disconnected(&self, id: BrokerId, epoch: BrokerEpoch) {
         self.detector.broker_disconnected(id, epoch);
     }

@@ -3,6 +3,7 @@
 
 use super::Image;
 use super::controller_calls::ControllerCalls;
+use super::detector::Detector;
 use super::fetcher::{FetchSettings, Fetchers, PeerEndpoints, Surroundings};
 use super::housekeeping::Housekeeping;
 use super::isr::IsrChanges;
@@ -76,6 +77,7 @@ impl Replication {
         image: &Arc<ArcSwap<Image>>,
         controller: Arc<dyn ControllerCalls>,
         (publisher, housekeeping): (&Arc<Publisher>, &Arc<Housekeeping>),
+        detector: Arc<Detector>,
         stop: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
         // Housekeeping has the publisher, which has this.
@@ -89,6 +91,7 @@ impl Replication {
             endpoints: Box::new(Arc::new(PeerEndpoints::new(settings, Arc::clone(image)))),
             image: Arc::clone(image),
             write_checkpoints: Box::new(write_checkpoints),
+            leader_lost: Box::new(move |leader| detector.leader_lost(leader)),
             runtime: tokio::runtime::Handle::current(),
         });
         let identity = (self.node_id, Arc::clone(image));

@@ -1,9 +1,10 @@
 //! How a broker starts: directories, metadata log, election, registration, partitions.
 
 use super::cleaner::Cleaner;
+use super::cluster_id;
 use super::controller_calls::ControllerCalls;
 use super::controller_link::{Active, ControllerLink};
-use super::detector::Detector;
+use super::detector::{Detector, Gone};
 use super::directories::{ClusterIds, Directories, DirectoryError, Origin};
 use super::groups::Groups;
 use super::housekeeping::Housekeeping;
@@ -100,6 +101,9 @@ impl Broker {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Broker>, StartError> {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
+        if !settings.config.is_controller {
+            settings.voters_cluster_id = cluster_id::find(&settings, disk.as_ref()).await?;
+        }
         let settings = Arc::new(settings);
         let (directories, groups, publisher) = open_directories(disk, &settings, &clock)?;
         let source = open_source(&settings, &directories, &clock)?;
@@ -142,6 +146,7 @@ impl Broker {
             &image,
             Arc::clone(&link) as Arc<dyn ControllerCalls>,
             (&publisher, &housekeeping),
+            Arc::clone(&detector),
             &stopping.subscribe(),
         );
         tasks.push(tokio::spawn(Arc::clone(&detector).run(metadata.active())));
@@ -228,6 +233,8 @@ impl Parts {
 
     fn detector(&self, link: &Arc<ControllerLink>, metadata: &Arc<MetadataNode>) -> Arc<Detector> {
         Arc::new(Detector {
+            clock: Arc::clone(&self.clock),
+            gone: Gone::default(),
             settings: Arc::clone(&self.settings),
             image: Arc::clone(&self.image),
             link: Arc::clone(link),

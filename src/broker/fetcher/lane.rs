@@ -296,6 +296,7 @@ impl<'a> Lane<'a> {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%leader, %error, "fetch failed");
+                (self.fetcher.surroundings.leader_lost)(leader);
                 return self.pause().await;
             }
         };

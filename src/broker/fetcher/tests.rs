@@ -292,7 +292,10 @@ impl World {
         fetchers.start(Surroundings {
             endpoints: Box::new(Arc::clone(&leader)),
             image: Arc::new(ArcSwap::from_pointee(Image::default())),
-            write_checkpoints: Box::new(move || drop(counted.fetch_add(1, Ordering::SeqCst))),
+            write_checkpoints: Box::new(move || {
+                let _ = counted.fetch_add(1, Ordering::SeqCst);
+            }),
+            leader_lost: Box::new(|_| {}),
             runtime: Handle::current(),
         });
         World { dir, leader, followers, fetchers, checkpoints }

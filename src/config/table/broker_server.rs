@@ -324,7 +324,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the controller does not log its own times"),
         documentation: "Controller events that take longer than this are logged.",
     },
     Key {
@@ -339,7 +339,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the controller does not log its own times"),
         documentation: "How often the controller's slowest events are reported.",
     },
     Key {
@@ -354,7 +354,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "How long the metadata leader gathers records before it flushes.",
     },
     Key {
@@ -369,7 +369,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the voters are those of controller.quorum.voters"),
         documentation: "Whether a new controller joins the voters by itself.",
     },
     Key {
@@ -384,7 +384,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the voters are those of controller.quorum.voters"),
         documentation: "Where to find the metadata quorum.",
     },
     Key {
@@ -399,7 +399,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "Longest wait before a new election.",
     },
     Key {
@@ -414,7 +414,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "How long an election may take.",
     },
     Key {
@@ -429,7 +429,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "Most bytes of metadata in one fetch.",
     },
     Key {
@@ -444,7 +444,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "Most bytes of a metadata snapshot in one fetch.",
     },
     Key {
@@ -459,7 +459,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "How long a voter waits for the leader before it stands for election.",
     },
     Key {
@@ -474,7 +474,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "How long a request inside the quorum may take.",
     },
     Key {
@@ -489,7 +489,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "Wait before a request inside the quorum is tried again.",
     },
     Key {
@@ -1202,7 +1202,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("connections between nodes have times and buffers of their own"),
         documentation: "Socket receive buffer of followers.",
     },
     Key {
@@ -1262,7 +1262,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("connections between nodes have times and buffers of their own"),
         documentation: "How long a request between brokers may take.",
     },
     Key {
@@ -1292,7 +1292,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("connections between nodes have times and buffers of their own"),
         documentation: "Longest wait for a connection to another broker to be made.",
     },
     Key {
@@ -1307,7 +1307,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("connections between nodes have times and buffers of their own"),
         documentation: "First wait for a connection to another broker to be made.",
     },
     Key {

@@ -164,6 +164,9 @@ impl Limit {
 impl<'a> Fetch<'a> {
     fn new(ctx: &'a RequestContext, mut request: FetchRequest) -> Fetch<'a> {
         let replica = replica(ctx.version, &request);
+        if let Some(replica) = replica {
+            ctx.peer_broker.get_or_init(|| replica);
+        }
         let fetcher = if replica.is_some() { Fetcher::Follower } else { Fetcher::Consumer };
         let session = SessionRequest {
             version: ctx.version,
