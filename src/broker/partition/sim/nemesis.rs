@@ -65,6 +65,7 @@ impl World {
         if !self.is_whole() {
             return;
         }
+        self.trace.push(format!("{id}: {crash:?}"));
         let node = self.node(id);
         node.partition = None;
         node.disk.crash(crash);
@@ -96,6 +97,7 @@ impl World {
         }
         self.node(id).metadata = self.metadata.clone();
         self.open(id);
+        self.trace.push(format!("{id} starts: {:?}", self.metadata));
         if self.metadata.alive.contains_key(&id) { Ok(()) } else { self.register(id) }
     }
 
@@ -116,6 +118,7 @@ impl World {
         if !self.is_whole() {
             return;
         }
+        self.trace.push(format!("{id} is cut off"));
         self.node(id).is_cut_off = true;
         self.break_connections(id);
         self.fence(id);
@@ -132,6 +135,7 @@ impl World {
     pub(super) fn checkpoint(&mut self, id: BrokerId) {
         let found = self.partition(id).and_then(|partition| partition.checkpoint());
         if let Some(found) = found {
+            self.trace.push(format!("{id}: {found:?}"));
             let node = self.node(id);
             node.recovery_point = found.recovery_point;
             node.high_watermark = found.high_watermark;
@@ -221,8 +225,10 @@ impl World {
                 let from = range.start.max(other_range.start);
                 let end = range.end.min(other_range.end).max(from);
                 let (ours, theirs) = (records.range(from..end), others.range(from..end));
-                if !ours.eq(theirs) {
-                    return Err(format!("{id} and {other} differ in {from}..{end}"));
+                if !ours.clone().eq(theirs.clone()) {
+                    let (ours, theirs): (Vec<_>, Vec<_>) = (ours.collect(), theirs.collect());
+                    let what = format!("{ours:?}\n{theirs:?}");
+                    return Err(format!("{id} and {other} differ in {from}..{end}:\n{what}"));
                 }
             }
         }
