@@ -34,8 +34,10 @@ impl World {
 
     pub(super) fn elect_any_of_isr(&mut self) {
         let alive = &self.metadata.alive;
-        let able: Vec<BrokerId> =
-            self.metadata.isr.iter().copied().filter(|id| alive.contains_key(id)).collect();
+        let able: Vec<BrokerId> = match self.mutation {
+            Mutation::ElectsAnyReplica => alive.keys().copied().collect(),
+            _ => self.metadata.isr.iter().copied().filter(|id| alive.contains_key(id)).collect(),
+        };
         if able.is_empty() {
             return;
         }
