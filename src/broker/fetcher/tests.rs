@@ -137,7 +137,9 @@ impl Connection {
             let has_news = |data: &PartitionData| {
                 let has_records = data.records.as_ref().is_some_and(|it| !it.is_empty());
                 let session = self.session.lock();
-                let known = session.get(&data.partition_index).map(|it| it.high_watermark);
+                let given = asked.iter().find(|one| one.partition == data.partition_index);
+                let known = session.get(&data.partition_index).or(given);
+                let known = known.map(|one| one.high_watermark);
                 has_records
                     || data.error_code != 0
                     || data.diverging_epoch.end_offset >= 0
@@ -293,7 +295,7 @@ impl World {
             endpoints: Box::new(Arc::clone(&leader)),
             image: Arc::new(ArcSwap::from_pointee(Image::default())),
             write_checkpoints: Box::new(move || {
-                let _ = counted.fetch_add(1, Ordering::SeqCst);
+                counted.fetch_add(1, Ordering::SeqCst);
             }),
             leader_lost: Box::new(|_| {}),
             runtime: Handle::current(),

@@ -133,6 +133,8 @@ struct World {
     high_watermarks: BTreeMap<(BrokerId, LeaderEpoch), Offset>,
     next_value: u64,
     next_broker_epoch: i64,
+    /// What happened, for a seed that fails.
+    trace: Vec<String>,
 }
 
 type Check = Result<(), String>;
@@ -171,6 +173,7 @@ impl World {
             high_watermarks: BTreeMap::new(),
             next_value: 1,
             next_broker_epoch: 100,
+            trace: Vec::new(),
             rng,
         };
         for id in ids {
@@ -269,8 +272,9 @@ impl World {
     }
 
     fn run(&mut self, steps: usize) -> Check {
-        for _ in 0..steps {
+        for n in 0..steps {
             self.step()?;
+            self.note(n);
             self.look()?;
         }
         self.heal()
@@ -300,6 +304,25 @@ impl World {
             _ => self.delete_records(id),
         }
         Ok(())
+    }
+
+    /// Writes down where every replica stands.
+    fn note(&mut self, step: usize) {
+        let mut line = format!("step {step}:");
+        for (id, node) in &self.nodes {
+            let Some(it) = &node.partition else { continue };
+            let role = if it.is_leader() { "leads" } else { "follows" };
+            let (epoch, start) = (it.leader_epoch(), it.log_start_offset());
+            let (high, end) = (it.high_watermark(), it.log_end_offset());
+            line += &format!(" [{id} {role} in {epoch}: {start} {high} {end}]");
+        }
+        if self
+            .trace
+            .last()
+            .is_none_or(|last| !last.ends_with(&line[line.find(':').unwrap_or(0)..]))
+        {
+            self.trace.push(line);
+        }
     }
 
     fn produce(&mut self, id: BrokerId) {
@@ -367,6 +390,7 @@ impl World {
             }
             return Ok(());
         }
+        self.trace.push(format!("{from} -> {to}: {message:?}"));
         match message {
             Message::Fetch { lane, leader_epoch, fetch, last_epoch } => {
                 let answer = self.serve(to, lane, leader_epoch, fetch, last_epoch);

@@ -38,11 +38,7 @@ pub async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) -> Dele
             };
             partitions.push(result(index, low_watermark, error));
         }
-        topics.push(DeleteRecordsTopicResult {
-            name: topic.name,
-            partitions,
-            ..Default::default()
-        });
+        topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
     }
     let mut response = DeleteRecordsResponse { topics, ..Default::default() };
     wait(ctx, &mut response, &waiting, deadline).await;
@@ -62,7 +58,6 @@ fn result(index: i32, low: Offset, error: ErrorCode) -> DeleteRecordsPartitionRe
         partition_index: index,
         low_watermark: low.0,
         error_code: error.code(),
-        ..Default::default()
     }
 }
 

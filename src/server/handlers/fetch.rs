@@ -96,6 +96,22 @@ enum Outcome {
     Unknown(ErrorCode),
 }
 
+/// Why a partition cannot be read here.
+enum Missing {
+    Failed(ErrorCode),
+    Unknown(ErrorCode),
+}
+
+impl From<Missing> for Found {
+    fn from(missing: Missing) -> Self {
+        let outcome = match missing {
+            Missing::Failed(error) => Outcome::Failed(error),
+            Missing::Unknown(error) => Outcome::Unknown(error),
+        };
+        Found { partition: None, outcome }
+    }
+}
+
 impl Found {
     /// Bytes that count for `min_bytes`: a client whose limit lies within a batch does not wait for what it cannot get.
     fn available(&self) -> usize {
@@ -242,8 +258,8 @@ impl<'a> Fetch<'a> {
     fn read_from_memory(&self, at: usize, limit: &mut Limit) -> Option<Look> {
         let look = match self.look(at, limit) {
             Ok(look) => look,
-            Err(found) => {
-                limit.take(found);
+            Err(missing) => {
+                limit.take(missing.into());
                 return None;
             }
         };
@@ -255,9 +271,9 @@ impl<'a> Fetch<'a> {
     }
 
     /// What to read of a partition, or why nothing.
-    fn look(&self, at: usize, limit: &Limit) -> Result<Look, Found> {
+    fn look(&self, at: usize, limit: &Limit) -> Result<Look, Missing> {
         let wanted = &self.wanted[at];
-        let partition = self.partition(at).map_err(|outcome| Found { partition: None, outcome })?;
+        let partition = self.partition(at)?;
         // Consumers name their rack, and so may be sent to other replicas, from version 11 on (KIP-392).
         let from = match self.fetcher {
             Fetcher::Consumer if self.ctx.version >= 11 => ReadFrom::AnyReplica,
@@ -323,14 +339,14 @@ impl<'a> Fetch<'a> {
         read_replica::preferred(&self.ctx.broker, partition, &self.rack, offset)
     }
 
-    fn partition(&self, at: usize) -> Result<Arc<Partition>, Outcome> {
+    fn partition(&self, at: usize) -> Result<Arc<Partition>, Missing> {
         match self.partitions.get(at) {
             Some(Some(partition)) if !partition.is_gone() => Ok(Arc::clone(partition)),
             _ => self.find_partition(&self.wanted[at]),
         }
     }
 
-    fn find_partition(&self, wanted: &Wanted) -> Result<Arc<Partition>, Outcome> {
+    fn find_partition(&self, wanted: &Wanted) -> Result<Arc<Partition>, Missing> {
         let broker = &self.ctx.broker;
         let found = match &wanted.topic {
             TopicKey::Name(name) => broker.partition(name, wanted.partition),
@@ -341,15 +357,15 @@ impl<'a> Fetch<'a> {
                 if broker.image().topics.get(name).is_some() =>
             {
                 // The name that the session knows is another topic's by now.
-                Outcome::Failed(ErrorCode::InconsistentTopicId)
+                Missing::Failed(ErrorCode::InconsistentTopicId)
             }
             (ErrorCode::UnknownTopicId, Some(_)) => {
-                Outcome::Unknown(ErrorCode::UnknownTopicOrPartition)
+                Missing::Unknown(ErrorCode::UnknownTopicOrPartition)
             }
             (ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition, _) => {
-                Outcome::Unknown(error)
+                Missing::Unknown(error)
             }
-            (error, _) => Outcome::Failed(self.storage_error_for_old_clients(error)),
+            (error, _) => Missing::Failed(self.storage_error_for_old_clients(error)),
         })
     }
 

@@ -236,3 +236,71 @@ fn deleted_records_are_answered_when_every_replica_starts_after_them() {
     let result = &response.topics[0].partitions[0];
     assert_eq!((result.error_code, result.low_watermark), (0, 1));
 }
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn heartbeat(cluster: &Cluster, want_fence: bool) {
+    let request = BrokerHeartbeatRequest {
+        broker_id: FOLLOWER,
+        broker_epoch: cluster.broker_epoch,
+        current_metadata_offset: i64::MAX,
+        want_fence,
+        ..Default::default()
+    };
+    let reply = ask(&cluster.world, ControllerRequest::BrokerHeartbeat(request));
+    let ControllerReply::BrokerHeartbeat(reply) = reply else { panic!("{reply:?}") };
+    assert_eq!((reply.error_code, reply.is_fenced), (0, want_fence));
+}
+
+#[test]
+fn a_fenced_follower_is_not_waited_for_and_comes_back_once_it_has_caught_up() {
+    let cluster = cluster();
+    let (mut producer, mut follower) = (cluster.world.connect(), cluster.world.connect());
+    producer.send(9, &produce("t", -1, batch(&["a"])));
+    heartbeat(&cluster, true);
+    let (_, response): (i32, ProduceResponse) = producer.receive(9);
+    assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+    assert_eq!(cluster.isr(), [1]);
+    // It may copy, but not join.
+    let end = cluster.fetch(1, |_| {});
+    assert_eq!(only(follower.call(18, &end)).error_code, 0);
+    heartbeat(&cluster, false);
+    assert_eq!(cluster.isr(), [1]);
+    assert_eq!(only(follower.call(18, &cluster.fetch(0, |_| {}))).high_watermark, 1);
+    assert_eq!(cluster.isr(), [1], "it is behind");
+    assert_eq!(only(follower.call(18, &end)).error_code, 0);
+    until("the ISR", || cluster.isr() == [1, FOLLOWER]);
+}
+
+#[test]
+fn a_replica_that_a_reassignment_takes_away_is_deleted() {
+    use ottla_protocol::messages::alter_partition_reassignments_request::{
+        ReassignablePartition, ReassignableTopic,
+    };
+    let cluster = cluster();
+    let answer = cluster.world.connect().call(9, &produce("t", 1, batch(&["a"])));
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    let partition = cluster.world.broker.partition("t", 0).unwrap();
+    let directory = partition.checkpoint().unwrap().directory.join("t-0");
+    assert!(directory.exists());
+    let target = ReassignablePartition { partition_index: 0, replicas: Some(vec![FOLLOWER]) };
+    let topic = ReassignableTopic { name: "t".to_owned(), partitions: vec![target] };
+    let request = AlterPartitionReassignmentsRequest {
+        topics: vec![topic],
+        allow_replication_factor_change: true,
+        ..Default::default()
+    };
+    let reply = ask(&cluster.world, ControllerRequest::AlterPartitionReassignments(request));
+    let ControllerReply::AlterPartitionReassignments(reply) = reply else { panic!("{reply:?}") };
+    assert_eq!(reply.responses[0].partitions[0].error_code, 0, "{reply:?}");
+    assert!(partition.is_gone());
+    assert!(!directory.exists());
+    let gone = cluster.world.broker.partition("t", 0).err();
+    assert_eq!(gone, Some(ErrorCode::NotLeaderOrFollower));
+}

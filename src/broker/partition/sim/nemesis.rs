@@ -34,8 +34,10 @@ impl World {
 
     pub(super) fn elect_any_of_isr(&mut self) {
         let alive = &self.metadata.alive;
-        let able: Vec<BrokerId> =
-            self.metadata.isr.iter().copied().filter(|id| alive.contains_key(id)).collect();
+        let able: Vec<BrokerId> = match self.mutation {
+            Mutation::ElectsAnyReplica => alive.keys().copied().collect(),
+            _ => self.metadata.isr.iter().copied().filter(|id| alive.contains_key(id)).collect(),
+        };
         if able.is_empty() {
             return;
         }
@@ -65,6 +67,7 @@ impl World {
         if !self.is_whole() {
             return;
         }
+        self.trace.push(format!("{id}: {crash:?}"));
         let node = self.node(id);
         node.partition = None;
         node.disk.crash(crash);
@@ -96,6 +99,7 @@ impl World {
         }
         self.node(id).metadata = self.metadata.clone();
         self.open(id);
+        self.trace.push(format!("{id} starts: {:?}", self.metadata));
         if self.metadata.alive.contains_key(&id) { Ok(()) } else { self.register(id) }
     }
 
@@ -116,6 +120,7 @@ impl World {
         if !self.is_whole() {
             return;
         }
+        self.trace.push(format!("{id} is cut off"));
         self.node(id).is_cut_off = true;
         self.break_connections(id);
         self.fence(id);
@@ -132,6 +137,7 @@ impl World {
     pub(super) fn checkpoint(&mut self, id: BrokerId) {
         let found = self.partition(id).and_then(|partition| partition.checkpoint());
         if let Some(found) = found {
+            self.trace.push(format!("{id}: {found:?}"));
             let node = self.node(id);
             node.recovery_point = found.recovery_point;
             node.high_watermark = found.high_watermark;
@@ -221,8 +227,10 @@ impl World {
                 let from = range.start.max(other_range.start);
                 let end = range.end.min(other_range.end).max(from);
                 let (ours, theirs) = (records.range(from..end), others.range(from..end));
-                if !ours.eq(theirs) {
-                    return Err(format!("{id} and {other} differ in {from}..{end}"));
+                if !ours.clone().eq(theirs.clone()) {
+                    let (ours, theirs): (Vec<_>, Vec<_>) = (ours.collect(), theirs.collect());
+                    let what = format!("{ours:?}\n{theirs:?}");
+                    return Err(format!("{id} and {other} differ in {from}..{end}:\n{what}"));
                 }
             }
         }

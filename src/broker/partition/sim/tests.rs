@@ -18,7 +18,7 @@ fn replicas_keep_what_was_acknowledged_and_agree() {
     for seed in 0..seeds() {
         let mut world = World::new(seed, Mutation::None);
         if let Err(violation) = world.run(STEPS) {
-            panic!("seed {seed}: {violation}");
+            panic!("seed {seed}: {violation}\n{}", world.trace.join("\n"));
         }
         acknowledged += world.acknowledged.len();
     }
