@@ -3,23 +3,22 @@
 //! Publication happens where committed entries are applied, on every voter, and before the replies that rest on it
 //! leave: a client that was told of its new topic finds leaders and logs in place.
 
+use super::controller_link::Active;
 use super::host::{Host, HostError, Stage};
-use super::quorum::{
-    BoxFuture, Quorum, QuorumError, QuorumListener, RaftTransport, TransportError,
-};
+use super::observer::Observer;
+use super::quorum::{Quorum, QuorumError, QuorumListener, RaftTransport};
 use crate::env::Clock;
 use crate::machines::metadata::{
-    Controller, ControllerEffect, ControllerReply, ControllerRequest, ControllerSettings, Image,
-    bootstrap_records,
+    Controller, ControllerEffect, ControllerReply, ControllerSettings, Image, bootstrap_records,
 };
 use crate::machines::{Entry, Machine, RequestId};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use ottla_protocol::{BrokerId, LeaderEpoch, MetadataRecord, Offset, Timestamp};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// The controller's surroundings in one epoch.
@@ -71,142 +70,235 @@ impl Stage for MetadataStage {
 }
 
 /// The controller at work here.
-struct Active {
+struct Leading {
     epoch: LeaderEpoch,
     host: Arc<Host<MetadataStage>>,
     /// Where its log ended when it began.
     begin: Offset,
 }
 
-/// Makes a node what the new Image, the second, says it is.
-pub type Publish = Box<dyn Fn(&Image, &Image) + Send + Sync>;
+/// Where a node has the metadata from.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// It has a vote.
+    Quorum(Arc<Quorum>),
+    /// It has none.
+    Observer(Arc<Observer>),
+}
 
-/// What a node's metadata needs beside its quorum.
-pub struct MetadataParams {
+/// Makes a node what the new Image, the second, says it is.
+pub(super) type Publish = Box<dyn Fn(&Image, &Image) + Send + Sync>;
+
+/// What the metadata of a node needs.
+pub(super) struct MetadataParams {
+    /// This node.
+    pub node_id: BrokerId,
     /// Carries messages to the other voters.
     pub transport: Arc<dyn RaftTransport>,
-    /// Called for every Image that is committed, before it is stored.
+    /// Called for every Image that is committed, before it is stored, from [`MetadataNode::begin`] on.
     pub publish: Publish,
-    /// Where the newest Image stands.
+    /// Follows the metadata.
     pub image: Arc<ArcSwap<Image>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// What the controller machine is made with.
+    /// For the first records of a new cluster.
     pub settings: ControllerSettings,
 }
 
 /// The metadata of one node.
 pub struct MetadataNode {
-    quorum: Arc<Quorum>,
-    publish: Publish,
-    image: Arc<ArcSwap<Image>>,
-    clock: Arc<dyn Clock>,
-    settings: ControllerSettings,
-    active: Mutex<Option<Active>>,
+    source: Source,
+    params: MetadataParams,
+    leading: Mutex<Option<Leading>>,
+    /// Who is the active controller.
+    active: watch::Sender<Active>,
+    /// What the publisher was last told; nothing before [`MetadataNode::begin`].
+    published: Mutex<Option<Arc<Image>>>,
     /// Why the newest epoch of this node could not be begun.
     failure: Mutex<Option<HostError>>,
-    /// The hosts' drivers; each ends with its host's machine.
-    drivers: Mutex<Vec<JoinHandle<()>>>,
+    /// The hosts' drivers, each of which ends with its host's machine, and those that follow the quorum.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    stopping: watch::Sender<bool>,
     /// Leadership of this node has begun or ended.
     changed: Notify,
     runtime: Handle,
 }
 
 impl MetadataNode {
-    /// Takes part in the quorum: from now on `image` follows it.
+    /// Takes part in the quorum, or follows it: from now on the Image does.
     ///
     /// # Errors
     /// The log cannot be used.
-    pub async fn start(
-        quorum: Arc<Quorum>,
+    pub(super) async fn start(
+        source: Source,
         params: MetadataParams,
     ) -> Result<Arc<MetadataNode>, QuorumError> {
-        let MetadataParams { transport, publish, image, clock, settings } = params;
+        let transport = Arc::clone(&params.transport);
         let node = Arc::new(MetadataNode {
-            quorum: Arc::clone(&quorum),
-            publish,
-            image,
-            clock,
-            settings,
-            active: Mutex::new(None),
+            source: source.clone(),
+            params,
+            leading: Mutex::new(None),
+            active: watch::Sender::new(Active::Unknown),
+            published: Mutex::new(None),
             failure: Mutex::new(None),
-            drivers: Mutex::default(),
+            tasks: Mutex::default(),
+            stopping: watch::Sender::new(false),
             changed: Notify::new(),
             runtime: Handle::current(),
         });
         let listener = Arc::clone(&node) as Arc<dyn QuorumListener>;
-        quorum.start(listener, transport).await?;
+        match source {
+            Source::Quorum(quorum) => quorum.start(listener, transport).await?,
+            Source::Observer(observer) => {
+                let following = observer.run(listener, node.stopping.subscribe());
+                node.tasks.lock().push(tokio::spawn(following));
+            }
+        }
+        node.tasks.lock().push(tokio::spawn(Arc::clone(&node).tell_who_is_active()));
         Ok(node)
     }
 
-    /// The quorum.
-    pub fn quorum(&self) -> &Arc<Quorum> {
-        &self.quorum
+    /// The quorum, where this node has a vote.
+    pub(super) fn quorum(&self) -> Option<&Arc<Quorum>> {
+        match &self.source {
+            Source::Quorum(quorum) => Some(quorum),
+            Source::Observer(_) => None,
+        }
     }
 
-    /// The controller, while this node is the active one.
-    pub fn active(&self) -> Option<Arc<Host<MetadataStage>>> {
-        self.active.lock().as_ref().map(|active| Arc::clone(&active.host))
+    /// Follows who is the active controller.
+    pub(super) fn active(&self) -> watch::Receiver<Active> {
+        self.active.subscribe()
     }
 
-    /// Completes once this node is the active controller, and the Image is there with which it began.
-    ///
-    /// # Errors
-    /// The quorum has stopped, or the first records of a new cluster could not be written.
-    pub async fn until_active(&self) -> Result<(), QuorumError> {
+    /// Below it everything is committed, applied and published here.
+    pub(super) fn committed(&self) -> Offset {
+        match &self.source {
+            Source::Quorum(quorum) => quorum.committed(),
+            Source::Observer(observer) => observer.committed(),
+        }
+    }
+
+    fn who_is_active(&self) -> Active {
+        let (leader, failed) = match &self.source {
+            Source::Quorum(quorum) => {
+                (quorum.leader_changes().borrow().leader, quorum.failure().is_some())
+            }
+            Source::Observer(observer) => (observer.leader_changes().borrow().leader, false),
+        };
+        if failed || self.failure.lock().is_some() || *self.stopping.borrow() {
+            return Active::Gone;
+        }
+        if let Some(leading) = &*self.leading.lock() {
+            // Its machine has read what it has not committed: until then nobody is answered.
+            let is_ready = leading.begin <= self.committed();
+            return if is_ready {
+                Active::Here(Arc::clone(&leading.host))
+            } else {
+                Active::Unknown
+            };
+        }
+        match leader {
+            Some(leader) if leader != self.params.node_id => Active::There(leader),
+            _ => Active::Unknown,
+        }
+    }
+
+    async fn tell_who_is_active(self: Arc<Self>) {
+        let mut leaders = match &self.source {
+            Source::Quorum(quorum) => quorum.leader_changes(),
+            Source::Observer(observer) => observer.leader_changes(),
+        };
+        let mut stopping = self.stopping.subscribe();
         loop {
-            let (changed, moved) = (self.changed.notified(), self.quorum.moved());
-            let begin = self.active.lock().as_ref().map(|active| active.begin);
-            if begin.is_some_and(|begin| begin <= self.quorum.committed()) {
-                return Ok(());
-            }
-            if let Some(cause) = self.quorum.failure() {
-                return Err(QuorumError::Stopped(cause));
-            }
-            if let Some(error) = *self.failure.lock() {
-                return Err(QuorumError::Stopped(error.to_string()));
+            let changed = self.changed.notified();
+            let moved = async {
+                match &self.source {
+                    Source::Quorum(quorum) if self.is_beginning() => quorum.moved().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let mut moved = std::pin::pin!(moved);
+            // It counts from its first poll on.
+            let is_moved = std::future::poll_fn(|cx| Poll::Ready(moved.as_mut().poll(cx))).await;
+            let now = self.who_is_active();
+            self.active.send_if_modified(|known| {
+                let is_new = !known.is_same(&now);
+                *known = now;
+                is_new
+            });
+            if is_moved.is_ready() {
+                continue;
             }
             tokio::select! {
                 biased;
+                _ = stopping.wait_for(|stopping| *stopping) => break,
                 () = changed => {}
                 () = moved => {}
+                // Without a sender nothing changes any more.
+                Ok(()) = leaders.changed() => {}
             }
         }
+        self.active.send_replace(Active::Gone);
     }
 
-    /// Puts a request to the controller here.
+    fn is_beginning(&self) -> bool {
+        let leading = self.leading.lock();
+        leading.as_ref().is_some_and(|leading| leading.begin > self.committed())
+    }
+
+    /// Gives the publisher what the Image says now, and what it will say: before this the broker is not registered, and
+    /// what the metadata says of it holds for an earlier process. Blocks for the disk.
+    pub(super) fn begin(&self) {
+        let mut published = self.published.lock();
+        let image = self.params.image.load_full();
+        (self.params.publish)(&Image::default(), &image);
+        *published = Some(image);
+    }
+
+    /// Completes when this node is the active controller, or cannot be.
     ///
     /// # Errors
-    /// `NotActive` where this node is not the active one; `NoSpace`.
-    pub async fn call(&self, request: ControllerRequest) -> Result<ControllerReply, HostError> {
-        match self.active() {
-            Some(host) => host.call(request).await,
-            None => Err(HostError::NotActive),
+    /// The quorum has stopped, or the first records of a new cluster could not be written.
+    pub(super) async fn until_active(&self) -> Result<(), QuorumError> {
+        let mut active = self.active();
+        let found = active.wait_for(|now| matches!(now, Active::Here(_) | Active::Gone)).await;
+        if found.is_ok_and(|now| matches!(*now, Active::Here(_))) {
+            return Ok(());
         }
+        let stopped = self.quorum().and_then(|quorum| quorum.failure());
+        let failed = || self.failure.lock().map(|error| error.to_string());
+        let cause = stopped.or_else(failed).unwrap_or_else(|| "it was stopped".to_owned());
+        Err(QuorumError::Stopped(cause))
     }
 
-    /// The controller here takes no more requests.
-    pub fn resign(&self) {
-        let active = self.active.lock().take();
-        if let Some(active) = active {
-            active.host.resign();
+    /// The controller here takes no more requests, and others are not looked for.
+    pub(super) fn resign(&self) {
+        self.stopping.send_replace(true);
+        self.active.send_replace(Active::Gone);
+        let leading = self.leading.lock().take();
+        if let Some(leading) = leading {
+            leading.host.resign();
         }
-        self.changed.notify_waiters();
+        self.changed.notify_one();
     }
 
     /// Resigns, takes part no more, and closes the log.
     ///
     /// # Errors
     /// The last bytes could not be made durable.
-    pub async fn close(&self) -> Result<(), QuorumError> {
+    pub(super) async fn close(&self) -> Result<(), QuorumError> {
         self.resign();
-        let drivers: Vec<JoinHandle<()>> = self.drivers.lock().drain(..).collect();
-        for driver in drivers {
-            if let Err(error) = driver.await {
-                tracing::error!(%error, "the controller's task failed");
+        let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the metadata failed");
             }
         }
-        self.quorum.close().await
+        match &self.source {
+            Source::Quorum(quorum) => quorum.close().await,
+            Source::Observer(observer) => observer.close(),
+        }
     }
 
     /// Writes the first records of a new cluster. Not the log's end tells that it is new: a first start that was cut
@@ -219,77 +311,73 @@ impl MetadataNode {
         if controller.image().features.metadata_version() != 0 {
             return Ok(None);
         }
-        let records = bootstrap_records(self.settings.min_insync_replicas);
-        let now = self.clock.now();
-        let mut highest = Controller::new(self.settings.clone());
+        let Some(quorum) = self.quorum() else { return Ok(None) };
+        let records = bootstrap_records(self.params.settings.min_insync_replicas);
+        let now = self.params.clock.now();
+        let mut highest = Controller::new(self.params.settings.clone());
         for record in &records {
             let entry = Entry { offset: Offset(0), timestamp: now, record: record.clone() };
             highest.replay(&entry);
         }
-        self.quorum.set_metadata_version(highest.image().features.metadata_version());
-        let mut offset = self.quorum.append(epoch, now, &records)?;
+        quorum.set_metadata_version(highest.image().features.metadata_version());
+        let mut offset = quorum.append(epoch, now, &records)?;
         for record in records {
             controller.replay(&Entry { offset, timestamp: now, record });
             offset = offset.plus(1);
         }
-        self.quorum.propose(epoch, controller.image().clone());
+        quorum.propose(epoch, controller.image().clone());
         Ok(Some(offset))
     }
 }
 
 impl QuorumListener for MetadataNode {
     fn publish(&self, image: Arc<Image>) {
-        let old = self.image.load_full();
-        (self.publish)(&old, &image);
-        self.image.store(image);
+        let mut published = self.published.lock();
+        if let Some(old) = &*published {
+            (self.params.publish)(old, &image);
+            *published = Some(Arc::clone(&image));
+        }
+        self.params.image.store(image);
     }
 
     fn lead(&self, epoch: LeaderEpoch, mut controller: Controller, end: Offset) {
+        let Some(quorum) = self.quorum() else { return };
+        controller.begin_sessions(self.params.clock.now());
         let end = match self.bootstrap(epoch, &mut controller) {
             Ok(written) => written.unwrap_or(end),
             Err(error) => {
                 tracing::error!(%epoch, %error, "the first records of the cluster are not written");
                 *self.failure.lock() = Some(error);
-                self.changed.notify_waiters();
+                self.changed.notify_one();
                 return;
             }
         };
-        let stage = MetadataStage { quorum: Arc::clone(&self.quorum), epoch };
-        let host = Host::new(stage, Arc::clone(&self.clock), controller, end);
-        *self.active.lock() = Some(Active { epoch, host: Arc::clone(&host), begin: end });
+        let stage = MetadataStage { quorum: Arc::clone(quorum), epoch };
+        let host = Host::new(stage, Arc::clone(&self.params.clock), controller, end);
+        *self.leading.lock() = Some(Leading { epoch, host: Arc::clone(&host), begin: end });
         tracing::info!(%epoch, "active controller");
         let driver = self.runtime.spawn(host.run());
-        let mut drivers = self.drivers.lock();
-        drivers.retain(|driver| !driver.is_finished());
-        drivers.push(driver);
-        drop(drivers);
-        self.changed.notify_waiters();
+        let mut tasks = self.tasks.lock();
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(driver);
+        drop(tasks);
+        self.changed.notify_one();
     }
 
     fn resign(&self, epoch: LeaderEpoch) {
-        let is_over = |active: &mut Active| active.epoch <= epoch || epoch == LeaderEpoch::UNKNOWN;
-        let over = self.active.lock().take_if(is_over);
-        if let Some(active) = over {
-            tracing::info!(epoch = %active.epoch, "active controller no more");
-            active.host.resign();
+        let is_over =
+            |leading: &mut Leading| leading.epoch <= epoch || epoch == LeaderEpoch::UNKNOWN;
+        let over = self.leading.lock().take_if(is_over);
+        if let Some(leading) = over {
+            tracing::info!(epoch = %leading.epoch, "active controller no more");
+            leading.host.resign();
         }
-        self.changed.notify_waiters();
+        self.changed.notify_one();
     }
 }
 
 impl Drop for MetadataNode {
     fn drop(&mut self) {
         MetadataNode::resign(self);
-    }
-}
-
-/// The way of a voter that is alone: there is nobody to send anything to.
-#[derive(Debug, Clone, Copy)]
-pub struct NoTransport;
-
-impl RaftTransport for NoTransport {
-    fn send(&self, to: BrokerId, _message: Bytes) -> BoxFuture<'_, Result<Bytes, TransportError>> {
-        let cause = "there are no other voters".to_owned();
-        Box::pin(std::future::ready(Err(TransportError { to, cause })))
     }
 }

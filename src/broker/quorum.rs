@@ -30,6 +30,7 @@ pub use shared::LeaderAndEpoch;
 use super::dir_health::DirHealth;
 use super::host::HostError;
 use super::replay::ReplayError;
+use super::snapshots::{self, SnapshotId};
 use crate::env::{Clock, Disk};
 use crate::log::{AppendError, LogConfig, LogSlice, ReadError, RecoveryError, StorageError};
 use crate::machines::metadata::{Controller, ControllerSettings, Image, record_version};
@@ -40,7 +41,7 @@ use network::Network;
 use openraft::{Config, SnapshotPolicy};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::records::metadata::encode_metadata_record;
-use ottla_protocol::{BrokerId, LeaderEpoch, MetadataRecord, Offset, Timestamp};
+use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, MetadataRecord, Offset, Timestamp};
 use parking_lot::Mutex;
 use raft_log::RaftLog;
 use shared::Shared;
@@ -360,6 +361,30 @@ impl Quorum {
     /// Every [`ReadError`].
     pub fn read(&self, offset: Offset, max_bytes: usize) -> Result<Option<LogSlice>, ReadError> {
         self.shared.log.read(offset, max_bytes, self.committed())
+    }
+
+    /// First offset of the log.
+    pub fn log_start_offset(&self) -> Offset {
+        self.shared.log.log_start_offset()
+    }
+
+    /// The newest snapshot.
+    pub(super) fn newest_snapshot(&self) -> Option<SnapshotId> {
+        self.shared.log.snapshot().map(|(id, _)| id)
+    }
+
+    /// Bytes of a snapshot from `position` on, at most `max_bytes`, and its whole size. Blocks for the disk.
+    ///
+    /// # Errors
+    /// SNAPSHOT_NOT_FOUND, POSITION_OUT_OF_RANGE, KAFKA_STORAGE_ERROR.
+    pub(super) fn snapshot_part(
+        &self,
+        id: SnapshotId,
+        position: u64,
+        max_bytes: usize,
+    ) -> Result<(u64, Bytes), ErrorCode> {
+        let disk = self.shared.log.params().disk.as_ref();
+        snapshots::read_part(disk, self.shared.log.dir(), id, position, max_bytes)
     }
 
     /// Takes part no more, which a leader tells the others, then flushes and closes the log.

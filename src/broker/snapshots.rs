@@ -6,7 +6,7 @@
 
 use super::quorum::{QuorumError, VoterRecords, replay_batch, take_voters};
 use super::replay::ReplayError;
-use crate::env::Disk;
+use crate::env::{Disk, OpenMode};
 use crate::machines::metadata::{Controller, Image, record_version};
 use bytes::Bytes;
 use ottla_protocol::batch::batches;
@@ -14,7 +14,7 @@ use ottla_protocol::messages::{SnapshotFooterRecord, SnapshotHeaderRecord};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::metadata::encode_metadata_record;
-use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
+use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, Timestamp};
 use std::path::{Path, PathBuf};
 
 const SUFFIX: &str = ".checkpoint";
@@ -72,6 +72,34 @@ pub fn newest(disk: &dyn Disk, dir: &Path) -> Result<Option<SnapshotId>, QuorumE
 pub fn read(disk: &dyn Disk, dir: &Path, id: SnapshotId) -> Result<Bytes, QuorumError> {
     let path = dir.join(id.file_name());
     disk.read(&path).map(Bytes::from).map_err(failed(&path))
+}
+
+/// Bytes of a snapshot from `position` on, at most `max_bytes`, and its whole size.
+///
+/// # Errors
+/// SNAPSHOT_NOT_FOUND, POSITION_OUT_OF_RANGE, KAFKA_STORAGE_ERROR.
+pub fn read_part(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: SnapshotId,
+    position: u64,
+    max_bytes: usize,
+) -> Result<(u64, Bytes), ErrorCode> {
+    let path = dir.join(id.file_name());
+    let failed = |error: std::io::Error| match error.kind() {
+        // It was replaced by a newer one.
+        std::io::ErrorKind::NotFound => ErrorCode::SnapshotNotFound,
+        _ => {
+            tracing::error!(path = %path.display(), %error, "cannot read a snapshot");
+            ErrorCode::KafkaStorageError
+        }
+    };
+    let file = disk.open(&path, OpenMode::Read).map_err(failed)?;
+    let size = file.len().map_err(failed)?;
+    let left = size.checked_sub(position).ok_or(ErrorCode::PositionOutOfRange)?;
+    let mut bytes = vec![0; max_bytes.min(usize::try_from(left).unwrap_or(usize::MAX))];
+    file.read_exact_at(&mut bytes, position).map_err(failed)?;
+    Ok((size, bytes.into()))
 }
 
 /// Replays a snapshot into `controller`, which is empty.

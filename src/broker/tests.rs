@@ -1,7 +1,7 @@
 //! Whole brokers without listeners: what survives failures.
 
-use super::metadata::NoTransport;
 use super::quorum::{Quorum, QuorumListener, QuorumParams, QuorumTiming};
+use super::voters::VoterConnections;
 use super::*;
 use crate::config::{Config, Source, Values};
 use crate::env::disk::Space;
@@ -85,7 +85,13 @@ impl Lone {
         let quorum = Arc::new(Quorum::open(params).unwrap());
         let (sender, mut led) = tokio::sync::watch::channel(None);
         let listener: Arc<dyn QuorumListener> = Arc::new(LoneListener(sender));
-        quorum.start(Arc::clone(&listener), Arc::new(NoTransport)).await.unwrap();
+        quorum
+            .start(
+                Arc::clone(&listener),
+                Arc::new(VoterConnections::new(BrokerId(1), &Default::default())),
+            )
+            .await
+            .unwrap();
         let (epoch, image) = led.wait_for(Option::is_some).await.unwrap().clone().unwrap();
         Lone { quorum, epoch, image: Mutex::new(image), _listener: listener }
     }
@@ -169,7 +175,9 @@ async fn a_coordinator_comes_back_after_a_write_that_failed() {
     let partition = create_topic(&broker, GROUP_METADATA_TOPIC).await;
     let topic = broker.settings().topic(&broker.image(), GROUP_METADATA_TOPIC);
     assert!(commit_offset(&broker).await.is_ok());
-    partition.set_config(Arc::clone(&topic.log), 2);
+    // No batch is so small.
+    let tiny = crate::log::LogConfig { segment_bytes: 14, ..(*topic.log).clone() };
+    partition.set_config(Arc::new(tiny), 1);
     assert_eq!(commit_offset(&broker).await.err(), Some(ErrorCode::NotCoordinator));
     partition.set_config(topic.log, 1);
     let recovered = async {

@@ -6,6 +6,7 @@ mod describe_cluster;
 mod durability;
 mod groups;
 mod log_dirs;
+mod replication;
 
 use super::*;
 use crate::broker::{self, Broker};

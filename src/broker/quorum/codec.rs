@@ -394,3 +394,6 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -528,6 +528,11 @@ impl MetadataLog {
         })
     }
 
+    /// First offset of the log.
+    pub fn log_start_offset(&self) -> Offset {
+        self.inner.lock().log.log_start_offset()
+    }
+
     /// Flushes and closes the log. It takes no more appends.
     pub fn close(&self) -> Result<(), QuorumError> {
         let mut inner = self.inner.lock();

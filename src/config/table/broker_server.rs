@@ -125,7 +125,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Whether leadership goes back to the preferred replica by itself.",
     },
     Key {
@@ -155,7 +155,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How often a broker tells the controller that it lives.",
     },
     Key {
@@ -200,7 +200,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "A broker that is silent for so long is fenced.",
     },
     Key {
@@ -294,7 +294,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Whether a stopping broker first hands its leaderships over.",
     },
     Key {
@@ -549,7 +549,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long a request from broker to controller may take.",
     },
     Key {
@@ -686,7 +686,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long a starting broker tries to register.",
     },
     Key {
@@ -791,7 +791,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How often the controller looks for leaders away from their preferred \
                         replica.",
     },
@@ -977,7 +977,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Threads that fetch from each other broker.",
     },
     Key {
@@ -1082,7 +1082,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Wait of a follower after a failed fetch.",
     },
     Key {
@@ -1097,7 +1097,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Bytes of a partition that a follower asks for.",
     },
     Key {
@@ -1112,7 +1112,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Fewest bytes that a follower waits for.",
     },
     Key {
@@ -1127,7 +1127,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Bytes that a follower asks for in all.",
     },
     Key {
@@ -1142,7 +1142,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long the leader may hold a follower's fetch.",
     },
     Key {
@@ -1172,7 +1172,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "A follower that has not caught up for so long leaves the in-sync replicas.",
     },
     Key {
@@ -1187,7 +1187,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "The class that chooses which replica a consumer reads.",
     },
     Key {
@@ -1217,7 +1217,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long a follower's request may take.",
     },
     Key {

@@ -12,7 +12,7 @@ async fn three_voters_agree() {
     world.write(50).await;
     world.settle().await;
     let leader = world.leader().await;
-    let status = world.voters[&leader].node.quorum().status();
+    let status = world.voters[&leader].node.quorum().unwrap().status();
     assert_eq!(status.leader_id, leader);
     assert!(status.voters.iter().all(|voter| voter.log_end_offset == status.log_end_offset));
     assert!(status.voters.iter().all(|voter| voter.last_caught_up.0 > 0), "{status:?}");
@@ -28,7 +28,7 @@ async fn a_leader_that_dies_is_replaced_and_comes_back() {
         let leader = world.leader().await;
         world.crash(leader, crash).await;
         for voter in world.voters.values() {
-            voter.node.quorum().leader_is_dead();
+            voter.node.quorum().unwrap().leader_is_dead();
         }
         world.write(10).await;
         assert_ne!(world.leader().await, leader);
@@ -60,9 +60,9 @@ async fn a_leader_without_its_followers_commits_nothing() {
     world.write(5).await;
     let leader = world.leader().await;
     world.isolate(leader, true);
-    let committed = world.voters[&leader].node.quorum().committed();
+    let committed = world.voters[&leader].node.quorum().unwrap().committed();
     assert!(world.write_at(leader).await.is_err());
-    assert_eq!(world.voters[&leader].node.quorum().committed(), committed);
+    assert_eq!(world.voters[&leader].node.quorum().unwrap().committed(), committed);
     // The others have elected one of them meanwhile.
     while world.leader().await == leader {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -70,7 +70,7 @@ async fn a_leader_without_its_followers_commits_nothing() {
     world.write(5).await;
     world.isolate(leader, false);
     world.settle().await;
-    assert!(world.voters[&leader].node.quorum().leading().is_none());
+    assert!(world.voters[&leader].node.quorum().unwrap().leading().is_none());
     world.stop().await;
 }
 
@@ -81,13 +81,49 @@ async fn a_follower_that_comes_back_ends_no_epoch() {
     world.start_all().await;
     world.write(5).await;
     let leader = world.leader().await;
-    let epoch = world.voters[&leader].node.quorum().leading();
+    let epoch = world.voters[&leader].node.quorum().unwrap().leading();
     let follower = world.ids().into_iter().find(|id| *id != leader).unwrap();
     world.isolate(follower, true);
     tokio::time::sleep(Duration::from_millis(1500)).await;
     world.isolate(follower, false);
     world.settle().await;
-    assert_eq!(world.voters[&leader].node.quorum().leading(), epoch);
+    assert_eq!(world.voters[&leader].node.quorum().unwrap().leading(), epoch);
+    world.stop().await;
+}
+
+/// Callers are told, rather than kept waiting, and the same controller goes on once there is a majority again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hears_no_majority_gives_its_controller_up_until_it_does() {
+    let mut world = World::new(3, 8);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    for id in world.ids() {
+        world.isolate(id, true);
+    }
+    let call = world.write_at(leader);
+    assert!(call.await.is_err());
+    world.until(|world| !world.is_active(leader)).await;
+    for id in world.ids() {
+        world.isolate(id, false);
+    }
+    world.settle().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_is_followed_by_another_without_its_silence() {
+    let mut world = World::new(3, 9);
+    // Nobody stands for election because of silence.
+    world.election_timeout = Duration::from_secs(3600);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    let voter = world.voters.remove(&leader).unwrap();
+    voter.node.close().await.unwrap();
+    world.write(5).await;
+    world.start(leader).await;
+    world.settle().await;
     world.stop().await;
 }
 
@@ -104,7 +140,7 @@ async fn a_laggard_is_brought_up_by_a_snapshot() {
     world.write(1200).await;
     world.start(laggard).await;
     world.settle().await;
-    let (id, _) = world.voters[&laggard].node.quorum().shared.log.snapshot().unwrap();
+    let (id, _) = world.voters[&laggard].node.quorum().unwrap().shared.log.snapshot().unwrap();
     assert!(id.end_offset.0 > 100);
     // And it lives on from there.
     world.crash(laggard, Crash::PowerLoss).await;
@@ -127,10 +163,18 @@ async fn a_voter_whose_disk_is_full_waits_and_the_others_go_on() {
     world.stop().await;
 }
 
+/// Two, or those of `QUORUM_SEEDS=first..end`.
+fn seeds() -> std::ops::Range<u64> {
+    let given = std::env::var("QUORUM_SEEDS").ok();
+    let bounds = given.as_deref().and_then(|text| text.split_once(".."));
+    let parse = |text: &str| text.parse().unwrap();
+    bounds.map_or(11..13, |(first, end)| parse(first)..parse(end))
+}
+
 /// Disks that end at any operation, links that are cut, restarts; then all is mended, and everything must be there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_voters_survive_whatever_leaves_a_majority() {
-    for seed in [11, 12] {
+    for seed in seeds() {
         let mut world = World::new(5, seed);
         world.snapshot_bytes = 3000;
         world.start_all().await;

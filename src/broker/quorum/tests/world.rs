@@ -1,8 +1,9 @@
 //! Voters in one process: simulated disks, links that can be cut, and what must hold among them.
 
 use super::super::*;
+use crate::broker::controller_link::Active;
 use crate::broker::host::HostError;
-use crate::broker::metadata::{MetadataNode, MetadataParams};
+use crate::broker::metadata::{MetadataNode, MetadataParams, Source};
 use crate::broker::tests::{quorum_params, settings};
 use crate::env::rng::Rng;
 use crate::env::sim_disk::{Crash, SimDisk};
@@ -84,6 +85,8 @@ pub(super) struct World {
     pub acknowledged: BTreeSet<String>,
     pub rng: Rng,
     pub snapshot_bytes: u64,
+    /// The shortest silence of a leader that voters wait for.
+    pub election_timeout: Duration,
     written: u64,
 }
 
@@ -99,6 +102,7 @@ impl World {
             acknowledged: BTreeSet::new(),
             rng: Rng::new(seed),
             snapshot_bytes: u64::MAX,
+            election_timeout: Duration::from_millis(200),
             written: 0,
         }
     }
@@ -123,8 +127,8 @@ impl World {
             timing: QuorumTiming {
                 heartbeat: Duration::from_millis(20),
                 lease: Duration::from_millis(100),
-                election_timeout_min: Duration::from_millis(200),
-                election_timeout_max: Duration::from_millis(400),
+                election_timeout_min: self.election_timeout,
+                election_timeout_max: self.election_timeout * 2,
                 request_timeout: Duration::from_millis(300),
             },
             ..quorum_params(&settings(&[]))
@@ -141,13 +145,15 @@ impl World {
         self.links.voters.write().insert(id, Arc::downgrade(&quorum));
         let history = Arc::clone(&self.history);
         let metadata = MetadataParams {
+            node_id: id,
             transport: Arc::new(Link { from: id, links: Arc::clone(&self.links) }),
             publish: Box::new(move |_, new| history.publish(new)),
             image: Arc::clone(&image),
             clock,
             settings,
         };
-        let node = MetadataNode::start(quorum, metadata).await.unwrap();
+        let node = MetadataNode::start(Source::Quorum(quorum), metadata).await.unwrap();
+        node.begin();
         self.voters.insert(id, Voter { node, image });
     }
 
@@ -177,13 +183,27 @@ impl World {
         }
     }
 
+    /// Whether a voter is the active controller.
+    pub fn is_active(&self, id: BrokerId) -> bool {
+        matches!(&*self.voters[&id].node.active().borrow(), Active::Here(_))
+    }
+
+    /// Waits until something holds.
+    pub async fn until(&self, holds: impl Fn(&World) -> bool) {
+        let begin = Instant::now();
+        while !holds(self) {
+            assert!(begin.elapsed() < PATIENCE, "it never held");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The voter that is the active controller of the newest epoch, once there is one.
     pub async fn leader(&self) -> BrokerId {
         let begin = Instant::now();
         loop {
             let mut best = None;
             for (id, voter) in &self.voters {
-                if let Some(active) = voter.node.active() {
+                if let Active::Here(active) = &*voter.node.active().borrow() {
                     self.history.lead(active.stage().epoch(), *id);
                     best = best.max(Some((active.stage().epoch(), *id)));
                 }
@@ -206,7 +226,7 @@ impl World {
         let request = AlterClientQuotasRequest { entries, validate_only: false };
         let request = ControllerRequest::AlterClientQuotas(request);
         let node = Arc::clone(&self.voters[&id].node);
-        let call = tokio::time::timeout(Duration::from_secs(2), node.call(request)).await;
+        let call = tokio::time::timeout(Duration::from_secs(2), call_at(&node, request)).await;
         let reply = call.unwrap_or(Err(HostError::NotActive))?;
         let ControllerReply::AlterClientQuotas(reply) = reply else { panic!("{reply:?}") };
         assert!(reply.entries.iter().all(|entry| entry.error_code == 0), "{reply:?}");
@@ -233,13 +253,13 @@ impl World {
             let ends: BTreeSet<(Offset, Offset)> = self
                 .voters
                 .values()
-                .map(|voter| (voter.node.quorum().committed(), voter.image.load().offset))
+                .map(|voter| (voter.node.quorum().unwrap().committed(), voter.image.load().offset))
                 .collect();
             if ends.len() == 1 && self.voters.len() == self.disks.len() {
                 break;
             }
             let status: Vec<_> =
-                self.voters.values().map(|voter| voter.node.quorum().status()).collect();
+                self.voters.values().map(|voter| voter.node.quorum().unwrap().status()).collect();
             assert!(begin.elapsed() < PATIENCE, "voters do not catch up: {ends:?} {status:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -254,7 +274,7 @@ impl World {
             for user in &self.acknowledged {
                 assert!(records.contains(&format!("\"{user}\"")), "{user} is lost at voter {id}");
             }
-            for (offset, batch) in batches_of(voter.node.quorum()) {
+            for (offset, batch) in batches_of(voter.node.quorum().unwrap()) {
                 let before = logs.entry(offset).or_insert_with(|| batch.clone());
                 assert_eq!(*before, batch, "voter {id} at offset {offset}");
             }
@@ -264,7 +284,7 @@ impl World {
     /// Ends all voters in order.
     pub async fn stop(&mut self) {
         for (id, voter) in std::mem::take(&mut self.voters) {
-            assert_eq!(voter.node.quorum().failure(), None, "voter {id}");
+            assert_eq!(voter.node.quorum().unwrap().failure(), None, "voter {id}");
             voter.node.close().await.unwrap();
         }
     }
@@ -284,4 +304,16 @@ fn batches_of(quorum: &Quorum) -> BTreeMap<Offset, Bytes> {
         }
     }
     found
+}
+
+/// Puts a request to the controller of one node.
+async fn call_at(
+    node: &MetadataNode,
+    request: ControllerRequest,
+) -> Result<ControllerReply, HostError> {
+    let active = node.active().borrow().clone();
+    match active {
+        Active::Here(host) => host.call(request).await,
+        _ => Err(HostError::NotActive),
+    }
 }
