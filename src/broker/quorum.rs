@@ -171,6 +171,7 @@ pub trait QuorumListener: Send + Sync + 'static {
 pub struct Quorum {
     shared: Arc<Shared>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    transport: Mutex<Option<Arc<dyn RaftTransport>>>,
 }
 
 /// Where a voter stands, as its leader knows it.
@@ -210,7 +211,7 @@ impl Quorum {
         let log = MetadataLog::open(params)?;
         let applied = Applied::open(&log)?;
         let shared = Arc::new(Shared::new(log, applied));
-        Ok(Quorum { shared, tasks: Mutex::new(Vec::new()) })
+        Ok(Quorum { shared, tasks: Mutex::default(), transport: Mutex::new(None) })
     }
 
     /// Begins to take part. Alone, this node elects itself at once. Whoever listens is not kept alive.
@@ -247,6 +248,7 @@ impl Quorum {
             let elected = raft.trigger().elect().await;
             return elected.map_err(|error| QuorumError::Stopped(error.to_string()));
         }
+        *self.transport.lock() = Some(Arc::clone(&transport));
         tasks.push(tokio::spawn(elections::run(Arc::clone(shared), raft, transport)));
         Ok(())
     }
@@ -385,11 +387,16 @@ impl Quorum {
         snapshots::read_part(disk, self.shared.log.dir(), id, position, max_bytes)
     }
 
-    /// Takes part no more, then flushes and closes the log.
+    /// Takes part no more, which a leader tells the others, then flushes and closes the log.
     ///
     /// # Errors
     /// The last bytes could not be made durable.
     pub async fn close(&self) -> Result<(), QuorumError> {
+        self.shared.begin_closing();
+        let transport = self.transport.lock().take();
+        if let (Some(transport), Some(epoch)) = (transport, self.leading()) {
+            elections::end_epoch(&self.shared, transport, epoch).await;
+        }
         self.shared.stop_raft().await;
         let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
         for task in tasks {

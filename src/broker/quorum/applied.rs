@@ -25,7 +25,7 @@ use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::record::decode_records;
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::metadata::decode_metadata_record;
-use ottla_protocol::{Offset, Timestamp};
+use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -163,6 +163,19 @@ impl Applied {
         Ok(told)
     }
 
+    /// Everything below is applied.
+    pub(super) fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// Gives the machine to a host: this node leads, and everything before is applied.
+    pub(super) fn lead(&mut self, shared: &Shared, epoch: LeaderEpoch) {
+        self.standby(shared);
+        if let Some(controller) = self.standby.take() {
+            shared.lead(epoch, controller, self.end);
+        }
+    }
+
     /// Takes the standby's state as that of all that was applied; once for many entries, as the standby copies what it
     /// changes of a state that is kept.
     fn settle(&mut self) {
@@ -231,10 +244,7 @@ impl Shared {
             && leader == self.log.params().node_id.0
             && self.log.leading() == Some(epoch)
         {
-            applied.standby(self);
-            if let Some(controller) = applied.standby.take() {
-                self.lead(epoch, controller, applied.end);
-            }
+            applied.lead(self, epoch);
         }
         let written = applied.snapshot_if_due(self);
         Ok(written.unwrap_or_else(|error| {

@@ -54,6 +54,8 @@ pub(super) enum Message {
     Vote(VoteRequest<i32>),
     PreVote(PreVote),
     Snapshot(SnapshotPart),
+    /// The leader of the epoch goes.
+    EndEpoch(LeaderEpoch),
 }
 
 /// What they answer.
@@ -66,6 +68,7 @@ pub(super) enum Answer {
         epoch: LeaderEpoch,
     },
     Snapshot(SnapshotResponse<i32>),
+    EndEpoch,
     /// It was not done.
     Refused(String),
 }
@@ -74,7 +77,8 @@ const APPEND: u8 = 1;
 const VOTE: u8 = 2;
 const PRE_VOTE: u8 = 3;
 const SNAPSHOT: u8 = 4;
-const REFUSED: u8 = 5;
+const END_EPOCH: u8 = 5;
+const REFUSED: u8 = 6;
 
 fn begin(kind: u8) -> BytesMut {
     let mut out = BytesMut::new();
@@ -115,6 +119,11 @@ impl Message {
                 put_id(&mut out, request.last.as_ref());
                 out.freeze()
             }
+            Message::EndEpoch(epoch) => {
+                let mut out = begin(END_EPOCH);
+                out.put_i32(epoch.0);
+                out.freeze()
+            }
             Message::Snapshot(part) => {
                 let mut out = begin(SNAPSHOT);
                 out.reserve(part.bytes.len() + 64);
@@ -152,6 +161,7 @@ impl Message {
                 position: r.u64()?,
                 bytes: std::mem::take(&mut r.bytes),
             }),
+            END_EPOCH => Message::EndEpoch(LeaderEpoch(r.i32()?)),
             kind => return Err(CodecError(format!("kind {kind}"))),
         };
         r.end()?;
@@ -218,6 +228,7 @@ impl Answer {
                 put_vote(&mut out, &answer.vote);
                 out.freeze()
             }
+            Answer::EndEpoch => begin(END_EPOCH).freeze(),
             Answer::Refused(why) => {
                 let mut out = begin(REFUSED);
                 out.put_slice(why.as_bytes());
@@ -247,6 +258,7 @@ impl Answer {
             }),
             PRE_VOTE => Answer::PreVote { is_granted: r.flag()?, epoch: LeaderEpoch(r.i32()?) },
             SNAPSHOT => Answer::Snapshot(SnapshotResponse { vote: r.vote()? }),
+            END_EPOCH => Answer::EndEpoch,
             REFUSED => {
                 let why = std::mem::take(&mut r.bytes);
                 Answer::Refused(String::from_utf8_lossy(&why).into_owned())
@@ -382,3 +394,6 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 
 use super::Shared;
 use super::codec::PreVote;
-use super::network::{RaftTransport, ask_pre_vote};
+use super::network::{RaftTransport, ask_pre_vote, tell_end};
 use super::types::Raft;
 use openraft::Config;
 use ottla_protocol::LeaderEpoch;
@@ -47,6 +47,8 @@ const LONE_TICK_MS: u64 = 3_600_000;
 const LATE: Duration = Duration::from_millis(100);
 /// Added to the lease: another voter may have heard the leader a little later.
 const LEASE_MARGIN: Duration = Duration::from_millis(5);
+/// Between voters that know of a dead leader, in the order of their ids.
+const STAGGER: Duration = Duration::from_millis(12);
 /// What a voter waits at most before its first election: no leader has been heard of, and perhaps there is none.
 const FIRST_WAIT: Duration = Duration::from_millis(150);
 
@@ -87,7 +89,10 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
     let timing = shared.log.params().timing;
     // The voters are asked at the same time; those that ask later follow.
     let mut wait = between(Duration::from_millis(10), FIRST_WAIT);
-    let mut tried: Option<Instant> = None;
+    // Those who know at the same time that the leader is dead do not stand at the same time.
+    let rank = shared.log.params().voters.iter().position(|id| *id == shared.log.params().node_id);
+    let stagger = STAGGER * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
+    let mut not_before = Instant::now();
     loop {
         if shared.is_closing() || shared.log.is_failed() {
             return;
@@ -97,11 +102,11 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         let due = if leads {
             Instant::now() + timing.heartbeat
         } else if contact.is_suspect {
-            contact.heard.unwrap_or(contact.at) + timing.lease + LEASE_MARGIN
+            contact.heard.unwrap_or(contact.at) + timing.lease + LEASE_MARGIN + stagger
         } else {
             contact.at + wait
         };
-        let due = tried.map_or(due, |tried| due.max(tried + timing.heartbeat));
+        let due = if leads { due } else { due.max(not_before) };
         let alarm = shared.alarm.notified();
         let woken = tokio::select! {
             biased;
@@ -114,6 +119,7 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         if leads {
             // One that has stopped beats no more.
             let _ = raft.trigger().heartbeat().await;
+            shared.heed_majority(&raft);
             continue;
         }
         if due.elapsed() > LATE {
@@ -129,15 +135,40 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         }
         if shared.is_stalled() || shared.leader.borrow().leader == Some(shared.log.params().node_id)
         {
-            tried = Some(Instant::now());
+            not_before = Instant::now() + timing.heartbeat;
             continue;
         }
-        if would_win(&shared, &transport).await && shared.contact.lock().at == contact.at {
+        let would_win = would_win(&shared, &transport).await;
+        // Others may have tried at the same time: not again at the same time.
+        let pause = match (would_win, contact.is_suspect) {
+            (false, true) => between(STAGGER, STAGGER * 3),
+            (false, false) => between(timing.heartbeat, timing.heartbeat * 3),
+            (true, _) => between(timing.heartbeat * 2, timing.heartbeat * 5),
+        };
+        if would_win && shared.contact.lock().at == contact.at {
             let _ = raft.trigger().elect().await;
         }
-        // Others may have tried at the same time: not again at the same time.
-        tried = Some(Instant::now() + between(Duration::ZERO, timing.heartbeat * 2));
+        not_before = Instant::now() + pause;
     }
+}
+
+/// Tells the other voters that this leader goes, so that they need not wait for its silence.
+pub(super) async fn end_epoch(
+    shared: &Arc<Shared>,
+    transport: Arc<dyn RaftTransport>,
+    epoch: LeaderEpoch,
+) {
+    let params = shared.log.params();
+    let mut told = tokio::task::JoinSet::new();
+    for voter in params.voters.iter().copied().filter(|voter| *voter != params.node_id) {
+        let transport = Arc::clone(&transport);
+        let limit = params.timing.lease;
+        told.spawn(async move {
+            // One that does not hear it finds out by itself.
+            let _ = tokio::time::timeout(limit, tell_end(transport.as_ref(), voter, epoch)).await;
+        });
+    }
+    while told.join_next().await.is_some() {}
 }
 
 /// Whether a majority would vote for this voter.

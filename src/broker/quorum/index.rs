@@ -105,15 +105,6 @@ impl BatchIndex {
         Some((purged.epoch, purged.end_offset))
     }
 
-    /// Ordinal of the batch that ends at `offset`.
-    pub fn ending_at(&self, offset: Offset) -> Option<u64> {
-        let slot = self.positions.partition_point(|position| position.end_offset < offset);
-        match self.positions.get(slot) {
-            Some(position) => (position.end_offset == offset).then(|| self.first() + slot as u64),
-            None => None,
-        }
-    }
-
     /// The log has grown by a batch.
     pub fn push(&mut self, position: Position) {
         self.positions.push_back(position);

@@ -12,7 +12,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend, RaftNetwork, RaftNetworkFactory, Snapshot, Vote};
-use ottla_protocol::BrokerId;
+use ottla_protocol::{BrokerId, LeaderEpoch};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +113,13 @@ pub(super) async fn ask_pre_vote(
 ) -> bool {
     let answer = ask(transport, to, &Message::PreVote(request)).await;
     matches!(answer, Ok(Answer::PreVote { is_granted: true, .. }))
+}
+
+/// Tells a voter that the epoch of this leader ends.
+pub(super) async fn tell_end(transport: &dyn RaftTransport, to: BrokerId, epoch: LeaderEpoch) {
+    if let Err(error) = ask(transport, to, &Message::EndEpoch(epoch)).await {
+        tracing::debug!(%error, "a voter does not know that its leader goes");
+    }
 }
 
 impl Link {

@@ -65,6 +65,12 @@ async fn answer(shared: &Arc<Shared>, message: Message) -> Answer {
             Ok(answer) => Answer::Vote(answer),
             Err(error) => Answer::Refused(error.to_string()),
         },
+        Message::EndEpoch(epoch) => {
+            if shared.leader.borrow().epoch == epoch {
+                shared.suspect_leader();
+            }
+            Answer::EndEpoch
+        }
         Message::PreVote(request) => pre_vote(shared, request),
         Message::Snapshot(part) => match take_part(shared, part).await {
             Ok(vote) => Answer::Snapshot(SnapshotResponse::new(vote)),

@@ -70,6 +70,8 @@ pub(super) struct Shared {
     contacts: Mutex<BTreeMap<BrokerId, Contact>>,
     failure: Mutex<Option<String>>,
     is_stalled: AtomicBool,
+    /// This leader hears no majority, and has given its controller up.
+    is_suspended: AtomicBool,
     is_closing: AtomicBool,
 }
 
@@ -97,6 +99,7 @@ impl Shared {
             contacts: Mutex::default(),
             failure: Mutex::new(None),
             is_stalled: AtomicBool::new(false),
+            is_suspended: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
         }
     }
@@ -186,10 +189,37 @@ impl Shared {
     pub fn resigned(&self, epoch: LeaderEpoch) {
         *self.proposals.lock() = Proposals::default();
         self.contacts.lock().clear();
+        self.is_suspended.store(false, Ordering::Release);
         if let Some(listener) = self.listener() {
             listener.resign(epoch);
         }
         self.moved.notify_waiters();
+    }
+
+    /// A leader that hears no majority can commit nothing: its controller is given up, so that callers are told, and
+    /// begins again in the same epoch once a majority is back and has everything.
+    pub fn heed_majority(&self, raft: &Raft) {
+        let Some(epoch) = self.log.leading() else { return };
+        let silence_ms = raft.metrics().borrow().millis_since_quorum_ack.unwrap_or(0);
+        let limit = self.log.params().timing.election_timeout_max;
+        if u128::from(silence_ms) > limit.as_millis() {
+            if !self.is_suspended.swap(true, Ordering::AcqRel) {
+                tracing::warn!(%epoch, silence_ms, "no majority of the metadata quorum answers");
+                if let Some(listener) = self.listener() {
+                    listener.resign(epoch);
+                }
+            }
+            return;
+        }
+        if !self.is_suspended.load(Ordering::Acquire) {
+            return;
+        }
+        // Whoever applies publishes too, which may take its time: there is another beat.
+        let Some(mut applied) = self.applied.try_lock() else { return };
+        if applied.end() == self.log.log_end_offset() {
+            self.is_suspended.store(false, Ordering::Release);
+            applied.lead(self, epoch);
+        }
     }
 
     /// A snapshot was written here: openraft may forget what is before it.
@@ -325,14 +355,12 @@ impl Shared {
         *self.listener.lock() = None;
     }
 
-    /// Ends openraft and tells nobody any more.
+    /// Ends openraft.
     pub async fn stop_raft(&self) {
-        self.is_closing.store(true, Ordering::Release);
         if let Some(raft) = self.raft.get() {
             // It may have stopped by itself.
             let _ = raft.shutdown().await;
         }
-        *self.listener.lock() = None;
     }
 
     /// Waits for what is being applied, and closes the log.

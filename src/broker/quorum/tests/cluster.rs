@@ -91,6 +91,42 @@ async fn a_follower_that_comes_back_ends_no_epoch() {
     world.stop().await;
 }
 
+/// Callers are told, rather than kept waiting, and the same controller goes on once there is a majority again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hears_no_majority_gives_its_controller_up_until_it_does() {
+    let mut world = World::new(3, 8);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    for id in world.ids() {
+        world.isolate(id, true);
+    }
+    let call = world.write_at(leader);
+    assert!(call.await.is_err());
+    world.until(|world| !world.is_active(leader)).await;
+    for id in world.ids() {
+        world.isolate(id, false);
+    }
+    world.settle().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_is_followed_by_another_without_its_silence() {
+    let mut world = World::new(3, 9);
+    // Nobody stands for election because of silence.
+    world.election_timeout = Duration::from_secs(3600);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    let voter = world.voters.remove(&leader).unwrap();
+    voter.node.close().await.unwrap();
+    world.write(5).await;
+    world.start(leader).await;
+    world.settle().await;
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_laggard_is_brought_up_by_a_snapshot() {
     let mut world = World::new(3, 6);
@@ -127,10 +163,18 @@ async fn a_voter_whose_disk_is_full_waits_and_the_others_go_on() {
     world.stop().await;
 }
 
+/// Two, or those of `QUORUM_SEEDS=first..end`.
+fn seeds() -> std::ops::Range<u64> {
+    let given = std::env::var("QUORUM_SEEDS").ok();
+    let bounds = given.as_deref().and_then(|text| text.split_once(".."));
+    let parse = |text: &str| text.parse().unwrap();
+    bounds.map_or(11..13, |(first, end)| parse(first)..parse(end))
+}
+
 /// Disks that end at any operation, links that are cut, restarts; then all is mended, and everything must be there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_voters_survive_whatever_leaves_a_majority() {
-    for seed in [11, 12] {
+    for seed in seeds() {
         let mut world = World::new(5, seed);
         world.snapshot_bytes = 3000;
         world.start_all().await;

@@ -85,6 +85,8 @@ pub(super) struct World {
     pub acknowledged: BTreeSet<String>,
     pub rng: Rng,
     pub snapshot_bytes: u64,
+    /// The shortest silence of a leader that voters wait for.
+    pub election_timeout: Duration,
     written: u64,
 }
 
@@ -100,6 +102,7 @@ impl World {
             acknowledged: BTreeSet::new(),
             rng: Rng::new(seed),
             snapshot_bytes: u64::MAX,
+            election_timeout: Duration::from_millis(200),
             written: 0,
         }
     }
@@ -124,8 +127,8 @@ impl World {
             timing: QuorumTiming {
                 heartbeat: Duration::from_millis(20),
                 lease: Duration::from_millis(100),
-                election_timeout_min: Duration::from_millis(200),
-                election_timeout_max: Duration::from_millis(400),
+                election_timeout_min: self.election_timeout,
+                election_timeout_max: self.election_timeout * 2,
                 request_timeout: Duration::from_millis(300),
             },
             ..quorum_params(&settings(&[]))
@@ -177,6 +180,20 @@ impl World {
                     cut.remove(&way)
                 };
             }
+        }
+    }
+
+    /// Whether a voter is the active controller.
+    pub fn is_active(&self, id: BrokerId) -> bool {
+        matches!(&*self.voters[&id].node.active().borrow(), Active::Here(_))
+    }
+
+    /// Waits until something holds.
+    pub async fn until(&self, holds: impl Fn(&World) -> bool) {
+        let begin = Instant::now();
+        while !holds(self) {
+            assert!(begin.elapsed() < PATIENCE, "it never held");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
