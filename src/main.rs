@@ -223,7 +223,7 @@ async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), St
         stopped = stop_signal() => {
             stopped?;
             server.stop().await;
-            broker.stop().await;
+            broker.abandon().await;
             return Ok(());
         }
     }

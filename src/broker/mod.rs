@@ -460,9 +460,21 @@ impl Broker {
         }
     }
 
-    /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each
-    /// directory gets its clean-shutdown file.
-    pub async fn stop(&self) {
+    /// Lets go of everything as it is: a start did not come to its end, and nothing is to look like an orderly stop.
+    pub async fn abandon(&self) {
+        self.end_tasks().await;
+        let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
+        let ended = tokio::task::spawn_blocking(move || {
+            mover.stop();
+            cleaner.stop();
+        });
+        if let Err(error) = ended.await {
+            tracing::error!(%error, "stop failed");
+        }
+        self.close_metadata().await;
+    }
+
+    async fn end_tasks(&self) {
         self.stopping.send_replace(true);
         self.groups.stop();
         self.publisher.replication().fetchers.stop().await;
@@ -473,6 +485,18 @@ impl Broker {
                 tracing::error!(%error, "a task of the broker failed");
             }
         }
+    }
+
+    async fn close_metadata(&self) {
+        if let Err(error) = self.metadata.close().await {
+            tracing::error!(%error, "metadata log not closed in order");
+        }
+    }
+
+    /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each
+    /// directory gets its clean-shutdown file.
+    pub async fn stop(&self) {
+        self.end_tasks().await;
         let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
         let housekeeping = Arc::clone(&self.housekeeping);
         let epoch = self.broker_epoch();
@@ -484,8 +508,6 @@ impl Broker {
         if let Err(error) = finished.await {
             tracing::error!(%error, "stop failed");
         }
-        if let Err(error) = self.metadata.close().await {
-            tracing::error!(%error, "metadata log not closed in order");
-        }
+        self.close_metadata().await;
     }
 }

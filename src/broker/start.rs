@@ -87,8 +87,14 @@ impl Broker {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Broker>, StartError> {
         let broker = Broker::open(settings, disk, clock).await?;
-        broker.join().await?;
-        Ok(broker)
+        match broker.join().await {
+            Ok(()) => Ok(broker),
+            Err(error) => {
+                // What lies in the directories must be left before they are given back.
+                broker.abandon().await;
+                Err(error)
+            }
+        }
     }
 
     /// Opens the directories and the metadata log. From now on the controller's listeners may be served.
@@ -111,33 +117,11 @@ impl Broker {
         let previous_epoch = membership::previous_broker_epoch(&directories);
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
-        let voters = VoterConnections::new(settings.node_id, &settings.controller_addresses);
-        let publishing = Arc::clone(&publisher);
-        let params = MetadataParams {
-            node_id: settings.node_id,
-            transport: Arc::new(voters),
-            publish: Box::new(move |old, new| publishing.publish(old, new)),
-            image: Arc::clone(&image),
-            clock: Arc::clone(&clock),
-            settings: controller_settings(&settings, &directories),
-        };
-        let metadata = MetadataNode::start(source, params).await?;
         let parts = Parts { settings, clock, directories, publisher, image };
+        let metadata = MetadataNode::start(source, parts.metadata()).await?;
         let (link, membership) = parts.membership(metadata.active());
         let detector = parts.detector(&link, &metadata);
-        let housekeeping = Housekeeping::new(
-            Arc::clone(&parts.clock),
-            Arc::clone(&parts.settings),
-            Arc::clone(&parts.directories),
-            Arc::clone(&parts.publisher),
-        );
-        let cleaner = Cleaner::start(
-            Arc::clone(&parts.clock),
-            Arc::clone(&parts.settings),
-            Arc::clone(&parts.publisher),
-            Arc::clone(&housekeeping),
-            &parts.image.load(),
-        );
+        let (housekeeping, cleaner) = parts.chores();
         let mover = parts.mover(&link, &membership, &housekeeping);
         let Parts { settings, clock, directories, publisher, image } = parts;
         let stopping = watch::Sender::new(false);
@@ -217,6 +201,37 @@ struct Parts {
 }
 
 impl Parts {
+    fn metadata(&self) -> MetadataParams {
+        let voters =
+            VoterConnections::new(self.settings.node_id, &self.settings.controller_addresses);
+        let publisher = Arc::clone(&self.publisher);
+        MetadataParams {
+            node_id: self.settings.node_id,
+            transport: Arc::new(voters),
+            publish: Box::new(move |old, new| publisher.publish(old, new)),
+            image: Arc::clone(&self.image),
+            clock: Arc::clone(&self.clock),
+            settings: controller_settings(&self.settings, &self.directories),
+        }
+    }
+
+    fn chores(&self) -> (Arc<Housekeeping>, Arc<Cleaner>) {
+        let housekeeping = Housekeeping::new(
+            Arc::clone(&self.clock),
+            Arc::clone(&self.settings),
+            Arc::clone(&self.directories),
+            Arc::clone(&self.publisher),
+        );
+        let cleaner = Cleaner::start(
+            Arc::clone(&self.clock),
+            Arc::clone(&self.settings),
+            Arc::clone(&self.publisher),
+            Arc::clone(&housekeeping),
+            &self.image.load(),
+        );
+        (housekeeping, cleaner)
+    }
+
     fn membership(
         &self,
         active: watch::Receiver<Active>,
