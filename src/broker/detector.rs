@@ -108,7 +108,7 @@ impl Detector {
             detector.gone.0.lock().insert(id, (epoch, detector.clock.now()));
             let request = ControllerRequest::FenceBroker { broker_id: id, broker_epoch: epoch };
             match detector.link.call_here(request).await {
-                Ok(ControllerReply::FenceBroker(Ok(()))) => {
+                Ok(ControllerReply::FenceBroker(Ok(true))) => {
                     tracing::warn!(broker = %id, "fenced: nobody listens on {host}:{port} any more");
                 }
                 // It has registered anew, or another node is the controller.

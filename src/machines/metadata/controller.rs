@@ -155,7 +155,8 @@ pub enum ControllerReply {
     RegisterBroker(BrokerRegistrationResponse),
     RegisterController(ControllerRegistrationResponse),
     BrokerHeartbeat(BrokerHeartbeatResponse),
-    FenceBroker(Result<(), ErrorCode>),
+    /// Whether it was not fenced before.
+    FenceBroker(Result<bool, ErrorCode>),
     UnregisterBroker(UnregisterBrokerResponse),
     AllocateProducerIds(AllocateProducerIdsResponse),
     IncrementalAlterConfigs(IncrementalAlterConfigsResponse),

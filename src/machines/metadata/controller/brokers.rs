@@ -356,12 +356,13 @@ impl Controller {
             Ok(broker) => broker.clone(),
             Err(error) => return (records, ControllerReply::FenceBroker(Err(error.code))),
         };
-        if !broker.fenced {
+        let is_new = !broker.fenced;
+        if is_new {
             self.fence(&broker, &mut records);
         }
         // The next incarnation need not wait until the session of this one has ended.
         self.sessions.remove(&id);
-        (records, ControllerReply::FenceBroker(Ok(())))
+        (records, ControllerReply::FenceBroker(Ok(is_new)))
     }
 
     /// One at a time, so that the next decision sees what this one did.

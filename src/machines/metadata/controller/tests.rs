@@ -483,7 +483,7 @@ fn a_broker_that_is_known_to_be_gone_is_fenced_at_once_and_may_come_back_at_once
     let stale = world.ask(fence(BrokerEpoch(epoch.0 - 1)));
     assert_eq!(stale, ControllerReply::FenceBroker(Err(ErrorCode::StaleBrokerEpoch)));
     assert!(!world.controller.image.cluster.brokers[&id].fenced);
-    assert_eq!(world.ask(fence(epoch)), ControllerReply::FenceBroker(Ok(())));
+    assert_eq!(world.ask(fence(epoch)), ControllerReply::FenceBroker(Ok(true)));
     let image = &world.controller.image;
     assert!(image.cluster.brokers[&id].fenced);
     for partition in image.topics.get("t").expect("created").partitions.values() {
