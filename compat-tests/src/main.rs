@@ -7,13 +7,16 @@
 mod apis;
 mod broker;
 mod clients;
+mod cluster;
 mod commands;
 mod compaction;
 mod crash;
 mod disk;
 mod dump;
 mod failing;
+mod failover;
 mod flume;
+mod history;
 mod java;
 mod load;
 mod normalise;
@@ -25,6 +28,8 @@ mod takeover;
 mod tools;
 mod transcript;
 mod volume;
+mod wire;
+mod writer;
 mod zookeeper;
 
 use std::process::ExitCode;
@@ -109,6 +114,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                     "compaction" => compaction::run(paths, side, report),
                     "crash" => crash::run(paths, side, filter, report),
                     "disk" => disk::run(paths, side, filter, report),
+                    "failover" => failover::run(paths, side, filter, report),
                     "dump" => dump::run(paths, side, filter, report),
                     "flume" => flume::run(paths, side, report),
                     "reassign" => reassign::run(paths, side, mode, report),
