@@ -151,13 +151,6 @@ impl Cluster {
         addresses.join(",")
     }
 
-    /// The addresses of the live nodes.
-    pub fn live_servers(&self) -> String {
-        let live = self.live();
-        let addresses: Vec<String> = live.iter().map(|id| self.node(*id).address()).collect();
-        addresses.join(",")
-    }
-
     /// Starts all nodes that are down, at once, and waits until all know each other.
     ///
     /// # Errors

@@ -93,7 +93,15 @@ impl Tools {
     /// # Errors
     /// If it does not start.
     pub fn start(paths: &Paths, broker: &Broker) -> Result<Tools, String> {
-        Ok(Tools { runner: ToolRunner::start(paths, KAFKA)?, address: broker.address() })
+        Tools::start_at(paths, &broker.address())
+    }
+
+    /// The same for several brokers, whose addresses are joined with commas.
+    ///
+    /// # Errors
+    /// As [`Tools::start`].
+    pub fn start_at(paths: &Paths, servers: &str) -> Result<Tools, String> {
+        Ok(Tools { runner: ToolRunner::start(paths, KAFKA)?, address: servers.to_owned() })
     }
 
     /// The JVM, for other uses.

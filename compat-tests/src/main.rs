@@ -19,6 +19,7 @@ mod flume;
 mod history;
 mod java;
 mod load;
+mod members;
 mod normalise;
 mod overlay;
 mod paths;
@@ -111,6 +112,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                 let result = match name {
                     "clients" => clients::run(paths, side, clients, report),
                     "apis" => apis::run(paths, side, filter, report),
+                    "cluster" => members::run(paths, side, filter, report),
                     "compaction" => compaction::run(paths, side, report),
                     "crash" => crash::run(paths, side, filter, report),
                     "disk" => disk::run(paths, side, filter, report),
