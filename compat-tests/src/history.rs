@@ -52,11 +52,6 @@ impl Verdict {
         self.found.entry(anomaly).or_insert((0, what)).0 += 1;
     }
 
-    /// How often it happened.
-    pub fn count(&self, anomaly: Anomaly) -> usize {
-        self.found.get(&anomaly).map_or(0, |(count, _)| *count)
-    }
-
     /// Whether nothing at all was found.
     pub fn is_clean(&self) -> bool {
         self.found.is_empty()

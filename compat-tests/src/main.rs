@@ -20,6 +20,8 @@ mod history;
 mod java;
 mod load;
 mod members;
+mod nemesis;
+mod network;
 mod normalise;
 mod overlay;
 mod paths;
@@ -27,6 +29,7 @@ mod reassign;
 mod report;
 mod takeover;
 mod tools;
+mod torture;
 mod transcript;
 mod volume;
 mod wire;
@@ -122,6 +125,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                     "reassign" => reassign::run(paths, side, mode, report),
                     "takeover" if side.is_kafka() => Ok(()),
                     "takeover" => takeover::run(paths, filter, report),
+                    "torture" => torture::run(paths, side, report),
                     "tools" => tools::run(paths, side, filter, mode, report),
                     "tools-3.9.1" => tools::run_older(paths, side, filter, mode, report),
                     _ => Err(format!("no suite {name}")),

@@ -73,8 +73,8 @@ fn a_record_that_is_there_twice_is_a_duplicate() {
 fn a_sequence_behind_a_higher_one_of_its_key_is_out_of_order() {
     let text = GOOD.replace("e 0 0 0 0", "e 0 0 0 1").replace("e 0 2 0 1", "e 0 2 0 0");
     let verdict = history(&text).judge();
-    assert_eq!(verdict.count(Anomaly::Reordered), 1);
-    assert_eq!(verdict.count(Anomaly::Moved), 2);
+    assert_eq!(verdict.found[&Anomaly::Reordered].0, 1);
+    assert_eq!(verdict.found[&Anomaly::Moved].0, 2);
 }
 
 #[test]
