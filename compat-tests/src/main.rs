@@ -16,6 +16,7 @@ mod dump;
 mod failing;
 mod failover;
 mod flume;
+mod grow;
 mod history;
 mod java;
 mod load;
@@ -49,7 +50,8 @@ use crate::tools::Mode;
 #[derive(Parser)]
 struct Args {
     /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump,
-    /// flume, compaction, crash, disk, disk:full, disk:failing, reassign, takeover
+    /// flume, compaction, crash, disk, disk:full, disk:failing, reassign, takeover; of three brokers: cluster,
+    /// failover, torture, grow-reassign
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -122,6 +124,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                     "failover" => failover::run(paths, side, filter, report),
                     "dump" => dump::run(paths, side, filter, report),
                     "flume" => flume::run(paths, side, report),
+                    "grow-reassign" => grow::run(paths, side, report),
                     "reassign" => reassign::run(paths, side, mode, report),
                     "takeover" if side.is_kafka() => Ok(()),
                     "takeover" => takeover::run(paths, filter, report),

@@ -19,7 +19,7 @@ use crate::report::Report;
 
 /// Records of each step.
 const RECORDS: usize = 60;
-/// The pause between two looks of a tool's.
+/// The pause between the starts of two nodes.
 const PAUSE: Duration = Duration::from_millis(300);
 /// All orders of three nodes.
 const ORDERS: [[i32; 3]; 6] = [[1, 2, 3], [3, 2, 1], [2, 3, 1], [1, 3, 2], [3, 1, 2], [2, 1, 3]];
@@ -90,24 +90,12 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Repeats a command line until what it prints is right; answers that.
     fn until<T>(
         &mut self,
         line: &str,
         look: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, String> {
-        let begin = Instant::now();
-        loop {
-            let tried = self
-                .tools
-                .expect(line)
-                .and_then(|text| look(&text).map_err(|e| format!("{line}: {e}\n{text}")));
-            match tried {
-                Ok(found) => return Ok(found),
-                Err(e) if begin.elapsed() > SETTLE_LIMIT => return Err(e),
-                Err(_) => std::thread::sleep(PAUSE),
-            }
-        }
+        self.tools.until(line, SETTLE_LIMIT, look)
     }
 
     /// Waits until a topic's partitions are described with this many in sync each.
