@@ -55,6 +55,7 @@ impl Place {
 pub struct Partition {
     pub index: i32,
     pub leader: i32,
+    pub leader_epoch: i32,
     pub replicas: Vec<i32>,
     /// In ascending order.
     pub isr: Vec<i32>,
@@ -373,8 +374,10 @@ impl Cluster {
             assignments: replicas.collect(),
             configs: configs.collect(),
         }];
-        let request = m::CreateTopicsRequest { topics, timeout_ms: 30_000, validate_only: false };
-        let answer = self.any(|id| self.call(id, 5, &request))?;
+        let request = m::CreateTopicsRequest { topics, timeout_ms: 60_000, validate_only: false };
+        // A topic of thousands of partitions takes its time.
+        let create = |id| wire::call(&self.node(id).address(), 5, &request, SETTLE_LIMIT);
+        let answer = self.any(create)?;
         let result = answer.topics.first().ok_or("no answer for the topic")?;
         ok(result.error_code)
             .map_err(|e| format!("create {topic}: {e} {:?}", result.error_message))?;
@@ -542,6 +545,7 @@ fn partition(described: m::metadata_response::MetadataResponsePartition) -> Part
     Partition {
         index: described.partition_index,
         leader: described.leader_id,
+        leader_epoch: described.leader_epoch,
         replicas: described.replica_nodes,
         isr,
     }

@@ -10,9 +10,11 @@
 //! | `kill-both` | leads and is the active controller; SIGKILL |
 //! | `stop-leader`, `stop-both` | as above; SIGTERM |
 //! | `pause-leader`, `pause-follower` | SIGSTOP for three seconds, after which it goes on |
+//! | `hog` | none: for twenty seconds twice as many threads as there are processors want all of them |
 //!
 //! The next round begins when all replicas are in sync again. Printed is the longest time without an acknowledgement of
-//! each client's; asserted is only what does not depend on the machine: 0 lost, 0 duplicated, 0 failed.
+//! each client's, and how many leader epochs the partitions went through: a healthy node that is fenced shows there.
+//! Asserted is only what does not depend on the machine: 0 lost, 0 duplicated, 0 failed.
 //!
 //! `failover:kill-both` runs the variants whose names hold the filter. `COMPAT_ROUNDS` is the number of rounds of each
 //! variant: three, and one with Apache Kafka, which takes a quarter of a minute for some.
@@ -23,7 +25,7 @@ use crate::broker::Side;
 use crate::cluster::{self, Cluster};
 use crate::paths::Paths;
 use crate::report::Report;
-use crate::writer::{self, Job, Tape, Writer, now_us};
+use crate::writer::{self, Job, Tape, Work, Writer, now_us};
 
 /// Microseconds between two records of a client.
 const PAUSE_US: u64 = 2000;
@@ -33,6 +35,8 @@ const RECORDS: usize = 300;
 const GAP_LIMIT: Duration = Duration::from_secs(90);
 /// How long SIGSTOP lasts.
 const STILL: Duration = Duration::from_secs(3);
+/// How long other threads want the processors.
+const HOG: Duration = Duration::from_secs(20);
 /// A gap that begins so long after the fault is not due to it.
 const WINDOW_US: u64 = 20_000_000;
 
@@ -42,6 +46,7 @@ enum Fault {
     Kill,
     Stop,
     Pause,
+    Hog,
 }
 
 /// Which node it happens to.
@@ -53,7 +58,7 @@ enum Victim {
     Follower,
 }
 
-const VARIANTS: [(&str, Fault, Victim); 7] = [
+const VARIANTS: [(&str, Fault, Victim); 8] = [
     ("kill-leader", Fault::Kill, Victim::Leader),
     ("kill-controller", Fault::Kill, Victim::Controller),
     ("kill-both", Fault::Kill, Victim::Both),
@@ -61,6 +66,7 @@ const VARIANTS: [(&str, Fault, Victim); 7] = [
     ("stop-both", Fault::Stop, Victim::Both),
     ("pause-leader", Fault::Pause, Victim::Leader),
     ("pause-follower", Fault::Pause, Victim::Follower),
+    ("hog", Fault::Hog, Victim::Leader),
 ];
 
 /// Runs the variants whose names contain `filter`.
@@ -107,12 +113,17 @@ fn scenario(
     for command in commands {
         let topic = format!("{name}-{}", command.0);
         cluster.create(&topic, &[cluster.ids()], &[("min.insync.replicas", "2")])?;
-        let job = Job { topic: &topic, partitions: 1, pause_us: PAUSE_US, group: None };
+        let work = Work::On { pause_us: PAUSE_US, group: None };
+        let job = Job { topic: &topic, partitions: 1, work };
         writers.push(Writer::start(command, &cluster.servers(), &job, tape)?);
     }
     let mut gaps: Vec<Vec<u64>> = vec![Vec::new(); writers.len()];
+    let mut epochs = Vec::new();
+    // A hog tells in twenty seconds what it has to tell.
+    let rounds = if fault == Fault::Hog { 1 } else { rounds };
     for round in 0..rounds {
         let id = choose(cluster, &writers, victim)?;
+        let before = leader_epochs(cluster, &writers)?;
         for writer in &mut writers {
             writer.wait_for_more(RECORDS, GAP_LIMIT)?;
         }
@@ -126,6 +137,7 @@ fn scenario(
                 std::thread::sleep(STILL);
                 cluster.resume(id)?;
             }
+            Fault::Hog => hog(HOG)?,
         }
         for (writer, gaps) in writers.iter_mut().zip(&mut gaps) {
             writer.wait_for_more(RECORDS, GAP_LIMIT)?;
@@ -138,8 +150,9 @@ fn scenario(
         tape.note(&format!("node {id} is back"));
         let topics: Vec<&str> = writers.iter().map(Writer::topic).collect();
         cluster.await_in_sync(&topics)?;
+        epochs.push(leader_epochs(cluster, &writers)? - before);
     }
-    let mut lines = Vec::new();
+    let mut lines = vec![format!("  leader epochs of both partitions, by round: {epochs:?}")];
     let mut faults = Vec::new();
     for (writer, gaps) in writers.into_iter().zip(gaps) {
         let client = writer.name().to_owned();
@@ -176,6 +189,32 @@ fn choose(cluster: &mut Cluster, writers: &[Writer], victim: Victim) -> Result<i
         }
         (_, Victim::Leader | Victim::Both) => Ok(leader),
     }
+}
+
+/// The sum of the partitions' leader epochs.
+fn leader_epochs(cluster: &Cluster, writers: &[Writer]) -> Result<i32, String> {
+    let mut sum = 0;
+    for writer in writers {
+        let partitions = cluster.partitions(writer.topic())?;
+        sum += partitions.iter().map(|partition| partition.leader_epoch).sum::<i32>();
+    }
+    Ok(sum)
+}
+
+/// Has more threads than processors want them for a while.
+fn hog(time: Duration) -> Result<(), String> {
+    let processors = std::thread::available_parallelism().map_err(|e| e.to_string())?.get();
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..2 * processors {
+            scope.spawn(|| {
+                while begin.elapsed() < time {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+    });
+    Ok(())
 }
 
 /// Longest gaps without an acknowledgement: median, worst and all.

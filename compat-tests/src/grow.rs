@@ -13,7 +13,7 @@ use crate::cluster::{self, Cluster, SETTLE_LIMIT};
 use crate::disk::{Tools, judge};
 use crate::paths::Paths;
 use crate::report::Report;
-use crate::writer::{self, Job, Tape, Writer};
+use crate::writer::{self, Job, Tape, Work, Writer};
 
 /// Partitions of each client's topic.
 const PARTITIONS: usize = 100;
@@ -71,8 +71,8 @@ fn scenario(
         let topic = format!("grown-{}", command.0);
         cluster.create(&topic, &vec![vec![1]; PARTITIONS], &[("min.insync.replicas", "1")])?;
         let group = format!("group-{}", command.0);
-        let group = Some(group.as_str());
-        let job = Job { topic: &topic, partitions: PARTITIONS, pause_us: PAUSE_US, group };
+        let work = Work::On { pause_us: PAUSE_US, group: Some(&group) };
+        let job = Job { topic: &topic, partitions: PARTITIONS, work };
         writers.push(Writer::start(command, &cluster.servers(), &job, tape)?);
     }
     goes_on(&mut writers)?;

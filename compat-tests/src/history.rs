@@ -121,6 +121,11 @@ impl History {
         self.acknowledged.len()
     }
 
+    /// When the last record was acknowledged.
+    pub fn last_acknowledged_us(&self) -> Option<u64> {
+        self.acknowledged.iter().map(|(at, ..)| *at).max()
+    }
+
     /// How many records the group has read, the same ones again among them.
     pub fn read(&self) -> usize {
         self.read.len()

@@ -19,6 +19,7 @@ mod flume;
 mod grow;
 mod history;
 mod java;
+mod leaders;
 mod load;
 mod members;
 mod nemesis;
@@ -51,7 +52,7 @@ use crate::tools::Mode;
 struct Args {
     /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump,
     /// flume, compaction, crash, disk, disk:full, disk:failing, reassign, takeover; of three brokers: cluster,
-    /// failover, torture, grow-reassign
+    /// failover, leaders, torture, grow-reassign
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -128,6 +129,7 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                     "reassign" => reassign::run(paths, side, mode, report),
                     "takeover" if side.is_kafka() => Ok(()),
                     "takeover" => takeover::run(paths, filter, report),
+                    "leaders" => leaders::run(paths, side, report),
                     "torture" => torture::run(paths, side, report),
                     "tools" => tools::run(paths, side, filter, mode, report),
                     "tools-3.9.1" => tools::run_older(paths, side, filter, mode, report),

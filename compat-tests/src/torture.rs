@@ -18,7 +18,7 @@ use crate::network::Network;
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::volume::{self, Namespace};
-use crate::writer::{self, Job, Tape, Writer};
+use crate::writer::{self, Job, Tape, Work, Writer};
 
 /// Partitions of each client's topic.
 const PARTITIONS: usize = 3;
@@ -95,12 +95,8 @@ impl Run<'_> {
             let assignments = [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]];
             self.cluster.create(&topic, &assignments, &[("min.insync.replicas", "2")])?;
             let group = format!("group-{}", command.0);
-            let job = Job {
-                topic: &topic,
-                partitions: PARTITIONS,
-                pause_us: PAUSE_US,
-                group: Some(&group),
-            };
+            let work = Work::On { pause_us: PAUSE_US, group: Some(&group) };
+            let job = Job { topic: &topic, partitions: PARTITIONS, work };
             let writer = Writer::start(command, &self.cluster.servers(), &job, &self.tape)?;
             self.writers.push(writer);
         }

@@ -86,10 +86,30 @@ pub struct Job<'a> {
     /// The topic, which is there already.
     pub topic: &'a str,
     pub partitions: usize,
-    /// Microseconds between two records.
-    pub pause_us: u64,
-    /// The group that reads it, if one does.
-    pub group: Option<&'a str>,
+    pub work: Work<'a>,
+}
+
+/// How it does.
+pub enum Work<'a> {
+    /// One record after another until it is told to end, with so many microseconds between two; perhaps a group reads.
+    On { pause_us: u64, group: Option<&'a str> },
+    /// One record to each partition whenever it is told to ([`Writer::sweep`]); librdkafka alone.
+    Sweeps,
+}
+
+impl Job<'_> {
+    fn args(&self, servers: &str) -> Vec<String> {
+        let (verb, rest) = match &self.work {
+            Work::Sweeps => ("sweep", Vec::new()),
+            Work::On { pause_us, group } => {
+                let pause = std::iter::once(pause_us.to_string());
+                ("history", pause.chain(group.map(str::to_owned)).collect())
+            }
+        };
+        let partitions = self.partitions.to_string();
+        let first = [verb, servers, self.topic, &partitions].map(str::to_owned);
+        first.into_iter().chain(rest).collect()
+    }
 }
 
 #[derive(Default)]
@@ -123,8 +143,7 @@ impl Writer {
     ) -> Result<Writer, String> {
         let (program, first) = command.split_first().ok_or("no program")?;
         let mut load = Command::new(program);
-        load.args(first).args(["history", servers, job.topic]);
-        load.args([job.partitions.to_string(), job.pause_us.to_string()]).args(job.group);
+        load.args(first).args(job.args(servers));
         load.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = load.spawn().map_err(|e| format!("{program}: {e}"))?;
         let (out, err) = (child.stdout.take().ok_or("no stdout")?, child.stderr.take());
@@ -163,15 +182,31 @@ impl Writer {
         look(&lock(&self.shared).history)
     }
 
+    /// Has one record written to each partition.
+    ///
+    /// # Errors
+    /// If the program has ended.
+    pub fn sweep(&mut self) -> Result<(), String> {
+        let input = self.child.stdin.as_mut().ok_or("no standard input")?;
+        input.write_all(b"\n").map_err(|e| format!("the load {}: {e}", self.name))
+    }
+
     /// Waits until so many more records are acknowledged than now.
     ///
     /// # Errors
     /// If they are not within `limit`, or the program has ended.
     pub fn wait_for_more(&mut self, records: usize, limit: Duration) -> Result<(), String> {
         let least = self.look(History::acknowledged) + records;
-        self.wait(limit, &format!("{records} more records"), |history| {
-            history.acknowledged() >= least
-        })
+        self.wait_until_acknowledged(least, limit)
+    }
+
+    /// Waits until so many records are acknowledged.
+    ///
+    /// # Errors
+    /// As [`Writer::wait_for_more`].
+    pub fn wait_until_acknowledged(&mut self, least: usize, limit: Duration) -> Result<(), String> {
+        let what = format!("{least} records are acknowledged");
+        self.wait(limit, &what, |history| history.acknowledged() >= least)
     }
 
     /// Waits until the group has read and committed as much more as this from now on.

@@ -103,15 +103,51 @@ pub fn run(
         let over = Arc::clone(&is_over);
         std::thread::spawn(move || consume(&servers, &topic, &group, &over))
     });
-    let mut config = with_short_back_offs(servers);
-    config.set("enable.idempotence", "true");
-    let producer: ThreadedProducer<Printed> =
-        config.create_with_context(Printed).map_err(|e| e.to_string())?;
+    let producer = producer(servers)?;
     let sent = produce(&producer, topic, partitions, Duration::from_micros(pause_us), &is_over)?;
     match reader.map(std::thread::JoinHandle::join) {
         Some(Err(_)) => Err("the group panicked".to_owned()),
         Some(Ok(Err(e))) => Err(format!("group: {e}")),
         Some(Ok(Ok(()))) | None => Ok(format!("{sent} records")),
+    }
+}
+
+/// Sends one record to each partition for each line of the standard input, until that ends. Keys are partitions, sequences lines.
+pub fn sweep(servers: &str, topic: &str, partitions: &str) -> Result<String, String> {
+    let partitions: i32 = partitions.parse().map_err(|e| format!("{partitions}: {e}"))?;
+    let producer = producer(servers)?;
+    let mut sweeps = 0;
+    for line in std::io::stdin().lines() {
+        line.map_err(|e| e.to_string())?;
+        for partition in 0..partitions {
+            send(&producer, topic, partition, (u64::from(partition.unsigned_abs()), sweeps));
+        }
+        sweeps += 1;
+    }
+    producer.flush(limit() * 3).map_err(|e| format!("flush: {e}"))?;
+    Ok(format!("{sweeps} sweeps"))
+}
+
+fn producer(servers: &str) -> Result<ThreadedProducer<Printed>, String> {
+    let mut config = with_short_back_offs(servers);
+    config.set("enable.idempotence", "true");
+    config.create_with_context(Printed).map_err(|e| e.to_string())
+}
+
+/// Sends one record; a full queue is waited for.
+fn send(
+    producer: &ThreadedProducer<Printed>,
+    topic: &str,
+    partition: i32,
+    (key, sequence): (u64, u64),
+) {
+    let (name, value) = (key.to_string(), sequence.to_string());
+    let record = BaseRecord::with_opaque_to(topic, Box::new((key, sequence)));
+    let mut record = record.partition(partition).key(&name).payload(&value);
+    say(format_args!("p {} {key} {sequence}", now_us()));
+    while let Err((_, again)) = producer.send(record) {
+        record = again;
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -127,15 +163,7 @@ fn produce(
     while !is_over.load(Ordering::Relaxed) {
         let (key, sequence) = (number % keys, number / keys);
         let partition = i32::try_from(key % partitions).unwrap_or_default();
-        let (name, value) = (key.to_string(), sequence.to_string());
-        let record = BaseRecord::with_opaque_to(topic, Box::new((key, sequence)));
-        let mut record = record.partition(partition).key(&name).payload(&value);
-        say(format_args!("p {} {key} {sequence}", now_us()));
-        // A full queue is waited for.
-        while let Err((_, again)) = producer.send(record) {
-            record = again;
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        send(producer, topic, partition, (key, sequence));
         number += 1;
         std::thread::sleep(pause);
     }
