@@ -65,7 +65,12 @@ pub struct Seat {
     pub mode: Vec<String>,
     /// What stands before its command line, to run it elsewhere (`ip netns exec NAME`).
     pub prefix: Vec<String>,
+    /// The id of the cluster that its directory belongs to, in the place of [`CLUSTER_ID`]'s.
+    pub cluster_id: Option<&'static str>,
 }
+
+/// The id of every cluster of this suite's, in which Apache Kafka's directories are formatted.
+pub const CLUSTER_ID: &str = "compat-tests-cluster-0";
 
 /// A broker and its directory; dropped, the process is killed and the directory removed.
 pub struct Broker {
@@ -96,7 +101,7 @@ impl Broker {
             Some(zookeeper) => zookeeper_mode(port, &zookeeper.address()),
             None => kraft_mode(port, free_port()?),
         };
-        let seat = Seat { host, port, mode, prefix: Vec::new() };
+        let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id: None };
         let mut broker = Broker::seat_in(paths, side, dir, seat, overrides)?;
         broker.zookeeper = zookeeper;
         broker.launch()?;
@@ -124,7 +129,8 @@ impl Broker {
         seat: Seat,
         overrides: &[&str],
     ) -> Result<Broker, String> {
-        let Seat { host, port, mode, prefix } = seat;
+        let Seat { host, port, mode, prefix, cluster_id } = seat;
+        let node = mode.iter().find(|line| line.starts_with("node.id=")).cloned();
         let properties = properties(dir.path(), &format!("{host}:{port}"), mode, overrides);
         let file = dir.path().join("server.properties");
         std::fs::write(&file, properties).map_err(|e| format!("{file:?}: {e}"))?;
@@ -132,10 +138,16 @@ impl Broker {
         let broker = Broker { side, paths, dir, host, port, prefix, child: None, zookeeper: None };
         if side.is_kafka() && side != Side::KafkaZooKeeper {
             let config = file.to_string_lossy().into_owned();
-            let id = "compat-tests-cluster-0";
+            let id = cluster_id.unwrap_or(CLUSTER_ID);
             let mut format = broker.kafka("kafka.tools.StorageTool")?;
             format.args(["format", "-t", id, "-c", &config]).stdin(Stdio::null());
             java::checked(&mut format, "format")?;
+        } else if let Some(id) = cluster_id {
+            // Ottla makes what is missing when it starts, and takes what is there.
+            let (dir, file) = (broker.log_dir(), broker.log_dir().join("meta.properties"));
+            let text = format!("version=1\ncluster.id={id}\n{}\n", node.unwrap_or_default());
+            std::fs::create_dir_all(&dir).map_err(|e| format!("{dir:?}: {e}"))?;
+            std::fs::write(&file, text).map_err(|e| format!("{file:?}: {e}"))?;
         }
         Ok(broker)
     }

@@ -65,6 +65,8 @@ pub struct Partition {
 pub struct Cluster {
     side: Side,
     nodes: Vec<Broker>,
+    /// `controller.quorum.voters`.
+    voters: String,
     /// Ids of nodes that SIGSTOP has stopped.
     paused: Vec<i32>,
 }
@@ -112,6 +114,7 @@ impl Cluster {
             port: ports.0,
             mode: mode(id, &voters, place.host, *ports),
             prefix: place.prefix.clone(),
+            cluster_id: None,
         });
         // Kafka's tool takes a second each: side by side.
         let nodes = std::thread::scope(|scope| {
@@ -124,7 +127,30 @@ impl Cluster {
             });
             done.collect::<Result<Vec<Broker>, String>>()
         })?;
-        Ok(Cluster { side, nodes, paused: Vec::new() })
+        Ok(Cluster { side, nodes, voters, paused: Vec::new() })
+    }
+
+    /// Formats the directory of a broker that is no voter and does not belong to the nodes.
+    ///
+    /// # Errors
+    /// If it cannot be formatted.
+    pub fn seat_broker(
+        &self,
+        paths: &Paths,
+        id: i32,
+        cluster_id: Option<&'static str>,
+    ) -> Result<Broker, String> {
+        let (host, port) = (Ipv4Addr::LOCALHOST, free_port()?);
+        let mode = broker_mode(id, &self.voters, host, port);
+        let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id };
+        // Apache Kafka tries for a minute to register what is refused.
+        let soon = ["initial.broker.registration.timeout.ms=8000"];
+        Broker::seat(paths, self.side, seat, &[&COMMON[..], &soon[..]].concat())
+    }
+
+    /// Makes a broker one of the nodes; its id is the next one.
+    pub fn join(&mut self, broker: Broker) {
+        self.nodes.push(broker);
     }
 
     pub fn side(&self) -> Side {
@@ -557,6 +583,17 @@ fn mode(id: i32, voters: &str, host: Ipv4Addr, (port, controller): (u16, u16)) -
         format!("node.id={id}"),
         format!("controller.quorum.voters={voters}"),
         format!("listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}"),
+        "controller.listener.names=CONTROLLER".to_owned(),
+        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
+    ]
+}
+
+fn broker_mode(id: i32, voters: &str, host: Ipv4Addr, port: u16) -> Vec<String> {
+    vec![
+        "process.roles=broker".to_owned(),
+        format!("node.id={id}"),
+        format!("controller.quorum.voters={voters}"),
+        format!("listeners=PLAINTEXT://{host}:{port}"),
         "controller.listener.names=CONTROLLER".to_owned(),
         "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
     ]

@@ -29,6 +29,7 @@ mod overlay;
 mod paths;
 mod reassign;
 mod report;
+mod strangers;
 mod takeover;
 mod tools;
 mod torture;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `cluster:life` | topics, two groups, a broker killed, a topic deleted meanwhile, the broker back, leaders and replicas moved |
 //! | `cluster:orders` | the nodes are started one after another in each order, on what the round before left |
+//! | others | who may join and who may not, and what is left without a majority ([`crate::strangers`]) |
 //!
 //! Compared is what the tools say, not how long it takes: a command that asks is repeated until it says so, for a
 //! minute at most.
@@ -16,6 +17,7 @@ use crate::cluster::{self, Cluster, Place, SETTLE_LIMIT};
 use crate::disk::{Tools, judge};
 use crate::paths::Paths;
 use crate::report::Report;
+use crate::strangers;
 
 /// Records of each step.
 const RECORDS: usize = 60;
@@ -45,7 +47,7 @@ pub fn run(paths: &Paths, side: Side, filter: &str, report: &Report) -> Result<(
             cluster::keeping(paths, &mut cluster, "cluster-orders", |c| orders(c, tools))
         });
     }
-    Ok(())
+    strangers::run(paths, side, filter, report)
 }
 
 /// What `kafka-topics --describe` says of one partition.
