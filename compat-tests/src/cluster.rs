@@ -530,7 +530,8 @@ impl Cluster {
     }
 }
 
-/// Runs a scenario on a cluster; if it fails, the nodes' logs are kept in `target/compat/kept`.
+/// Runs a scenario on a cluster; if it fails, or `COMPAT_KEEP` is set, the nodes' logs are kept in
+/// `target/compat/kept`.
 ///
 /// # Errors
 /// Those of the scenario, and where the logs are.
@@ -541,13 +542,21 @@ pub fn keeping<T>(
     scenario: impl FnOnce(&mut Cluster) -> Result<T, String>,
 ) -> Result<T, String> {
     let done = scenario(cluster).and_then(|done| cluster.expect_no_panic().map(|()| done));
-    done.map_err(|e| {
-        let folder = format!("kept/{name}-{}-{}", cluster.side, std::process::id());
-        match cluster.keep_logs(&paths.work.join(folder)) {
-            Ok(folder) => format!("{e}\nlogs: {}", folder.display()),
-            Err(kept) => format!("{e}\nno logs: {kept}"),
+    if done.is_ok() && std::env::var_os("COMPAT_KEEP").is_none() {
+        return done;
+    }
+    let folder = format!("kept/{name}-{}-{}", cluster.side, std::process::id());
+    let kept = match cluster.keep_logs(&paths.work.join(folder)) {
+        Ok(folder) => format!("logs: {}", folder.display()),
+        Err(e) => format!("no logs: {e}"),
+    };
+    match done {
+        Ok(done) => {
+            println!("{kept}");
+            Ok(done)
         }
-    })
+        Err(e) => Err(format!("{e}\n{kept}")),
+    }
 }
 
 /// Makes an error of an error code.
