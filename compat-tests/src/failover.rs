@@ -17,7 +17,9 @@
 //! Asserted is only what does not depend on the machine: 0 lost, 0 duplicated, 0 failed.
 //!
 //! `failover:kill-both` runs the variants whose names hold the filter. `COMPAT_ROUNDS` is the number of rounds of each
-//! variant: three, and one with Apache Kafka, which takes a quarter of a minute for some.
+//! variant: three, and one with Apache Kafka, which takes a quarter of a minute for some. `COMPAT_PAUSE_US` are the
+//! microseconds between two records of a client: with few, requests are on their way when the leader dies, and with
+//! none on its way librdkafka does not know for up to a second that it has to look for another leader.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,7 @@ use crate::report::Report;
 use crate::writer::{self, Job, Tape, Work, Writer, now_us};
 
 /// Microseconds between two records of a client.
-const PAUSE_US: u64 = 2000;
+const PAUSE_US: u64 = 500;
 /// Acknowledged records before a round's fault, and after it.
 const RECORDS: usize = 300;
 /// How long a client may go without an acknowledgement before that is a failure.
@@ -109,11 +111,13 @@ fn scenario(
     rounds: usize,
     tape: &Tape,
 ) -> Result<String, String> {
+    let pause_us = std::env::var("COMPAT_PAUSE_US").ok().and_then(|text| text.parse().ok());
+    let pause_us = pause_us.unwrap_or(PAUSE_US);
     let mut writers = Vec::new();
     for command in commands {
         let topic = format!("{name}-{}", command.0);
         cluster.create(&topic, &[cluster.ids()], &[("min.insync.replicas", "2")])?;
-        let work = Work::On { pause_us: PAUSE_US, group: None };
+        let work = Work::On { pause_us, group: None };
         let job = Job { topic: &topic, partitions: 1, work };
         writers.push(Writer::start(command, &cluster.servers(), &job, tape)?);
     }
