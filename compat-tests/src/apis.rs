@@ -5,8 +5,6 @@
 //! broker says must be what the table of APIs says (and with it docs/COMPATIBILITY.md).
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,11 +16,10 @@ use ottla_protocol::{ApiKey, Reader};
 use crate::broker::{Broker, Side};
 use crate::paths::Paths;
 use crate::report::Report;
+use crate::wire;
 
 /// How long an answer may take; a group may wait for its members.
 const LIMIT: Duration = Duration::from_secs(20);
-/// More than any answer to these requests.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
 const VERSION: i16 = 3;
 
 /// Asks the broker of one side everything.
@@ -60,7 +57,7 @@ fn served(broker: &Broker) -> Result<BTreeMap<i16, (i16, i16)>, String> {
         ..Default::default()
     };
     let frame = request::write_request(1, Some("compat"), VERSION, &body);
-    let answer = exchange(broker, &frame)?;
+    let answer = wire::exchange(&broker.address(), &frame, LIMIT)?;
     let (_, response) = request::parse_response::<ApiVersionsResponse>(answer, VERSION)
         .map_err(|e| format!("ApiVersions: {e}"))?;
     let keys = response.api_keys.iter();
@@ -81,7 +78,7 @@ fn ask(paths: &Paths, broker: &Broker, api: ApiKey, version: i16) -> Result<(), 
     let fail = |e: String| format!("version {version}: {e}");
     let body = recorded(paths, api, version).map_err(fail)?;
     let frame = request::write_any_request(7, Some("compat"), version, &body);
-    let answer = exchange(broker, &frame).map_err(fail)?;
+    let answer = wire::exchange(&broker.address(), &frame, LIMIT).map_err(fail)?;
     let (id, mut r): (i32, Reader) =
         request::parse_response_header(answer, api, version).map_err(|e| fail(e.to_string()))?;
     let decoded = AnyResponse::decode(api, &mut r, version).map_err(|e| fail(e.to_string()))?;
@@ -114,21 +111,4 @@ fn recorded(paths: &Paths, api: ApiKey, version: i16) -> Result<AnyRequest, Stri
 fn unhex(text: &str) -> Option<Bytes> {
     let pairs = (0..text.len()).step_by(2);
     pairs.map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
-}
-
-/// Sends one frame on a connection of its own; answers the next frame without its length.
-fn exchange(broker: &Broker, frame: &[u8]) -> Result<Bytes, String> {
-    let fail = |e: std::io::Error| e.to_string();
-    let mut stream = TcpStream::connect(broker.address()).map_err(fail)?;
-    stream.set_read_timeout(Some(LIMIT)).map_err(fail)?;
-    stream.write_all(frame).map_err(fail)?;
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).map_err(|e| format!("no answer: {e}"))?;
-    let length = usize::try_from(i32::from_be_bytes(length)).map_err(|e| e.to_string())?;
-    if length > ANSWER_BYTES_MAX {
-        return Err(format!("an answer of {length} bytes"));
-    }
-    let mut answer = vec![0; length];
-    stream.read_exact(&mut answer).map_err(|e| format!("half an answer: {e}"))?;
-    Ok(Bytes::from(answer))
 }

@@ -5,7 +5,7 @@
 //! data directory outlives the process, not this value.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -56,12 +56,30 @@ const PORT_MIN: u16 = 20_000;
 /// How many ports may be given out.
 const PORTS: u16 = 10_000;
 
+/// Where a broker listens, how it gets there, and what its file says of its part in a cluster.
+pub struct Seat {
+    /// The address of its listeners.
+    pub host: Ipv4Addr,
+    pub port: u16,
+    /// Lines of `server.properties`: roles, ids, voters, listeners.
+    pub mode: Vec<String>,
+    /// What stands before its command line, to run it elsewhere (`ip netns exec NAME`).
+    pub prefix: Vec<String>,
+    /// The id of the cluster that its directory belongs to, in the place of [`CLUSTER_ID`]'s.
+    pub cluster_id: Option<&'static str>,
+}
+
+/// The id of every cluster of this suite's, in which Apache Kafka's directories are formatted.
+pub const CLUSTER_ID: &str = "compat-tests-cluster-0";
+
 /// A broker and its directory; dropped, the process is killed and the directory removed.
 pub struct Broker {
     side: Side,
     paths: Paths,
     dir: TempDir,
+    host: Ipv4Addr,
     port: u16,
+    prefix: Vec<String>,
     child: Option<Child>,
     zookeeper: Option<ZooKeeper>,
 }
@@ -74,7 +92,7 @@ impl Broker {
     /// If the process cannot be started or does not listen in time; holds the end of its log.
     pub fn start(paths: &Paths, side: Side, overrides: &[&str]) -> Result<Broker, String> {
         let dir = tempfile::tempdir().map_err(|e| format!("temporary directory: {e}"))?;
-        let port = free_port()?;
+        let (host, port) = (Ipv4Addr::LOCALHOST, free_port()?);
         let zookeeper = match side {
             Side::KafkaZooKeeper => Some(ZooKeeper::start(paths, dir.path())?),
             _ => None,
@@ -83,19 +101,54 @@ impl Broker {
             Some(zookeeper) => zookeeper_mode(port, &zookeeper.address()),
             None => kraft_mode(port, free_port()?),
         };
-        let properties = properties(dir.path(), port, mode, overrides);
+        let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id: None };
+        let mut broker = Broker::seat_in(paths, side, dir, seat, overrides)?;
+        broker.zookeeper = zookeeper;
+        broker.launch()?;
+        Ok(broker)
+    }
+
+    /// Formats a fresh directory for a node of a cluster, which is not started yet.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or formatted.
+    pub fn seat(
+        paths: &Paths,
+        side: Side,
+        seat: Seat,
+        overrides: &[&str],
+    ) -> Result<Broker, String> {
+        let dir = tempfile::tempdir().map_err(|e| format!("temporary directory: {e}"))?;
+        Broker::seat_in(paths, side, dir, seat, overrides)
+    }
+
+    fn seat_in(
+        paths: &Paths,
+        side: Side,
+        dir: TempDir,
+        seat: Seat,
+        overrides: &[&str],
+    ) -> Result<Broker, String> {
+        let Seat { host, port, mode, prefix, cluster_id } = seat;
+        let node = mode.iter().find(|line| line.starts_with("node.id=")).cloned();
+        let properties = properties(dir.path(), &format!("{host}:{port}"), mode, overrides);
         let file = dir.path().join("server.properties");
         std::fs::write(&file, properties).map_err(|e| format!("{file:?}: {e}"))?;
         let paths = paths.clone();
-        let mut broker = Broker { side, paths, dir, port, child: None, zookeeper };
+        let broker = Broker { side, paths, dir, host, port, prefix, child: None, zookeeper: None };
         if side.is_kafka() && side != Side::KafkaZooKeeper {
             let config = file.to_string_lossy().into_owned();
-            let id = "compat-tests-cluster-0";
+            let id = cluster_id.unwrap_or(CLUSTER_ID);
             let mut format = broker.kafka("kafka.tools.StorageTool")?;
             format.args(["format", "-t", id, "-c", &config]).stdin(Stdio::null());
             java::checked(&mut format, "format")?;
+        } else if let Some(id) = cluster_id {
+            // Ottla makes what is missing when it starts, and takes what is there.
+            let (dir, file) = (broker.log_dir(), broker.log_dir().join("meta.properties"));
+            let text = format!("version=1\ncluster.id={id}\n{}\n", node.unwrap_or_default());
+            std::fs::create_dir_all(&dir).map_err(|e| format!("{dir:?}: {e}"))?;
+            std::fs::write(&file, text).map_err(|e| format!("{file:?}: {e}"))?;
         }
-        broker.launch()?;
         Ok(broker)
     }
 
@@ -113,7 +166,7 @@ impl Broker {
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host, self.port)
     }
 
     /// The program under test.
@@ -136,6 +189,17 @@ impl Broker {
     /// # Errors
     /// As [`Broker::start`].
     pub fn launch(&mut self) -> Result<Duration, String> {
+        let begin = Instant::now();
+        self.spawn()?;
+        self.wait_until_it_listens(begin)?;
+        Ok(begin.elapsed())
+    }
+
+    /// Starts the process and does not wait.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(&mut self) -> Result<(), String> {
         let file = self.dir.path().join("server.properties");
         let mut command = match self.side {
             Side::Ottla => {
@@ -154,13 +218,41 @@ impl Broker {
             .open(self.dir.path().join("broker.log"))
             .map_err(|e| format!("broker.log: {e}"))?;
         let log_of_errors = log.try_clone().map_err(|e| format!("broker.log: {e}"))?;
-        command.arg(&file).current_dir(self.dir.path());
+        command.arg(&file);
+        let mut command = prefixed(&self.prefix, command);
+        command.current_dir(self.dir.path());
         command.stdin(Stdio::null()).stdout(log).stderr(log_of_errors);
-        let begin = Instant::now();
         let child = command.spawn().map_err(|e| format!("{command:?} does not start: {e}"))?;
         self.child = Some(child);
-        self.wait_until_it_listens(begin)?;
-        Ok(begin.elapsed())
+        Ok(())
+    }
+
+    /// Whether a process was started and neither stopped nor killed since.
+    pub fn is_launched(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Fails if the process, which should run, has ended by itself.
+    ///
+    /// # Errors
+    /// If so; holds the end of its log.
+    pub fn expect_running(&mut self) -> Result<(), String> {
+        match self.child.as_mut().map(Child::try_wait) {
+            Some(Ok(Some(status))) => {
+                self.child = None;
+                Err(format!("{} ended ({status}): {}", self.side, tail(&self.log())))
+            }
+            Some(Err(e)) => Err(format!("wait: {e}")),
+            Some(Ok(None)) | None => Ok(()),
+        }
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn signal(&self, wanted: rustix::process::Signal) -> Result<(), String> {
+        signal(self.child.as_ref().ok_or("no process")?.id(), wanted)
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -209,8 +301,12 @@ impl Broker {
         Err(format!("{} goes on after {} s", self.side, limit.as_secs()))
     }
 
-    fn wait_until_it_listens(&mut self, begin: Instant) -> Result<(), String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+    /// Waits until it listens, having been started at `begin`.
+    ///
+    /// # Errors
+    /// If it ends or does not listen in time.
+    pub fn wait_until_it_listens(&mut self, begin: Instant) -> Result<(), String> {
+        let address = SocketAddr::from((self.host, self.port));
         while begin.elapsed() < START_LIMIT {
             if TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok() {
                 return Ok(());
@@ -279,6 +375,14 @@ pub fn free_port() -> Result<u16, String> {
     Err(format!("no free port from {PORT_MIN} on"))
 }
 
+/// The command line behind these words, which end in running it.
+fn prefixed(prefix: &[String], command: Command) -> Command {
+    let Some((first, rest)) = prefix.split_first() else { return command };
+    let mut whole = Command::new(first);
+    whole.args(rest).arg(command.get_program()).args(command.get_args());
+    whole
+}
+
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
@@ -304,9 +408,9 @@ fn zookeeper_mode(port: u16, zookeeper: &str) -> Vec<String> {
     ]
 }
 
-fn properties(dir: &Path, port: u16, mode: Vec<String>, overrides: &[&str]) -> String {
+fn properties(dir: &Path, address: &str, mode: Vec<String>, overrides: &[&str]) -> String {
     let common = [
-        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
+        format!("advertised.listeners=PLAINTEXT://{address}"),
         format!("log.dirs={}", dir.join("log").display()),
         "offsets.topic.num.partitions=5".to_owned(),
         "offsets.topic.replication.factor=1".to_owned(),

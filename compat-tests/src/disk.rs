@@ -27,6 +27,8 @@ const PADDING: usize = 1000;
 const STILL: Duration = Duration::from_millis(1500);
 /// How long a change of the broker's may take to be seen by a client.
 pub const LIMIT: Duration = Duration::from_secs(30);
+/// The pause between two looks of a tool's.
+const LOOK_PAUSE: Duration = Duration::from_millis(300);
 /// Records that show that a client goes on; few, for the file system is small.
 const MORE: usize = 600;
 
@@ -93,7 +95,15 @@ impl Tools {
     /// # Errors
     /// If it does not start.
     pub fn start(paths: &Paths, broker: &Broker) -> Result<Tools, String> {
-        Ok(Tools { runner: ToolRunner::start(paths, KAFKA)?, address: broker.address() })
+        Tools::start_at(paths, &broker.address())
+    }
+
+    /// The same for several brokers, whose addresses are joined with commas.
+    ///
+    /// # Errors
+    /// As [`Tools::start`].
+    pub fn start_at(paths: &Paths, servers: &str) -> Result<Tools, String> {
+        Ok(Tools { runner: ToolRunner::start(paths, KAFKA)?, address: servers.to_owned() })
     }
 
     /// The JVM, for other uses.
@@ -129,6 +139,27 @@ impl Tools {
     pub fn expect(&mut self, line: &str) -> Result<String, String> {
         let Answer { status, out, err } = self.run(line)?;
         if status == 0 { Ok(out) } else { Err(format!("{line}: {status}\n{out}{err}")) }
+    }
+
+    /// Repeats a command line until it succeeds and what it prints is right; answers that.
+    ///
+    /// # Errors
+    /// What was wrong last if it is not within `limit`.
+    pub fn until<T>(
+        &mut self,
+        line: &str,
+        limit: Duration,
+        look: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let begin = Instant::now();
+        loop {
+            let tried = self.expect(line);
+            match tried.and_then(|text| look(&text).map_err(|e| format!("{line}: {e}\n{text}"))) {
+                Ok(found) => return Ok(found),
+                Err(e) if begin.elapsed() > limit => return Err(e),
+                Err(_) => std::thread::sleep(LOOK_PAUSE),
+            }
+        }
     }
 
     /// Runs a command line that must fail with these words.

@@ -2,12 +2,16 @@
 //!
 //! `compat-librdkafka SERVERS PREFIX RECORDS` is the group scenario; `load SERVERS TOPIC PARTITIONS
 //! PADDING` is a load of `load.rs`, `read SERVERS TOPIC PARTITIONS` reads its records; `compact SERVERS RECORDS` is the
-//! scenario of `compaction.rs`.
+//! scenario of `compaction.rs`; `history SERVERS TOPIC PARTITIONS PAUSE_US [GROUP]` is a load of `writer.rs`, and
+//! `dump SERVERS TOPIC PARTITIONS` reads its records; `sweep SERVERS TOPIC PARTITIONS` writes to each partition when it
+//! is told to.
 
 #[path = "librdkafka/compact.rs"]
 mod compact;
 #[path = "librdkafka/group.rs"]
 mod group;
+#[path = "librdkafka/history.rs"]
+mod history;
 #[path = "librdkafka/load.rs"]
 mod load;
 #[path = "librdkafka/read.rs"]
@@ -25,7 +29,15 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words[..] {
-        ["read", servers, topic, partitions] => read::run(servers, topic, partitions),
+        ["read", servers, topic, partitions] => read::run(servers, topic, partitions, read::number),
+        ["dump", servers, topic, partitions] => read::run(servers, topic, partitions, read::whole),
+        ["sweep", servers, topic, partitions] => history::sweep(servers, topic, partitions),
+        ["history", servers, topic, partitions, pause] => {
+            history::run(servers, topic, partitions, pause, None)
+        }
+        ["history", servers, topic, partitions, pause, group] => {
+            history::run(servers, topic, partitions, pause, Some(group))
+        }
         ["load", servers, topic, partitions, padding] => {
             load::run(servers, topic, partitions, padding)
         }

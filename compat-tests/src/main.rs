@@ -7,24 +7,36 @@
 mod apis;
 mod broker;
 mod clients;
+mod cluster;
 mod commands;
 mod compaction;
 mod crash;
 mod disk;
 mod dump;
 mod failing;
+mod failover;
 mod flume;
+mod grow;
+mod history;
 mod java;
+mod leaders;
 mod load;
+mod members;
+mod nemesis;
+mod network;
 mod normalise;
 mod overlay;
 mod paths;
 mod reassign;
 mod report;
+mod strangers;
 mod takeover;
 mod tools;
+mod torture;
 mod transcript;
 mod volume;
+mod wire;
+mod writer;
 mod zookeeper;
 
 use std::process::ExitCode;
@@ -40,7 +52,8 @@ use crate::tools::Mode;
 #[derive(Parser)]
 struct Args {
     /// Suites to run, each with an optional filter: tools, tools:topics, tools-3.9.1, apis, clients, dump,
-    /// flume, compaction, crash, disk, disk:full, disk:failing, reassign, takeover
+    /// flume, compaction, crash, disk, disk:full, disk:failing, reassign, takeover; of three brokers: cluster,
+    /// failover, leaders, torture, grow-reassign
     #[arg(default_value = "tools")]
     suites: Vec<String>,
     /// The broker that scenarios meet.
@@ -106,14 +119,19 @@ fn run_suite(paths: &Paths, suite: &str, sides: &[Side], mode: Mode, report: &Re
                 let result = match name {
                     "clients" => clients::run(paths, side, clients, report),
                     "apis" => apis::run(paths, side, filter, report),
+                    "cluster" => members::run(paths, side, filter, report),
                     "compaction" => compaction::run(paths, side, report),
                     "crash" => crash::run(paths, side, filter, report),
                     "disk" => disk::run(paths, side, filter, report),
+                    "failover" => failover::run(paths, side, filter, report),
                     "dump" => dump::run(paths, side, filter, report),
                     "flume" => flume::run(paths, side, report),
+                    "grow-reassign" => grow::run(paths, side, report),
                     "reassign" => reassign::run(paths, side, mode, report),
                     "takeover" if side.is_kafka() => Ok(()),
                     "takeover" => takeover::run(paths, filter, report),
+                    "leaders" => leaders::run(paths, side, report),
+                    "torture" => torture::run(paths, side, report),
                     "tools" => tools::run(paths, side, filter, mode, report),
                     "tools-3.9.1" => tools::run_older(paths, side, filter, mode, report),
                     _ => Err(format!("no suite {name}")),

@@ -1,17 +1,35 @@
-//! Reads partitions from their first to their last record and prints `r PARTITION NUMBER` for each: the first
-//! word of the value.
+//! Reads partitions from their first to their last record and prints a line for each: `r PARTITION NUMBER`, the number
+//! being the first word of the value, or `e PARTITION OFFSET KEY VALUE`.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{config, limit};
 
+/// The line of a record of `load.rs`.
+pub fn number(record: &BorrowedMessage<'_>) -> String {
+    let value = String::from_utf8_lossy(record.payload().unwrap_or_default());
+    format!("r {} {}", record.partition(), value.split(' ').next().unwrap_or_default())
+}
+
+/// The line of a record of `writer.rs`.
+pub fn whole(record: &BorrowedMessage<'_>) -> String {
+    let key = String::from_utf8_lossy(record.key().unwrap_or_default());
+    let value = String::from_utf8_lossy(record.payload().unwrap_or_default());
+    format!("e {} {} {key} {value}", record.partition(), record.offset())
+}
+
 /// Prints everything; answers how much it was.
-pub fn run(servers: &str, topic: &str, partitions: &str) -> Result<String, String> {
+pub fn run(
+    servers: &str,
+    topic: &str,
+    partitions: &str,
+    line: fn(&BorrowedMessage<'_>) -> String,
+) -> Result<String, String> {
     let partitions: i32 = partitions.parse().map_err(|e| format!("{partitions}: {e}"))?;
     let consumer: BaseConsumer = config(servers)
         .set("group.id", "reader")
@@ -39,9 +57,7 @@ pub fn run(servers: &str, topic: &str, partitions: &str) -> Result<String, Strin
             None => {}
             Some(Err(e)) => return Err(e.to_string()),
             Some(Ok(record)) => {
-                let value = String::from_utf8_lossy(record.payload().unwrap_or_default());
-                let number = value.split(' ').next().unwrap_or_default();
-                writeln!(out, "r {} {number}", record.partition()).map_err(|e| e.to_string())?;
+                writeln!(out, "{}", line(&record)).map_err(|e| e.to_string())?;
                 let index = usize::try_from(record.partition()).unwrap_or_default();
                 if let Some(left) = left.get_mut(index) {
                     *left -= 1;
