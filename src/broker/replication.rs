@@ -77,7 +77,7 @@ impl Replication {
         image: &Arc<ArcSwap<Image>>,
         controller: Arc<dyn ControllerCalls>,
         (publisher, housekeeping): (&Arc<Publisher>, &Arc<Housekeeping>),
-        detector: Arc<Detector>,
+        detector: &Arc<Detector>,
         stop: &watch::Receiver<bool>,
     ) -> Vec<JoinHandle<()>> {
         // Housekeeping has the publisher, which has this.
@@ -87,11 +87,18 @@ impl Replication {
                 housekeeping.write_all();
             }
         };
+        // And so has the detector, by way of the metadata.
+        let detector = Arc::downgrade(detector);
+        let leader_lost = move |leader| {
+            if let Some(detector) = detector.upgrade() {
+                detector.leader_lost(leader);
+            }
+        };
         self.fetchers.start(Surroundings {
             endpoints: Box::new(Arc::new(PeerEndpoints::new(settings, Arc::clone(image)))),
             image: Arc::clone(image),
             write_checkpoints: Box::new(write_checkpoints),
-            leader_lost: Box::new(move |leader| detector.leader_lost(leader)),
+            leader_lost: Box::new(leader_lost),
             runtime: tokio::runtime::Handle::current(),
         });
         let identity = (self.node_id, Arc::clone(image));

@@ -130,7 +130,7 @@ impl Broker {
             &image,
             Arc::clone(&link) as Arc<dyn ControllerCalls>,
             (&publisher, &housekeeping),
-            Arc::clone(&detector),
+            &detector,
             &stopping.subscribe(),
         );
         tasks.push(tokio::spawn(Arc::clone(&detector).run(metadata.active())));

@@ -1,5 +1,6 @@
 //! A whole broker behind a loopback listener, spoken to in raw frames.
 
+mod cluster;
 mod configs;
 mod cordoned_log_dirs;
 mod describe_cluster;
