@@ -399,3 +399,41 @@ fn batches_of_an_epoch_that_is_not_known_are_left_out() {
     partition.take_fetched(fetched(2, &whole)).unwrap();
     assert_eq!(partition.log_end_offset(), Offset(3));
 }
+
+#[test]
+fn a_follower_that_is_not_in_sync_gets_no_more_than_the_rate() {
+    use crate::machines::metadata::Image;
+    use ottla_protocol::MetadataRecord;
+    use ottla_protocol::metadata::ConfigRecord;
+    let World { partition, _dir, .. } = flush_messages(i64::MAX);
+    let leadership = |epoch, isr: &[i32]| Leadership {
+        leader_epoch: LeaderEpoch(epoch),
+        partition_epoch: epoch,
+        isr: ids(isr),
+        replicas: ids(&[1, 2]),
+    };
+    partition.lead(leadership(1, &[1])).unwrap();
+    append(&partition, 1);
+    append(&partition, 1);
+    let mut image = Image::default();
+    let rate = ConfigRecord {
+        resource_type: 4,
+        resource_name: "1".to_owned(),
+        name: "leader.replication.throttled.rate".to_owned(),
+        value: Some("1000".to_owned()),
+    };
+    image.replay(Offset(0), &MetadataRecord::Config(rate));
+    partition.quotas.leader.reconfigure(&image, BrokerId(1));
+    let is_sent = || {
+        let slice = fetch_as_follower(&partition, 2, 0).slice;
+        partition.note_sent(BrokerId(2), 100_000);
+        slice.is_some()
+    };
+    assert!(is_sent() && is_sent(), "the topic's settings do not name it");
+    partition.set_throttled(Throttled { leader: true, follower: false });
+    assert!(is_sent());
+    assert!(!is_sent());
+    partition.lead(leadership(1, &[1])).unwrap();
+    partition.lead(leadership(2, &[1, 2])).unwrap();
+    assert!(is_sent() && is_sent(), "it is in sync");
+}
