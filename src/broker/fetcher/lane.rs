@@ -295,7 +295,11 @@ impl<'a> Lane<'a> {
         let response = match answered {
             Ok(response) => response,
             Err(error) => {
-                tracing::debug!(%leader, %error, "fetch failed");
+                // One line for each time that a leader goes; it is tried again until the metadata names another.
+                match self.failures {
+                    0 => tracing::info!(%leader, %error, "fetch failed"),
+                    _ => tracing::debug!(%leader, %error, "fetch failed again"),
+                }
                 return self.pause().await;
             }
         };
