@@ -101,8 +101,11 @@ impl Partition {
         self.tell_all();
     }
 
-    /// Where to fetch on; `None` where it does not follow in this epoch.
+    /// Where to fetch on; `None` where it does not follow in this epoch, or its log directory is offline.
     pub(crate) fn fetch_state(&self, leader_epoch: LeaderEpoch) -> Option<FetchState> {
+        if self.is_offline() {
+            return None;
+        }
         let owned = self.owned.lock();
         let log = owned.followed(leader_epoch).ok()?;
         Some(FetchState {
