@@ -16,7 +16,7 @@ mod upkeep;
 
 pub(super) use cleaning::CleaningEnd;
 pub use flush::Flush;
-pub(crate) use following::{FetchState, Fetched, FollowerError, Truncation};
+pub(crate) use following::{FetchState, Fetched, FollowerError, LogPosition, Truncation};
 pub use leading::{Acks, ReplicaView};
 pub(crate) use moving::{Move, MoveBegin, MoveEnd, MoveError, NextCopy, copy};
 pub use read::{IsolationLevel, PartitionRead, ReadFrom, ReadParams};

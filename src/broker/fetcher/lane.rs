@@ -3,7 +3,7 @@
 
 use super::session::{FETCH_VERSION, FetchSession, SessionUse};
 use super::{EndpointError, Fetcher, Key, LaneId, LeaderEndpoint, MAIN, STARTERS_MAX};
-use crate::broker::partition::{FetchState, Partition, Truncation};
+use crate::broker::partition::{FetchState, LogPosition, Partition, Truncation};
 use ottla_protocol::messages::{FetchRequest, FetchResponse};
 use ottla_protocol::{BrokerEpoch, ErrorCode, LeaderEpoch};
 use std::future::pending;
@@ -79,6 +79,15 @@ async fn start(fetcher: Arc<Fetcher>, id: LaneId) {
         }
     }
     fetcher.changed.notify_one();
+}
+
+/// A log to cut.
+pub(super) struct Cut {
+    pub(super) partition: Arc<Partition>,
+    pub(super) leader_epoch: LeaderEpoch,
+    /// Where the log ended when the leader was asked.
+    pub(super) position: LogPosition,
+    pub(super) truncation: Truncation,
 }
 
 pub(super) struct Lane<'a> {
@@ -190,12 +199,15 @@ impl<'a> Lane<'a> {
         {
             let state = self.fetcher.state.lock();
             for (key, leader_epoch, found) in &mut ask.changed {
-                let is_cut = found.last_fetched_epoch == LeaderEpoch::UNKNOWN
-                    && found.log_end_offset > found.high_watermark;
+                let position = found.position;
+                let is_cut = position.last_epoch == LeaderEpoch::UNKNOWN
+                    && position.end > found.high_watermark;
                 let copied = state.partitions.get(key).filter(|_| is_cut);
                 if let Some(copied) = copied {
-                    let cut = Truncation::To(found.high_watermark);
-                    cuts.push((Arc::clone(&copied.partition), *leader_epoch, cut));
+                    let partition = Arc::clone(&copied.partition);
+                    let truncation = Truncation::To(found.high_watermark);
+                    let leader_epoch = *leader_epoch;
+                    cuts.push(Cut { partition, leader_epoch, position, truncation });
                 }
             }
         }
@@ -295,7 +307,11 @@ impl<'a> Lane<'a> {
         let response = match answered {
             Ok(response) => response,
             Err(error) => {
-                tracing::debug!(%leader, %error, "fetch failed");
+                // One line for each time that a leader goes; it is tried again until the metadata names another.
+                match self.failures {
+                    0 => tracing::info!(%leader, %error, "fetch failed"),
+                    _ => tracing::debug!(%leader, %error, "fetch failed again"),
+                }
                 (self.fetcher.surroundings.leader_lost)(leader);
                 return self.pause().await;
             }
@@ -334,18 +350,18 @@ impl<'a> Lane<'a> {
     }
 
     /// Cuts logs, all of them before the checkpoints are written once; on a thread that may wait for the disk.
-    pub(super) async fn truncate(&self, mut cuts: Vec<(Arc<Partition>, LeaderEpoch, Truncation)>) {
+    pub(super) async fn truncate(&self, mut cuts: Vec<Cut>) {
         if cuts.is_empty() {
             return;
         }
         // Each is held until the checkpoints are written: once, and in the same order by all who do so.
-        cuts.sort_by_key(|(partition, ..)| (partition.topic_id(), partition.index()));
-        cuts.dedup_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other));
+        cuts.sort_by_key(|cut| (cut.partition.topic_id(), cut.partition.index()));
+        cuts.dedup_by(|one, other| Arc::ptr_eq(&one.partition, &other.partition));
         let surroundings = Arc::clone(&self.fetcher.surroundings);
         let cutting = tokio::task::spawn_blocking(move || {
             let mut guards = Vec::new();
-            for (partition, leader_epoch, truncation) in &cuts {
-                match partition.truncate(*leader_epoch, *truncation) {
+            for Cut { partition, leader_epoch, position, truncation } in &cuts {
+                match partition.truncate(*leader_epoch, *position, *truncation) {
                     Ok(guard) => guards.push(guard),
                     Err(error) => tracing::debug!(?partition, %error, "not truncated"),
                 }

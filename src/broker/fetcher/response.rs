@@ -1,9 +1,9 @@
 //! What a leader answered, partition by partition: records to append, logs to cut, errors.
 
 use super::Key;
-use super::lane::Lane;
+use super::lane::{Cut, Lane};
 use super::session::Asked;
-use crate::broker::partition::{Fetched, FollowerError, Partition, Truncation};
+use crate::broker::partition::{Fetched, FollowerError, LogPosition, Partition, Truncation};
 use crate::log::{AppendError, FlushOwed};
 use ottla_protocol::messages::fetch_response::PartitionData;
 use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -19,12 +19,12 @@ const LATEST: i64 = -1;
 /// ListOffsets: the start.
 const EARLIEST: i64 = -2;
 
-type Following = (Arc<Partition>, LeaderEpoch);
+type Following = (Arc<Partition>, Asked);
 
 /// What an answer leaves to do.
 #[derive(Default)]
 struct Left {
-    cuts: Vec<(Arc<Partition>, LeaderEpoch, Truncation)>,
+    cuts: Vec<Cut>,
     /// Logs that are empty and start within the first batch that came.
     restarts: Vec<(Arc<Partition>, Offset, Fetched)>,
     out_of_range: Vec<(Key, Following)>,
@@ -42,12 +42,16 @@ impl Lane<'_> {
         }
         let Left { mut cuts, restarts, out_of_range, mut unsynced } = left;
         cuts.extend(self.find_ends(out_of_range).await);
-        cuts.extend(restarts.iter().map(|(partition, first, fetched)| {
-            (Arc::clone(partition), fetched.leader_epoch, Truncation::StartAt(*first))
+        cuts.extend(restarts.iter().map(|(partition, first, fetched)| Cut {
+            partition: Arc::clone(partition),
+            leader_epoch: fetched.leader_epoch,
+            position: fetched.position,
+            truncation: Truncation::StartAt(*first),
         }));
         self.truncate(cuts).await;
         for (partition, first, fetched) in restarts {
-            match partition.take_fetched(Fetched { fetch_offset: first, ..fetched }) {
+            let position = LogPosition { end: first, last_epoch: LeaderEpoch::UNKNOWN };
+            match partition.take_fetched(Fetched { position, ..fetched }) {
                 Ok((end, FlushOwed::BeforeAnswer | FlushOwed::BeforeCommit)) => {
                     unsynced.push((partition, end));
                 }
@@ -72,7 +76,7 @@ impl Lane<'_> {
         match ErrorCode::from_code(data.error_code) {
             ErrorCode::None => self.take_data(key, (asked, partition), data, left),
             ErrorCode::OffsetOutOfRange => {
-                left.out_of_range.push((key, (partition, asked.leader_epoch)));
+                left.out_of_range.push((key, (partition, asked)));
             }
             ErrorCode::FencedLeaderEpoch => {
                 tracing::info!(?partition, epoch = %asked.leader_epoch, "the leader has a newer epoch");
@@ -106,14 +110,15 @@ impl Lane<'_> {
         if data.diverging_epoch.end_offset >= 0 {
             let epoch = LeaderEpoch(data.diverging_epoch.epoch);
             let end_offset = Offset(data.diverging_epoch.end_offset);
-            let cut = Truncation::Diverging { epoch, end_offset };
-            left.cuts.push((partition, leader_epoch, cut));
+            let truncation = Truncation::Diverging { epoch, end_offset };
+            let position = asked.position;
+            left.cuts.push(Cut { partition, leader_epoch, position, truncation });
             self.ask_again(key);
             return;
         }
         let fetched = Fetched {
             leader_epoch,
-            fetch_offset: asked.fetch_offset,
+            position: asked.position,
             records: data.records.unwrap_or_default(),
             high_watermark: Offset(data.high_watermark),
             log_start_offset: Offset(data.log_start_offset),
@@ -160,30 +165,27 @@ impl Lane<'_> {
     }
 
     /// Asks the leader where the logs start and end that the fetch was out of.
-    async fn find_ends(
-        &self,
-        out_of_range: Vec<(Key, Following)>,
-    ) -> Vec<(Arc<Partition>, LeaderEpoch, Truncation)> {
+    async fn find_ends(&self, out_of_range: Vec<(Key, Following)>) -> Vec<Cut> {
         if out_of_range.is_empty() {
             return Vec::new();
         }
         let ends = self.list_offsets(&out_of_range, LATEST).await;
         let starts = self.list_offsets(&out_of_range, EARLIEST).await;
         let mut cuts = Vec::new();
-        for (key, (partition, leader_epoch)) in out_of_range {
+        for (key, (partition, asked)) in out_of_range {
             let name = (partition.topic().to_string(), partition.index());
             let found = ends.get(&name).zip(starts.get(&name));
-            let own = partition.fetch_state(leader_epoch).map(|state| state.log_end_offset);
-            let cut = match (found, own) {
-                (Some((end, _)), Some(own)) if *end < own => Truncation::To(*end),
-                (Some((_, start)), Some(own)) if *start > own => Truncation::StartAt(*start),
+            let Asked { leader_epoch, position, .. } = asked;
+            let truncation = match found {
+                Some((end, _)) if *end < position.end => Truncation::To(*end),
+                Some((_, start)) if *start > position.end => Truncation::StartAt(*start),
                 _ => {
                     self.fetcher.delay(&key, leader_epoch);
                     continue;
                 }
             };
-            tracing::warn!(?partition, ?cut, "the log is out of the leader's range");
-            cuts.push((partition, leader_epoch, cut));
+            tracing::warn!(?partition, ?truncation, "the log is out of the leader's range");
+            cuts.push(Cut { partition, leader_epoch, position, truncation });
             self.ask_again(key);
         }
         cuts
@@ -195,7 +197,7 @@ impl Lane<'_> {
         timestamp: i64,
     ) -> BTreeMap<(String, i32), Offset> {
         let mut topics: BTreeMap<String, Vec<ListOffsetsPartition>> = BTreeMap::new();
-        for (_, (partition, leader_epoch)) in partitions {
+        for (_, (partition, Asked { leader_epoch, .. })) in partitions {
             let asked = ListOffsetsPartition {
                 partition_index: partition.index(),
                 current_leader_epoch: leader_epoch.0,

@@ -1,7 +1,7 @@
 //! The fetcher's end of a fetch session (KIP-227): what the leader knows of the request already.
 
 use super::{FetchSettings, Key};
-use crate::broker::partition::FetchState;
+use crate::broker::partition::{FetchState, LogPosition};
 use ottla_protocol::messages::FetchRequest;
 use ottla_protocol::messages::fetch_request::{
     FetchPartition, FetchTopic, ForgottenTopic, ReplicaState,
@@ -23,7 +23,7 @@ const FINAL_EPOCH: i32 = -1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) leader_epoch: LeaderEpoch,
-    pub(super) fetch_offset: Offset,
+    pub(super) position: LogPosition,
     pub(super) log_start_offset: Offset,
 }
 
@@ -88,15 +88,15 @@ impl FetchSession {
         for (key, leader_epoch, state) in changed {
             let asked = Asked {
                 leader_epoch: *leader_epoch,
-                fetch_offset: state.log_end_offset,
+                position: state.position,
                 log_start_offset: state.log_start_offset,
             };
             self.asked.insert(*key, asked);
             topics.entry(key.0).or_default().push(FetchPartition {
                 partition: key.1,
                 current_leader_epoch: leader_epoch.0,
-                fetch_offset: state.log_end_offset.0,
-                last_fetched_epoch: state.last_fetched_epoch.0,
+                fetch_offset: state.position.end.0,
+                last_fetched_epoch: state.position.last_epoch.0,
                 log_start_offset: state.log_start_offset.0,
                 partition_max_bytes: settings.partition_max_bytes,
                 high_watermark: state.high_watermark.0,

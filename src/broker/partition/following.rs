@@ -1,7 +1,7 @@
 //! The follower's side of a partition: taking in what the leader sent, and cutting what the leader does not have.
 //!
 //! Invariants: nothing is taken from a leader of another epoch than the one that is followed, nor at another offset
-//! than the log's end; what is cut is cut durably, and the log directory's checkpoint is written before anything is
+//! than the log's end, nor after a record of another epoch; what is cut is cut durably, and the log directory's checkpoint is written before anything is
 //! appended again, by a leader either (the guard of a truncation holds that up).
 //!
 //! Source: Kafka's `ReplicaFetcherThread` and `AbstractFetcherThread`; KIP-101, KIP-279, KIP-595 (truncation on fetch).
@@ -17,15 +17,30 @@ use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Where a log ends, and in which epoch. Two logs of a partition that end alike are alike, since one leader wrote each
+/// epoch; and so is one log at two times, whatever it went through between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogPosition {
+    /// The offset of the next record.
+    pub(crate) end: Offset,
+    /// The epoch of the last record.
+    pub(crate) last_epoch: LeaderEpoch,
+}
+
+impl LogPosition {
+    fn of(log: &Log) -> Self {
+        let last_epoch = log.latest_epoch().unwrap_or(LeaderEpoch::UNKNOWN);
+        LogPosition { end: log.log_end_offset(), last_epoch }
+    }
+}
+
 /// Where a follower's log stands, as its fetch tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FetchState {
     /// Where to fetch on.
-    pub(crate) log_end_offset: Offset,
+    pub(crate) position: LogPosition,
     /// Where the log starts.
     pub(crate) log_start_offset: Offset,
-    /// The epoch of the last record.
-    pub(crate) last_fetched_epoch: LeaderEpoch,
     /// The high watermark that is known.
     pub(crate) high_watermark: Offset,
 }
@@ -35,8 +50,8 @@ pub(crate) struct FetchState {
 pub(crate) struct Fetched {
     /// The epoch of the leader that was asked.
     pub(crate) leader_epoch: LeaderEpoch,
-    /// The offset that was asked for.
-    pub(crate) fetch_offset: Offset,
+    /// Where the log ended that it was asked for.
+    pub(crate) position: LogPosition,
     /// Batches; the last may be cut.
     pub(crate) records: Bytes,
     /// The leader's high watermark.
@@ -101,14 +116,16 @@ impl Partition {
         self.tell_all();
     }
 
-    /// Where to fetch on; `None` where it does not follow in this epoch.
+    /// Where to fetch on; `None` where it does not follow in this epoch, or its log directory is offline.
     pub(crate) fn fetch_state(&self, leader_epoch: LeaderEpoch) -> Option<FetchState> {
+        if self.is_offline() {
+            return None;
+        }
         let owned = self.owned.lock();
         let log = owned.followed(leader_epoch).ok()?;
         Some(FetchState {
-            log_end_offset: log.log_end_offset(),
+            position: LogPosition::of(log),
             log_start_offset: log.log_start_offset(),
-            last_fetched_epoch: log.latest_epoch().unwrap_or(LeaderEpoch::UNKNOWN),
             high_watermark: owned.replica.high_watermark(),
         })
     }
@@ -126,7 +143,7 @@ impl Partition {
         let mut owned = self.owned.lock();
         let is_cutting = owned.is_cutting;
         let log = owned.followed_mut(fetched.leader_epoch)?;
-        if is_cutting || log.log_end_offset() != fetched.fetch_offset {
+        if is_cutting || LogPosition::of(log) != fetched.position {
             return Err(FollowerError::Stale);
         }
         let records = usable(&fetched);
@@ -161,7 +178,7 @@ impl Partition {
         Ok((end, flush))
     }
 
-    /// Cuts what the leader does not have. The checkpoint has to be written before the guard goes. Blocks for the
+    /// Cuts what the leader does not have, as it said of a log that ended at `position`. The checkpoint has to be written before the guard goes. Blocks for the
     /// disk.
     ///
     /// # Errors
@@ -169,12 +186,17 @@ impl Partition {
     pub(crate) fn truncate(
         &self,
         leader_epoch: LeaderEpoch,
+        position: LogPosition,
         truncation: Truncation,
     ) -> Result<TruncationGuard<'_>, FollowerError> {
         let one_at_a_time = self.syncing.lock();
         let now = self.clock.now();
         let mut owned = self.owned.lock();
         let log = owned.followed_mut(leader_epoch)?;
+        if LogPosition::of(log) != position {
+            // An older answer, to a fetch of another lane: what it would cut may be what the leader counts on by now.
+            return Err(FollowerError::Stale);
+        }
         let before = log.log_end_offset();
         let cut = match truncation {
             Truncation::To(offset) => log.truncate_to(offset, now),

@@ -7,7 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Acks, Fetched, FollowerError, IsolationLevel, Partition, PartitionParams};
+use super::{
+    Acks, Fetched, FollowerError, IsolationLevel, LogPosition, Partition, PartitionParams,
+};
 use super::{ReadFrom, ReadParams, Truncation};
 use crate::broker::isr::IsrChanges;
 use crate::env::Clock;
@@ -77,9 +79,20 @@ struct Node {
 
 #[derive(Debug, Clone)]
 enum Message {
-    Fetch { lane: u8, leader_epoch: LeaderEpoch, fetch: FollowerFetch, last_epoch: LeaderEpoch },
-    Fetched { lane: u8, fetched: Fetched, cut: Option<Truncation> },
-    Refused { lane: u8 },
+    Fetch {
+        lane: u8,
+        leader_epoch: LeaderEpoch,
+        fetch: FollowerFetch,
+        last_epoch: (LeaderEpoch, LeaderEpoch),
+    },
+    Fetched {
+        lane: u8,
+        fetched: Fetched,
+        cut: Option<Truncation>,
+    },
+    Refused {
+        lane: u8,
+    },
     Isr(IsrChange),
     IsrAnswer(IsrChange, IsrAnswer),
     Image(Box<Metadata>),
@@ -348,16 +361,17 @@ impl World {
         }
         let last_epoch = match self.mutation {
             Mutation::HidesEpochs => LeaderEpoch::UNKNOWN,
-            _ => state.last_fetched_epoch,
+            _ => state.position.last_epoch,
         };
         let fetch = FollowerFetch {
             replica: id,
             broker_epoch: node.broker_epoch,
             eligibility: Eligibility::Ineligible,
-            fetch_offset: state.log_end_offset,
+            fetch_offset: state.position.end,
             log_start_offset: state.log_start_offset,
         };
         let leader_epoch = metadata.leader_epoch;
+        let last_epoch = (last_epoch, state.position.last_epoch);
         let message = Message::Fetch { lane, leader_epoch, fetch, last_epoch };
         self.send(id, metadata.leader, message);
     }
@@ -424,7 +438,7 @@ impl World {
         lane: u8,
         leader_epoch: LeaderEpoch,
         fetch: FollowerFetch,
-        last_epoch: LeaderEpoch,
+        last_epoch: (LeaderEpoch, LeaderEpoch),
     ) -> Message {
         let known = self.nodes[&id].metadata.alive.get(&fetch.replica).copied();
         let eligibility = match known == Some(fetch.broker_epoch) {
@@ -439,13 +453,14 @@ impl World {
             isolation: IsolationLevel::LogEnd,
             from: ReadFrom::Leader,
             current_leader_epoch: leader_epoch,
-            last_fetched_epoch: last_epoch,
+            last_fetched_epoch: last_epoch.0,
             follower: Some(FollowerFetch { eligibility, ..fetch }),
             is_noted: false,
         });
+        let position = LogPosition { end: fetch.fetch_offset, last_epoch: last_epoch.1 };
         let fetched = |records, high_watermark, log_start_offset| Fetched {
             leader_epoch,
-            fetch_offset: fetch.fetch_offset,
+            position,
             records,
             high_watermark,
             log_start_offset,
@@ -478,20 +493,23 @@ impl World {
         let Some(partition) = self.partition(id) else { return Ok(()) };
         let is_stale = partition
             .fetch_state(fetched.leader_epoch)
-            .is_none_or(|state| state.log_end_offset != fetched.fetch_offset);
+            .is_none_or(|state| state.position != fetched.position);
         if is_stale {
             return Ok(());
         }
+        let position = fetched.position;
         let result = match cut {
-            Some(cut) => partition.truncate(fetched.leader_epoch, cut).map(|guard| {
+            Some(cut) => partition.truncate(fetched.leader_epoch, position, cut).map(|guard| {
                 self.checkpoint(id);
                 drop(guard);
             }),
             None => match partition.take_fetched(fetched.clone()) {
                 Err(FollowerError::StartsWithin(first)) => {
                     let cut = Truncation::StartAt(first);
-                    let again = Fetched { fetch_offset: first, ..fetched.clone() };
-                    let restarted = partition.truncate(fetched.leader_epoch, cut).map(|guard| {
+                    let empty = LogPosition { end: first, last_epoch: LeaderEpoch::UNKNOWN };
+                    let again = Fetched { position: empty, ..fetched.clone() };
+                    let cut = partition.truncate(fetched.leader_epoch, position, cut);
+                    let restarted = cut.map(|guard| {
                         self.checkpoint(id);
                         drop(guard);
                     });

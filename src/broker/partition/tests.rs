@@ -351,7 +351,7 @@ async fn a_follower_that_syncs_says_so_only_after_the_sync() {
     let (end, flush) = partition
         .take_fetched(Fetched {
             leader_epoch: LeaderEpoch(1),
-            fetch_offset: Offset(0),
+            position: LogPosition { end: Offset(0), last_epoch: LeaderEpoch::UNKNOWN },
             records: records.build().freeze(),
             high_watermark: Offset(1),
             log_start_offset: Offset(0),
@@ -379,23 +379,67 @@ fn batches_of_an_epoch_that_is_not_known_are_left_out() {
         batch.build().freeze()
     };
     let records = [batch(0, 3), batch(1, 4), batch(2, 5)].concat();
-    let fetched = |offset, records: &[u8]| Fetched {
+    let fetched = |(end, last_epoch), records: &[u8]| Fetched {
         leader_epoch: LeaderEpoch(4),
-        fetch_offset: Offset(offset),
+        position: LogPosition { end: Offset(end), last_epoch: LeaderEpoch(last_epoch) },
         records: Bytes::copy_from_slice(records),
         high_watermark: Offset(0),
         log_start_offset: Offset(0),
     };
-    partition.take_fetched(fetched(0, &records)).unwrap();
+    partition.take_fetched(fetched((0, -1), &records)).unwrap();
     assert_eq!(partition.log_end_offset(), Offset(2));
     // A cut batch, damage, and what is not from here on are no reason to panic.
     let whole = batch(2, 4);
-    partition.take_fetched(fetched(2, &whole[..30])).unwrap();
+    partition.take_fetched(fetched((2, 4), &whole[..30])).unwrap();
     let mut damaged = whole.to_vec();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
-    assert!(partition.take_fetched(fetched(2, &damaged)).is_err());
-    assert!(matches!(partition.take_fetched(fetched(7, &whole)), Err(FollowerError::Stale)));
-    partition.take_fetched(fetched(2, &whole)).unwrap();
+    assert!(partition.take_fetched(fetched((2, 4), &damaged)).is_err());
+    assert!(matches!(partition.take_fetched(fetched((7, 4), &whole)), Err(FollowerError::Stale)));
+    // An answer from before the log was cut, and has grown to the same end again.
+    assert!(matches!(partition.take_fetched(fetched((2, 3), &whole)), Err(FollowerError::Stale)));
+    let position = LogPosition { end: Offset(2), last_epoch: LeaderEpoch(3) };
+    let cut = partition.truncate(LeaderEpoch(4), position, Truncation::To(Offset(1)));
+    assert!(matches!(cut, Err(FollowerError::Stale)));
+    drop(cut);
+    partition.take_fetched(fetched((2, 4), &whole)).unwrap();
     assert_eq!(partition.log_end_offset(), Offset(3));
+}
+
+#[test]
+fn a_follower_that_is_not_in_sync_gets_no_more_than_the_rate() {
+    use crate::machines::metadata::Image;
+    use ottla_protocol::MetadataRecord;
+    use ottla_protocol::metadata::ConfigRecord;
+    let World { partition, _dir, .. } = flush_messages(i64::MAX);
+    let leadership = |epoch, isr: &[i32]| Leadership {
+        leader_epoch: LeaderEpoch(epoch),
+        partition_epoch: epoch,
+        isr: ids(isr),
+        replicas: ids(&[1, 2]),
+    };
+    partition.lead(leadership(1, &[1])).unwrap();
+    append(&partition, 1);
+    append(&partition, 1);
+    let mut image = Image::default();
+    let rate = ConfigRecord {
+        resource_type: 4,
+        resource_name: "1".to_owned(),
+        name: "leader.replication.throttled.rate".to_owned(),
+        value: Some("1000".to_owned()),
+    };
+    image.replay(Offset(0), &MetadataRecord::Config(rate));
+    partition.quotas.leader.reconfigure(&image, BrokerId(1));
+    let is_sent = || {
+        let slice = fetch_as_follower(&partition, 2, 0).slice;
+        partition.note_sent(BrokerId(2), 100_000);
+        slice.is_some()
+    };
+    assert!(is_sent() && is_sent(), "the topic's settings do not name it");
+    partition.set_throttled(Throttled { leader: true, follower: false });
+    assert!(is_sent());
+    assert!(!is_sent());
+    partition.lead(leadership(1, &[1])).unwrap();
+    partition.lead(leadership(2, &[1, 2])).unwrap();
+    assert!(is_sent() && is_sent(), "it is in sync");
 }

@@ -54,3 +54,13 @@ fn two_leaders_in_one_epoch_are_seen() {
     let found = violation(Mutation::KeepsEpochOfElection);
     assert!(found.contains("lead in epoch"), "{found}");
 }
+
+/// A replica that lost whole segments at their beginning said that it had them; one that had led and never written
+/// could not begin its log elsewhere. An old answer cut what the leader counted on by then, the log having grown to the
+/// same end again.
+#[test]
+fn seeds_that_failed_once_hold() {
+    for seed in [71, 4219, 12423] {
+        assert_eq!(run(seed, Mutation::None), Ok(()), "seed {seed}");
+    }
+}
