@@ -241,15 +241,15 @@ impl Quorum {
         let raft = Raft::new(params.node_id.0, config, network, store, applier).await;
         let raft = raft.map_err(|error| QuorumError::Stopped(error.to_string()))?;
         shared.set_raft(raft.clone());
-        let mut tasks = self.tasks.lock();
-        tasks.push(tokio::spawn(Arc::clone(shared).watch_raft(raft.clone())));
+        let watching = tokio::spawn(Arc::clone(shared).watch_raft(raft.clone()));
+        self.tasks.lock().push(watching);
         if is_alone {
-            drop(tasks);
             let elected = raft.trigger().elect().await;
             return elected.map_err(|error| QuorumError::Stopped(error.to_string()));
         }
         *self.transport.lock() = Some(Arc::clone(&transport));
-        tasks.push(tokio::spawn(elections::run(Arc::clone(shared), raft, transport)));
+        let electing = tokio::spawn(elections::run(Arc::clone(shared), raft, transport));
+        self.tasks.lock().push(electing);
         Ok(())
     }
 

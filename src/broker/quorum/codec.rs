@@ -360,15 +360,14 @@ impl Reader {
 
     fn append_request(&mut self) -> Result<AppendEntriesRequest<types::Types>, CodecError> {
         let (vote, prev_log_id, leader_commit) = (self.vote()?, self.id()?, self.id()?);
-        let count = self.u32()?;
+        let count = u64::from(self.u32()?);
         let mut entries: Vec<QuorumEntry> = Vec::new();
-        let mut next = prev_log_id.map_or(0, |prev| prev.index + 1);
-        for _ in 0..count {
+        let first = prev_log_id.map_or(0, |prev| prev.index + 1);
+        for next in first..first + count {
             let entry = self.entry()?;
             if entry.log_id.index != next {
                 return Err(CodecError(format!("{} is to be {next}", entry.log_id)));
             }
-            next += 1;
             entries.push(entry);
         }
         Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })

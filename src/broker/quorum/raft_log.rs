@@ -42,7 +42,7 @@ impl RaftLog {
         verb: ErrorVerb,
         mut work: impl FnMut() -> Result<T, WriteError>,
     ) -> Result<T, StorageError<i32>> {
-        let _stalled = loop {
+        loop {
             match work() {
                 Ok(done) => {
                     self.0.set_stalled(false);
@@ -57,7 +57,7 @@ impl RaftLog {
                 }
                 Err(error) => return Err(fatal(ErrorSubject::Logs, verb, &error)),
             }
-        };
+        }
     }
 }
 

@@ -293,6 +293,11 @@ impl Shared {
                 is_new
             });
             if is_new {
+                if let Some(leader) = seen.leader
+                    && self.log.params().voters.len() > 1
+                {
+                    tracing::info!(%leader, epoch = %seen.epoch, "leader of the metadata quorum");
+                }
                 self.alarm.notify_one();
             }
             if changes.changed().await.is_err() {

@@ -53,6 +53,25 @@ async fn all_voters_lose_power_at_once() {
     world.stop().await;
 }
 
+/// The checks see it when syncs are left out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[should_panic]
+async fn records_that_were_not_synced_are_missed() {
+    let mut world = World::new(3, 10);
+    for disk in world.disks.values() {
+        disk.ignore_syncs(".log");
+    }
+    world.start_all().await;
+    for _ in 0..10 {
+        world.write(10).await;
+        for id in world.ids() {
+            world.crash(id, Crash::PowerLoss).await;
+        }
+        world.start_all().await;
+        world.settle().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_without_its_followers_commits_nothing() {
     let mut world = World::new(3, 4);
