@@ -559,10 +559,7 @@ pub fn keeping<T>(
     }
 }
 
-/// Makes an error of an error code.
-///
-/// # Errors
-/// If the code is one.
+/// The error of an error code, if it is one.
 pub fn ok(code: i16) -> Result<(), String> {
     match ErrorCode::from_code(code) {
         ErrorCode::None => Ok(()),
