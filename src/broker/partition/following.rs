@@ -1,8 +1,9 @@
 //! The follower's side of a partition: taking in what the leader sent, and cutting what the leader does not have.
 //!
-//! Invariants: nothing is taken from a leader of another epoch than the one that is followed, nor at another offset
-//! than the log's end, nor after a record of another epoch; what is cut is cut durably, and the log directory's checkpoint is written before anything is
-//! appended again, by a leader either (the guard of a truncation holds that up).
+//! Invariants: nothing is taken from a leader of another epoch than the one that is followed, nor for a log that
+//! ended elsewhere, or in another epoch, than this one does; what is cut is cut durably, and the log directory's
+//! checkpoint is written before anything is appended again, by a leader either (the guard of a truncation holds that
+//! up).
 //!
 //! Source: Kafka's `ReplicaFetcherThread` and `AbstractFetcherThread`; KIP-101, KIP-279, KIP-595 (truncation on fetch).
 
@@ -178,8 +179,8 @@ impl Partition {
         Ok((end, flush))
     }
 
-    /// Cuts what the leader does not have, as it said of a log that ended at `position`. The checkpoint has to be written before the guard goes. Blocks for the
-    /// disk.
+    /// Cuts what the leader does not have, as it said of a log that ended at `position`. The checkpoint has to be
+    /// written before the guard goes. Blocks for the disk.
     ///
     /// # Errors
     /// `Stale`; `Truncate`, and the log is offline.

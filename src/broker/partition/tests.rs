@@ -351,7 +351,7 @@ async fn a_follower_that_syncs_says_so_only_after_the_sync() {
     let (end, flush) = partition
         .take_fetched(Fetched {
             leader_epoch: LeaderEpoch(1),
-            position: LogPosition { end: Offset(0), last_epoch: LeaderEpoch::UNKNOWN },
+            position: partition.fetch_state(LeaderEpoch(1)).unwrap().position,
             records: records.build().freeze(),
             high_watermark: Offset(1),
             log_start_offset: Offset(0),
@@ -386,7 +386,7 @@ fn batches_of_an_epoch_that_is_not_known_are_left_out() {
         high_watermark: Offset(0),
         log_start_offset: Offset(0),
     };
-    partition.take_fetched(fetched((0, -1), &records)).unwrap();
+    partition.take_fetched(fetched((0, 0), &records)).unwrap();
     assert_eq!(partition.log_end_offset(), Offset(2));
     // A cut batch, damage, and what is not from here on are no reason to panic.
     let whole = batch(2, 4);
