@@ -58,6 +58,7 @@ async fn all_voters_lose_power_at_once() {
 #[should_panic]
 async fn records_that_were_not_synced_are_missed() {
     let mut world = World::new(3, 10);
+    world.patience = Duration::from_secs(3);
     for disk in world.disks.values() {
         disk.ignore_syncs(".log");
     }

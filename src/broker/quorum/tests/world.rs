@@ -17,9 +17,6 @@ use std::path::Path;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-/// Nothing here may take longer.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// What the links know.
 #[derive(Default)]
 pub(super) struct Links {
@@ -87,6 +84,8 @@ pub(super) struct World {
     pub snapshot_bytes: u64,
     /// The shortest silence of a leader that voters wait for.
     pub election_timeout: Duration,
+    /// Nothing may take longer.
+    pub patience: Duration,
     written: u64,
 }
 
@@ -103,6 +102,7 @@ impl World {
             rng: Rng::new(seed),
             snapshot_bytes: u64::MAX,
             election_timeout: Duration::from_millis(200),
+            patience: Duration::from_secs(60),
             written: 0,
         }
     }
@@ -192,7 +192,7 @@ impl World {
     pub async fn until(&self, holds: impl Fn(&World) -> bool) {
         let begin = Instant::now();
         while !holds(self) {
-            assert!(begin.elapsed() < PATIENCE, "it never held");
+            assert!(begin.elapsed() < self.patience, "it never held");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -211,7 +211,7 @@ impl World {
             if let Some((_, id)) = best {
                 return id;
             }
-            assert!(begin.elapsed() < PATIENCE, "nobody was elected");
+            assert!(begin.elapsed() < self.patience, "nobody was elected");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -241,7 +241,7 @@ impl World {
         while done < count {
             let leader = self.leader().await;
             done += usize::from(self.write_at(leader).await.is_ok());
-            assert!(begin.elapsed() < PATIENCE, "no quorum takes records");
+            assert!(begin.elapsed() < self.patience, "no quorum takes records");
         }
     }
 
@@ -260,7 +260,7 @@ impl World {
             }
             let status: Vec<_> =
                 self.voters.values().map(|voter| voter.node.quorum().unwrap().status()).collect();
-            assert!(begin.elapsed() < PATIENCE, "voters do not catch up: {ends:?} {status:?}");
+            assert!(begin.elapsed() < self.patience, "voters do not catch up: {ends:?} {status:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.check();
