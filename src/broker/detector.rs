@@ -107,12 +107,10 @@ impl Detector {
             }
             detector.gone.0.lock().insert(id, (epoch, detector.clock.now()));
             let request = ControllerRequest::FenceBroker { broker_id: id, broker_epoch: epoch };
-            match detector.link.call_here(request).await {
-                Ok(ControllerReply::FenceBroker(Ok(true))) => {
-                    tracing::warn!(broker = %id, "fenced: nobody listens on {host}:{port} any more");
-                }
-                // It has registered anew, or another node is the controller.
-                Ok(_) | Err(_) => {}
+            // Otherwise it was fenced before, has registered anew, or another node is the controller.
+            let answer = detector.link.call_here(request).await;
+            if let Ok(ControllerReply::FenceBroker(Ok(true))) = answer {
+                tracing::warn!(broker = %id, "fenced: nobody listens on {host}:{port} any more");
             }
         });
     }

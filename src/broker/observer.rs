@@ -330,7 +330,6 @@ impl Observer {
             replica_state: fetch_request::ReplicaState {
                 replica_id: self.params.node_id.0,
                 replica_epoch: -1,
-                ..Default::default()
             },
             max_wait_ms: WAIT_MAX_MS,
             min_bytes: 1,
@@ -340,7 +339,6 @@ impl Observer {
                 topic: CLUSTER_METADATA_TOPIC.to_owned(),
                 topic_id: CLUSTER_METADATA_TOPIC_ID,
                 partitions: vec![partition],
-                ..Default::default()
             }],
             ..Default::default()
         }
@@ -355,7 +353,6 @@ impl Observer {
                 snapshot_id: fetch_snapshot_request::SnapshotId {
                     end_offset: id.end_offset.0,
                     epoch: id.epoch.0,
-                    ..Default::default()
                 },
                 position: bytes.len() as i64,
                 ..Default::default()
@@ -367,9 +364,7 @@ impl Observer {
                 topics: vec![fetch_snapshot_request::TopicSnapshot {
                     name: CLUSTER_METADATA_TOPIC.to_owned(),
                     partitions: vec![partition],
-                    ..Default::default()
                 }],
-                ..Default::default()
             };
             let response = client.call(1, request).await?;
             let part = response.topics.into_iter().next();

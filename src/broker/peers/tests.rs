@@ -82,7 +82,6 @@ fn answer(manner: Manner, header: &request::RequestHeader, body: &mut Reader) ->
     let response = HeartbeatResponse {
         throttle_time_ms: i32::from(header.api_version),
         error_code: request.generation_id as i16,
-        ..Default::default()
     };
     Some(request::write_response(id, header.api_version, &response).freeze())
 }

@@ -49,7 +49,6 @@ pub async fn handle(ctx: &RequestContext, request: FetchRequest) -> FetchRespons
         topic: CLUSTER_METADATA_TOPIC.to_owned(),
         topic_id: CLUSTER_METADATA_TOPIC_ID,
         partitions: vec![data],
-        ..Default::default()
     }];
     FetchResponse { responses, node_endpoints: endpoint(ctx, leader), ..Default::default() }
 }
@@ -87,7 +86,6 @@ fn unknown(ctx: &RequestContext, topics: Vec<fetch_request::FetchTopic>) -> Fetc
             partitions: topic.partitions.iter().map(failed).collect(),
             topic: topic.topic,
             topic_id: topic.topic_id,
-            ..Default::default()
         })
         .collect();
     FetchResponse { responses, ..Default::default() }
@@ -95,7 +93,7 @@ fn unknown(ctx: &RequestContext, topics: Vec<fetch_request::FetchTopic>) -> Fetc
 
 fn partition_data(read: MetadataRead) -> PartitionData {
     let snapshot_id = read.snapshot.map_or_else(SnapshotId::default, |(end_offset, epoch)| {
-        SnapshotId { end_offset: end_offset.0, epoch: epoch.0, ..Default::default() }
+        SnapshotId { end_offset: end_offset.0, epoch: epoch.0 }
     });
     PartitionData {
         partition_index: 0,
@@ -106,7 +104,6 @@ fn partition_data(read: MetadataRead) -> PartitionData {
         current_leader: LeaderIdAndEpoch {
             leader_id: read.leader_id.0,
             leader_epoch: read.leader_epoch.0,
-            ..Default::default()
         },
         snapshot_id,
         records: Some(read.records),

@@ -32,7 +32,7 @@ pub async fn handle(ctx: &RequestContext, request: FetchSnapshotRequest) -> Fetc
                 failed(asked, ErrorCode::UnknownTopicOrPartition)
             });
         }
-        topics.push(TopicSnapshot { name: topic.name, partitions, ..Default::default() });
+        topics.push(TopicSnapshot { name: topic.name, partitions });
     }
     FetchSnapshotResponse { topics, ..Default::default() }
 }
@@ -60,9 +60,8 @@ fn failed(asked: &Asked, error: ErrorCode) -> PartitionSnapshot {
         snapshot_id: SnapshotId {
             end_offset: asked.snapshot_id.end_offset,
             epoch: asked.snapshot_id.epoch,
-            ..Default::default()
         },
-        current_leader: LeaderIdAndEpoch { leader_id: -1, leader_epoch: -1, ..Default::default() },
+        current_leader: LeaderIdAndEpoch { leader_id: -1, leader_epoch: -1 },
         ..Default::default()
     }
 }

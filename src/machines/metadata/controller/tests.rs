@@ -137,7 +137,6 @@ impl World {
                 .map(|id| alter_partition_request::BrokerState {
                     broker_id: *id,
                     broker_epoch: image.cluster.brokers[&BrokerId(*id)].epoch.0,
-                    ..Default::default()
                 })
                 .collect(),
             ..Default::default()
@@ -148,9 +147,7 @@ impl World {
             topics: vec![alter_partition_request::TopicData {
                 topic_id: topic.id,
                 partitions: vec![wanted],
-                ..Default::default()
             }],
-            ..Default::default()
         };
         let ControllerReply::AlterPartition(reply) =
             self.ask(ControllerRequest::AlterPartition(request))
