@@ -9,6 +9,7 @@ use ottla::config::{self, Config, Loaded};
 use ottla::env::{Disk, RealDisk, SystemClock};
 use ottla::server::{self, BoundListener, Limits, Server};
 use ottla::zookeeper;
+use ottla_protocol::apis::ListenerType;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -135,7 +136,8 @@ fn start(arguments: &StartArgs) -> Result<(), String> {
         Ok(filter) if !filter.is_empty() => filter,
         _ => config.log_level.clone(),
     };
-    let filter = EnvFilter::try_new(&filter)
+    // What openraft has to say the quorum says itself; a directive of the operator's goes before.
+    let filter = EnvFilter::try_new(format!("openraft=off,{filter}"))
         .map_err(|error| format!("ottla.log.level or RUST_LOG: {filter}: {error}"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     for warning in warnings {
@@ -207,16 +209,32 @@ async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), St
     let limits = Limits::from_config(&config);
     let serving = server::Settings::from_config(&config);
     let settings = Settings { zookeeper, ..Settings::new(Arc::clone(&config), &advertised) };
-    let broker = Broker::start(settings, Arc::new(RealDisk), Arc::new(SystemClock))
+    let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock))
         .await
         .map_err(|error| error.to_string())?;
-    let server = Server::start(Arc::clone(&broker), limits, serving, bound);
+    // The other voters must be heard before there is a quorum, and clients not before this broker has joined.
+    let is_controllers = |bound: &BoundListener| bound.listener_type() == ListenerType::Controller;
+    let (controllers, clients) = bound.into_iter().partition(is_controllers);
+    let mut server = Server::start(Arc::clone(&broker), limits, serving, controllers);
+    tokio::select! {
+        biased;
+        failure = broker.failed() => return Err(failure),
+        joined = broker.join() => joined.map_err(|error| error.to_string())?,
+        stopped = stop_signal() => {
+            stopped?;
+            server.stop().await;
+            broker.abandon().await;
+            return Ok(());
+        }
+    }
+    server.open(clients);
     greet(&config, &addresses)?;
     tokio::select! {
         biased;
         failure = broker.failed() => return Err(failure),
         stopped = stop_signal() => stopped?,
     }
+    broker.leave().await;
     server.stop().await;
     broker.stop().await;
     Ok(())

@@ -559,10 +559,7 @@ pub fn keeping<T>(
     }
 }
 
-/// Makes an error of an error code.
-///
-/// # Errors
-/// If the code is one.
+/// The error of an error code, if it is one.
 pub fn ok(code: i16) -> Result<(), String> {
     match ErrorCode::from_code(code) {
         ErrorCode::None => Ok(()),
@@ -577,32 +574,26 @@ fn index(id: i32) -> usize {
 fn partition(described: m::metadata_response::MetadataResponsePartition) -> Partition {
     let mut isr = described.isr_nodes;
     isr.sort_unstable();
-    Partition {
-        index: described.partition_index,
-        leader: described.leader_id,
-        leader_epoch: described.leader_epoch,
-        replicas: described.replica_nodes,
-        isr,
-    }
+    let (index, leader) = (described.partition_index, described.leader_id);
+    let (leader_epoch, replicas) = (described.leader_epoch, described.replica_nodes);
+    Partition { index, leader, leader_epoch, replicas, isr }
 }
 
 fn mode(id: i32, voters: &str, host: Ipv4Addr, (port, controller): (u16, u16)) -> Vec<String> {
-    vec![
-        "process.roles=broker,controller".to_owned(),
-        format!("node.id={id}"),
-        format!("controller.quorum.voters={voters}"),
-        format!("listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}"),
-        "controller.listener.names=CONTROLLER".to_owned(),
-        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
-    ]
+    let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}");
+    node_mode(id, voters, "broker,controller", &listeners)
 }
 
 fn broker_mode(id: i32, voters: &str, host: Ipv4Addr, port: u16) -> Vec<String> {
+    node_mode(id, voters, "broker", &format!("PLAINTEXT://{host}:{port}"))
+}
+
+fn node_mode(id: i32, voters: &str, roles: &str, listeners: &str) -> Vec<String> {
     vec![
-        "process.roles=broker".to_owned(),
+        format!("process.roles={roles}"),
         format!("node.id={id}"),
         format!("controller.quorum.voters={voters}"),
-        format!("listeners=PLAINTEXT://{host}:{port}"),
+        format!("listeners={listeners}"),
         "controller.listener.names=CONTROLLER".to_owned(),
         "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
     ]

@@ -75,7 +75,7 @@ const fn api(key: ApiKey, min: i16, max: i16, on: Listeners, notes: &'static str
     Api { key, min, max, listeners: on, notes }
 }
 
-use Listeners::{Both, Broker};
+use Listeners::{Both, Broker, Controller};
 
 /// What is served, in the order of the keys.
 #[rustfmt::skip]
@@ -159,13 +159,25 @@ pub const APIS: &[Api] = &[
     api(ApiKey::AlterUserScramCredentials, 0, 0, Both, "0 (KIP-554)"),
     api(ApiKey::DescribeQuorum, 0, 2, Both,
         "0 (KIP-595), 1 fetch and caught-up times (KIP-836), 2 directory ids and nodes (KIP-853)"),
+    api(ApiKey::AlterPartition, 2, 3, Controller,
+        "2 topic ids (KIP-841), 3 epochs of the brokers in the ISR (KIP-903)"),
     api(ApiKey::UpdateFeatures, 0, 2, Both,
         "0 (KIP-584), 1 upgrade types and validate only, 2 no results of single features \
          (KIP-1022)"),
+    api(ApiKey::FetchSnapshot, 0, 1, Controller,
+        "0 (KIP-630), 1 the follower's directory (KIP-853)"),
     api(ApiKey::DescribeCluster, 0, 2, Both,
         "0 (KIP-700), 1 endpoint type (KIP-919), 2 fenced brokers (KIP-1073)"),
     api(ApiKey::DescribeProducers, 0, 0, Broker, "0 (KIP-664)"),
+    api(ApiKey::BrokerRegistration, 0, 4, Controller,
+        "0 (KIP-631), 2 log directories (KIP-858), 3 epoch of the last stop (KIP-966), 4 features \
+         from 0"),
+    api(ApiKey::BrokerHeartbeat, 0, 2, Controller,
+        "0 (KIP-631), 1 directories that are offline (KIP-858), 2 cordoned ones (KIP-1066)"),
     api(ApiKey::UnregisterBroker, 0, 0, Both, "0 (KIP-631)"),
+    api(ApiKey::AllocateProducerIds, 0, 0, Controller, "0 (KIP-730)"),
+    api(ApiKey::ControllerRegistration, 0, 0, Controller, "0 (KIP-919)"),
+    api(ApiKey::AssignReplicasToDirs, 0, 0, Controller, "0 (KIP-858)"),
     api(ApiKey::ListConfigResources, 0, 1, Broker,
         "0 client metrics resources only (KIP-1000), 1 resource types (KIP-1142)"),
     api(ApiKey::DescribeTopicPartitions, 0, 0, Broker, "0 (KIP-966)"),

@@ -8,7 +8,12 @@ use bytes::{Bytes, BytesMut};
 use crate::frame::LENGTH_BYTES;
 use crate::generated::ApiKey;
 pub use crate::generated::any::{AnyRequest, AnyResponse};
+use crate::types::BrokerId;
 use crate::wire::{Message, Reader, Request, WireError, Writer};
+
+/// The key under which voters of the metadata quorum send each other messages of their own, on the controller's
+/// listeners only: "OT". It is no API of Kafka's and in no answer to ApiVersions.
+pub const QUORUM_MESSAGE_KEY: i16 = 0x4f54;
 
 /// What stands before a request's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +55,13 @@ pub fn parse_header(frame: Bytes) -> Result<(RequestHeader, Reader), WireError> 
     let mut r = Reader::new(frame);
     let api_key = r.i16()?;
     let api_version = r.i16()?;
-    let Some(api) = ApiKey::from_code(api_key) else {
+    let api = ApiKey::from_code(api_key);
+    if api.is_none() && api_key != QUORUM_MESSAGE_KEY {
         return Err(WireError::Invalid(format!("unknown api key {api_key}")));
-    };
+    }
     let correlation_id = r.i32()?;
     let client_id = r.nullable_string(false, true)?;
-    if is_flexible(api, api_version) {
+    if api.is_some_and(|api| is_flexible(api, api_version)) {
         r.skip_tagged()?;
     }
     Ok((RequestHeader { api_key, api_version, correlation_id, client_id }, r))
@@ -121,6 +127,23 @@ pub fn write_request<R: Request>(
 ) -> BytesMut {
     let mut w = begin_request(R::KEY, version, correlation_id, client_id, R::FLEXIBLE);
     body.encode(&mut w, version);
+    finish_frame(w, 0)
+}
+
+/// The whole frame, length included, of a message that voter `sender` sends another; version 0.
+pub fn write_quorum_message(correlation_id: i32, sender: BrokerId, body: &[u8]) -> BytesMut {
+    let mut w = begin_request(QUORUM_MESSAGE_KEY, 0, correlation_id, None, i16::MAX);
+    w.i32(sender.0);
+    w.raw(body);
+    finish_frame(w, 0)
+}
+
+/// The whole frame, length included, of the answer to a voter's message.
+pub fn write_quorum_answer(correlation_id: i32, body: &[u8]) -> BytesMut {
+    let mut w = Writer::append_to(BytesMut::with_capacity(8 + body.len()));
+    w.i32(0);
+    w.i32(correlation_id);
+    w.raw(body);
     finish_frame(w, 0)
 }
 

@@ -22,12 +22,12 @@ impl Broker {
         }
         let request = ControllerRequest::BrokerHeartbeat(BrokerHeartbeatRequest {
             broker_id: self.node_id().0,
-            broker_epoch: self.broker_epoch.0,
+            broker_epoch: self.broker_epoch().0,
             current_metadata_offset: image.offset.0,
             cordoned_log_dirs: Some(wanted),
             ..Default::default()
         });
-        if let Err(error) = self.controller.call(request).await {
+        if let Err(error) = self.link.call(request).await {
             tracing::warn!(%error, "the controller does not know the cordoned log directories");
         }
     }

@@ -117,6 +117,15 @@ pub struct Directories {
     metadata: (PathBuf, Arc<DirHealth>),
 }
 
+/// What the configuration says of the cluster's id.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClusterIds<'a> {
+    /// What it must be.
+    pub configured: Option<&'a str>,
+    /// What it is where all directories are new; drawn where this says nothing.
+    pub new: Option<&'a str>,
+}
+
 impl Directories {
     /// Locks the directories, formats the new ones and reads their checkpoints.
     ///
@@ -127,7 +136,7 @@ impl Directories {
         paths: &[PathBuf],
         metadata_path: &Path,
         node_id: BrokerId,
-        cluster_id: Option<&str>,
+        ids: &ClusterIds<'_>,
     ) -> Result<Directories, DirectoryError> {
         let mut locked = Vec::new();
         for (at, path) in paths.iter().enumerate() {
@@ -138,7 +147,7 @@ impl Directories {
             let meta = checkpoint::read_meta_properties(disk.as_ref(), path)?;
             locked.push((path, lock, meta));
         }
-        let cluster_id = agree(&locked, node_id, cluster_id)?;
+        let cluster_id = agree(&locked, node_id, ids)?;
         let is_old = |meta: &MetaProperties| meta.version == 0;
         let origin = match locked.iter().any(|(_, _, meta)| meta.as_ref().is_some_and(is_old)) {
             true => Origin::ZooKeeper,
@@ -261,9 +270,9 @@ type Locked<'a> = (&'a PathBuf, LockGuard, Option<MetaProperties>);
 fn agree(
     locked: &[Locked<'_>],
     node_id: BrokerId,
-    configured: Option<&str>,
+    ids: &ClusterIds<'_>,
 ) -> Result<String, DirectoryError> {
-    let mut agreed = configured.map(str::to_owned);
+    let mut agreed = ids.configured.map(str::to_owned);
     for (path, _, meta) in locked {
         let Some(meta) = meta else { continue };
         if let Some(found) = meta.node_id.filter(|found| *found != node_id.0) {
@@ -289,7 +298,8 @@ fn agree(
             _ => agreed = Some(found.clone()),
         }
     }
-    Ok(agreed.unwrap_or_else(|| uuid_to_text(Uuid::new_v4())))
+    let new = || ids.new.map_or_else(|| uuid_to_text(Uuid::new_v4()), str::to_owned);
+    Ok(agreed.unwrap_or_else(new))
 }
 
 /// The directory's id; one that has none gets it, durably. A `meta.properties` of version 0 stays as it is.

@@ -17,7 +17,7 @@ use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::group::GroupReaders;
-use ottla_protocol::{ErrorCode, Offset, Timestamp, TopicId, WireError};
+use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId, WireError};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ const BATCH_BYTES_MAX: usize = 256 << 20;
 /// Where a group machine writes.
 pub struct GroupStage {
     partition: Arc<Partition>,
+    /// The coordinator was elected in this epoch.
+    leader_epoch: LeaderEpoch,
     readers: GroupReaders,
 }
 
@@ -60,7 +62,7 @@ impl Stage for GroupStage {
     }
 
     fn is_lost(&self) -> bool {
-        self.partition.is_offline()
+        self.partition.is_offline() || !self.partition.has_led_since(self.leader_epoch)
     }
 
     fn publish(&self, _machine: &mut GroupMachine) {}
@@ -72,8 +74,21 @@ impl Stage for GroupStage {
 }
 
 enum Slot {
-    Loading,
+    Loading(LeaderEpoch),
     Active(Arc<Host<GroupStage>>),
+}
+
+impl Slot {
+    fn leader_epoch(&self) -> LeaderEpoch {
+        match self {
+            Slot::Loading(leader_epoch) => *leader_epoch,
+            Slot::Active(host) => host.stage().leader_epoch,
+        }
+    }
+
+    fn is_loading(&self, leader_epoch: LeaderEpoch) -> bool {
+        matches!(self, Slot::Loading(epoch) if *epoch == leader_epoch)
+    }
 }
 
 /// All group coordinators of this broker.
@@ -92,38 +107,66 @@ impl Groups {
 
     /// Loads the coordinator of a partition that this broker has begun to lead.
     pub fn elect(self: &Arc<Self>, partition: Arc<Partition>) {
-        let index = partition.index();
+        let (index, leader_epoch) = (partition.index(), partition.leader_epoch());
         {
             let mut slots = self.slots.write();
-            if slots.contains_key(&index) {
+            // While it goes on leading, a new epoch changes nothing for the coordinator.
+            if slots.get(&index).is_some_and(|slot| partition.has_led_since(slot.leader_epoch())) {
                 return;
             }
-            slots.insert(index, Slot::Loading);
+            if let Some(Slot::Active(host)) = slots.insert(index, Slot::Loading(leader_epoch)) {
+                host.resign();
+            }
         }
         if partition.log_end_offset() == partition.log_start_offset() {
-            self.activate(partition, GroupMachine::new(self.config.clone()));
+            self.activate(partition, leader_epoch, GroupMachine::new(self.config.clone()));
             return;
         }
         let groups = Arc::clone(self);
         tokio::task::spawn_blocking(move || match load(&partition, groups.config.clone()) {
-            Ok(machine) => groups.activate(partition, machine),
+            Ok(machine) => groups.activate(partition, leader_epoch, machine),
             Err(error) => {
                 tracing::error!(?partition, %error, "group coordinator not loaded");
-                groups.slots.write().remove(&partition.index());
+                let mut slots = groups.slots.write();
+                if slots.get(&index).is_some_and(|slot| slot.is_loading(leader_epoch)) {
+                    slots.remove(&index);
+                }
             }
         });
     }
 
-    fn activate(&self, partition: Arc<Partition>, machine: GroupMachine) {
+    /// What it has read may not be committed yet: nobody hears of it before the high watermark has passed it.
+    fn activate(
+        &self,
+        partition: Arc<Partition>,
+        leader_epoch: LeaderEpoch,
+        machine: GroupMachine,
+    ) {
         let index = partition.index();
         let end = partition.log_end_offset();
-        let stage = GroupStage { partition, readers: self.readers };
+        let stage = GroupStage { partition, leader_epoch, readers: self.readers };
         let host = Host::new(stage, Arc::clone(&self.clock), machine, end);
         let mut slots = self.slots.write();
-        // Leadership may have gone while the log was read.
-        if let Some(slot) = slots.get_mut(&index) {
+        // Leadership may have gone, and even come back, while the log was read.
+        if let Some(slot) = slots.get_mut(&index)
+            && slot.is_loading(leader_epoch)
+        {
             *slot = Slot::Active(Arc::clone(&host));
             tokio::spawn(host.run());
+        }
+    }
+
+    /// Drops the coordinator that was elected before this epoch, unless it has led ever since.
+    pub fn resign_before(&self, index: i32, leader_epoch: LeaderEpoch) {
+        let mut slots = self.slots.write();
+        let has_lost = |slot: &Slot| match slot {
+            Slot::Loading(elected) => *elected < leader_epoch,
+            Slot::Active(host) => host.stage().is_lost(),
+        };
+        if slots.get(&index).is_some_and(has_lost)
+            && let Some(Slot::Active(host)) = slots.remove(&index)
+        {
+            host.resign();
         }
     }
 
@@ -145,7 +188,7 @@ impl Groups {
     fn host(&self, index: i32) -> Result<Arc<Host<GroupStage>>, ErrorCode> {
         match self.slots.read().get(&index) {
             Some(Slot::Active(host)) => Ok(Arc::clone(host)),
-            Some(Slot::Loading) => Err(ErrorCode::CoordinatorLoadInProgress),
+            Some(Slot::Loading(_)) => Err(ErrorCode::CoordinatorLoadInProgress),
             None => Err(ErrorCode::NotCoordinator),
         }
     }

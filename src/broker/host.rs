@@ -46,6 +46,9 @@ pub trait Stage: Send + Sync + 'static {
         records: &[<Self::Machine as Machine>::Record],
     ) -> Result<Offset, HostError>;
 
+    /// The machine has replayed what was appended last.
+    fn replayed(&self, _machine: &mut Self::Machine) {}
+
     /// The offset below which the log is committed.
     fn committed(&self) -> Offset;
 
@@ -208,6 +211,7 @@ impl<S: Stage> Host<S> {
                     machine.replay(&Entry { offset, timestamp: now, record });
                     offset = offset.plus(1);
                 }
+                self.stage.replayed(machine);
             }
             state.written = offset;
         }

@@ -9,28 +9,45 @@
 //! | `directories.rs` | locks and checkpoints of the log directories |
 //! | `quorum.rs`, `snapshots.rs` | the log `__cluster_metadata` |
 //! | `metadata.rs` | the controller machine over it, and publication of the Image |
+//! | `controller_link.rs`, `peers.rs` | the way to the active controller, and connections to other nodes |
+//! | `membership.rs` | this broker's registration and heartbeats |
+//! | `detector.rs` | what is done when a connection to another node ends |
 //! | `publisher.rs` | all partitions: it alone opens and deletes them |
 //! | `takeover.rs`, `import.rs` | whether and how log directories of others are taken over |
 //! | `partition.rs` | one Log and its replica machine |
+//! | `fetcher.rs` | copying from other brokers' leaders |
+//! | `isr.rs` | changes of the ISR, asked of the controller |
 //! | `groups.rs` | one group machine for each led partition of `__consumer_offsets` |
 //! | `housekeeping.rs` | retention, flushes, checkpoints |
 //! | `cleaner.rs` | compaction |
 //! | `mover.rs` | moves between log directories |
 
 mod cleaner;
+mod cluster_id;
+mod controller_calls;
+mod controller_link;
 mod cordon;
+mod detector;
 mod dir_health;
 mod directories;
+mod fetcher;
 mod groups;
 mod host;
 mod housekeeping;
 mod import;
+mod isr;
+mod membership;
 mod metadata;
+mod metadata_reads;
 mod mover;
+mod observer;
 mod partition;
+mod peers;
 mod publisher;
 mod quorum;
+mod quota;
 mod replay;
+mod replication;
 mod settings;
 mod snapshots;
 mod start;
@@ -38,6 +55,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod voters;
 
 pub use crate::log::{
     AbortedTransaction, ActiveProducer, AppendError, AppendInfo, AppendOrigin, FlushOwed, LogSlice,
@@ -49,25 +67,34 @@ pub use crate::machines::metadata::{
     ApiError, ControllerReply, ControllerRequest, ControllerSettings, Image, alter_config,
     config_rules, effective, features, image, validate_topic_name,
 };
-pub use partition::{IsolationLevel, Partition, PartitionRead, ProduceError, ReadParams};
-pub use quorum::QuorumStatus;
+pub use crate::machines::replica::{Eligibility, FollowerFetch};
+pub use metadata_reads::MetadataRead;
+pub use partition::{
+    Acks, IsolationLevel, Partition, PartitionRead, ProduceError, ReadFrom, ReadParams, ReplicaView,
+};
+pub use quorum::{QuorumStatus, VoterStatus};
 pub use settings::{AdvertisedListener, Settings, TopicSettings};
 pub use start::StartError;
 
 use crate::env::Clock;
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use cleaner::Cleaner;
+use controller_link::{ControllerAddresses, ControllerLink};
+use detector::Detector;
 use directories::Directories;
 use groups::Groups;
-use host::{Host, HostError};
 use housekeeping::Housekeeping;
-use metadata::MetadataStage;
+use membership::Membership;
+use metadata::MetadataNode;
+use metadata_reads::Observers;
 use mover::Mover;
 use ottla_protocol::messages::AllocateProducerIdsRequest;
-use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, TopicId};
+use ottla_protocol::{
+    BrokerEpoch, BrokerId, ErrorCode, GROUP_METADATA_TOPIC, ProducerId, Request, TopicId,
+};
 use parking_lot::Mutex;
 use publisher::Publisher;
-use quorum::Quorum;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -85,15 +112,19 @@ pub struct Broker {
     settings: Arc<Settings>,
     clock: Arc<dyn Clock>,
     directories: Arc<Directories>,
-    quorum: Arc<Quorum>,
-    controller: Arc<Host<MetadataStage>>,
+    metadata: Arc<MetadataNode>,
+    observers: Observers,
+    link: Arc<ControllerLink>,
+    membership: Arc<Membership>,
+    detector: Arc<Detector>,
+    /// The broker epoch at the last orderly stop; -1 after a crash.
+    previous_epoch: i64,
     publisher: Arc<Publisher>,
     groups: Arc<Groups>,
     housekeeping: Arc<Housekeeping>,
     cleaner: Arc<Cleaner>,
     mover: Arc<Mover>,
     image: Arc<ArcSwap<Image>>,
-    broker_epoch: BrokerEpoch,
     producer_ids: Mutex<ProducerIds>,
     stopping: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -137,6 +168,16 @@ pub struct LogDirReplica {
     pub is_future: bool,
 }
 
+/// Whether the request may change what this broker goes by.
+fn may_configure(request: &ControllerRequest) -> bool {
+    matches!(
+        request,
+        ControllerRequest::IncrementalAlterConfigs(_)
+            | ControllerRequest::AlterConfigs(_)
+            | ControllerRequest::UpdateFeatures { .. }
+    )
+}
+
 impl Broker {
     /// The broker's own id.
     pub fn node_id(&self) -> BrokerId {
@@ -150,7 +191,7 @@ impl Broker {
 
     /// Its epoch: the metadata offset of its registration.
     pub fn broker_epoch(&self) -> BrokerEpoch {
-        self.broker_epoch
+        self.membership.epoch()
     }
 
     /// The broker room's view of the configuration.
@@ -201,30 +242,64 @@ impl Broker {
         self.publisher.all()
     }
 
-    /// Puts a request to the active controller.
+    /// Puts a request to the active controller, wherever that is.
     ///
     /// # Errors
-    /// NOT_CONTROLLER when it is gone: its log failed, or the broker stops. KAFKA_STORAGE_ERROR when its log has no
-    /// space for what it decided; later it may.
+    /// NOT_CONTROLLER when this process takes no more part: its metadata log failed, or it stops. REQUEST_TIMED_OUT
+    /// when none was found. KAFKA_STORAGE_ERROR when its log has no space for what it decided; later it may.
     pub async fn controller(
         &self,
         request: ControllerRequest,
     ) -> Result<ControllerReply, ErrorCode> {
-        let may_configure = matches!(
-            request,
-            ControllerRequest::IncrementalAlterConfigs(_)
-                | ControllerRequest::AlterConfigs(_)
-                | ControllerRequest::UpdateFeatures { .. }
-        );
-        let reply = self.controller.call(request).await.map_err(|error| match error {
-            HostError::NotActive => ErrorCode::NotController,
-            HostError::NoSpace => ErrorCode::KafkaStorageError,
-        })?;
+        let may_configure = may_configure(&request);
+        let reply = self.link.call(request).await?;
+        self.after_request(may_configure).await;
+        Ok(reply)
+    }
+
+    /// Puts a request to the controller of this process alone.
+    ///
+    /// # Errors
+    /// NOT_CONTROLLER when it is not the active one; KAFKA_STORAGE_ERROR as in [`Broker::controller`].
+    pub async fn controller_here(
+        &self,
+        request: ControllerRequest,
+    ) -> Result<ControllerReply, ErrorCode> {
+        let may_configure = may_configure(&request);
+        let reply = self.link.call_here(request).await?;
+        self.after_request(may_configure).await;
+        Ok(reply)
+    }
+
+    async fn after_request(&self, may_configure: bool) {
         if may_configure {
             self.cleaner.reconfigure(&self.image.load());
             self.report_cordoned_dirs().await;
         }
-        Ok(reply)
+    }
+
+    /// Whether this broker has seen that the other one is gone, of which the controller has not told yet.
+    pub fn is_gone(&self, image: &Image, id: BrokerId) -> bool {
+        image.cluster.brokers.get(&id).is_some_and(|broker| self.detector.is_gone(broker))
+    }
+
+    /// The connection by which a broker's heartbeats or fetches came has ended.
+    pub fn broker_disconnected(&self, id: BrokerId, epoch: BrokerEpoch) {
+        self.detector.broker_disconnected(id, epoch);
+    }
+
+    /// The connection by which a voter's messages came has ended.
+    pub fn voter_disconnected(&self, id: BrokerId) {
+        self.detector.voter_disconnected(id);
+    }
+
+    /// Hands a message of another voter to the quorum; the answer to it.
+    pub async fn quorum_message(&self, message: Bytes) -> Bytes {
+        match self.metadata.quorum() {
+            Some(quorum) => quorum.receive(message).await,
+            // A node without a vote says nothing, which is no answer.
+            None => Bytes::new(),
+        }
     }
 
     /// The partition of `__consumer_offsets` that a group lives in; `None` before the topic exists.
@@ -279,7 +354,7 @@ impl Broker {
             }
             let request = ControllerRequest::AllocateProducerIds(AllocateProducerIdsRequest {
                 broker_id: self.node_id().0,
-                broker_epoch: self.broker_epoch.0,
+                broker_epoch: self.broker_epoch().0,
             });
             let reply = self.controller(request).await;
             let reply = reply.map_err(|_| ErrorCode::CoordinatorLoadInProgress)?;
@@ -299,9 +374,25 @@ impl Broker {
         }
     }
 
-    /// What `DescribeQuorum` tells.
-    pub fn quorum_status(&self) -> QuorumStatus {
-        self.quorum.status()
+    /// Sends a request of a client as it is to the node that leads the quorum.
+    ///
+    /// # Errors
+    /// NOT_CONTROLLER when no other node leads; REQUEST_TIMED_OUT when it does not answer.
+    pub async fn forward<R>(&self, version: i16, request: R) -> Result<R::Response, ErrorCode>
+    where
+        R: Request + Send + 'static,
+    {
+        self.link.forward(version, request).await
+    }
+
+    /// Whether another node leads the quorum.
+    pub fn is_led_elsewhere(&self) -> bool {
+        self.link.elsewhere().is_some()
+    }
+
+    /// What `DescribeQuorum` tells; `None` for a node without a vote.
+    pub fn quorum_status(&self) -> Option<QuorumStatus> {
+        self.metadata.quorum().map(|quorum| quorum.status())
     }
 
     /// The log directories and what lies in them.
@@ -359,32 +450,64 @@ impl Broker {
         self.directories.all_failed().await
     }
 
-    /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each
-    /// directory gets its clean-shutdown file.
-    pub async fn stop(&self) {
+    /// Hands over what this broker leads, where others can take it (`controlled.shutdown.enable`). Clients are to be
+    /// served until this returns.
+    pub async fn leave(&self) {
+        let image = self.image();
+        let has_others = image.cluster.unfenced().any(|broker| broker.id != self.node_id());
+        if has_others && self.settings.controlled_shutdown {
+            self.membership.leave().await;
+        }
+    }
+
+    /// Lets go of everything as it is: a start did not come to its end, and nothing is to look like an orderly stop.
+    pub async fn abandon(&self) {
+        self.end_tasks().await;
+        let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
+        let ended = tokio::task::spawn_blocking(move || {
+            mover.stop();
+            cleaner.stop();
+        });
+        if let Err(error) = ended.await {
+            tracing::error!(%error, "stop failed");
+        }
+        self.close_metadata().await;
+    }
+
+    async fn end_tasks(&self) {
         self.stopping.send_replace(true);
         self.groups.stop();
-        self.controller.resign();
+        self.publisher.replication().fetchers.stop().await;
+        self.metadata.resign();
         let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
         for task in tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the broker failed");
             }
         }
+    }
+
+    async fn close_metadata(&self) {
+        if let Err(error) = self.metadata.close().await {
+            tracing::error!(%error, "metadata log not closed in order");
+        }
+    }
+
+    /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each
+    /// directory gets its clean-shutdown file.
+    pub async fn stop(&self) {
+        self.end_tasks().await;
         let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
         let housekeeping = Arc::clone(&self.housekeeping);
-        let quorum = Arc::clone(&self.quorum);
-        let epoch = self.broker_epoch;
+        let epoch = self.broker_epoch();
         let finished = tokio::task::spawn_blocking(move || {
             mover.stop();
             cleaner.stop();
             housekeeping.finish(epoch);
-            if let Err(error) = quorum.close() {
-                tracing::error!(%error, "metadata log not closed in order");
-            }
         });
         if let Err(error) = finished.await {
             tracing::error!(%error, "stop failed");
         }
+        self.close_metadata().await;
     }
 }

@@ -11,10 +11,10 @@
 #[cfg(test)]
 mod tests;
 
+use super::controller_link::ControllerLink;
 use super::directories::{Directories, LogDirectory};
-use super::host::Host;
 use super::housekeeping::Housekeeping;
-use super::metadata::MetadataStage;
+use super::membership::Membership;
 use super::partition::{Move, MoveBegin, MoveEnd, MoveError, NextCopy, Partition, copy};
 use super::publisher::Publisher;
 use super::settings::Settings;
@@ -25,7 +25,7 @@ use crate::log::checkpoint::{future_partition_dir, partition_dir};
 use crate::log::{AppendError, Log, LogParams};
 use arc_swap::ArcSwap;
 use ottla_protocol::messages::{AssignReplicasToDirsRequest, assign_replicas_to_dirs_request};
-use ottla_protocol::{BrokerEpoch, ErrorCode, Offset};
+use ottla_protocol::{ErrorCode, Offset};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -48,9 +48,9 @@ pub(super) struct MoverParams {
     pub(super) directories: Arc<Directories>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) housekeeping: Arc<Housekeeping>,
-    pub(super) controller: Arc<Host<MetadataStage>>,
+    pub(super) link: Arc<ControllerLink>,
     pub(super) image: Arc<ArcSwap<Image>>,
-    pub(super) broker_epoch: BrokerEpoch,
+    pub(super) membership: Arc<Membership>,
     /// Where the controller's answers are waited for.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -402,11 +402,11 @@ impl Mover {
         let topics = vec![TopicData { topic_id: partition.topic_id(), partitions }];
         let request = AssignReplicasToDirsRequest {
             broker_id: self.params.settings.node_id.0,
-            broker_epoch: self.params.broker_epoch.0,
+            broker_epoch: self.params.membership.epoch().0,
             directories: vec![DirectoryData { id: directory, topics }],
         };
         let request = ControllerRequest::AssignReplicasToDirs(request);
-        match self.params.runtime.block_on(self.params.controller.call(request)) {
+        match self.params.runtime.block_on(self.params.link.call(request)) {
             Ok(ControllerReply::AssignReplicasToDirs(reply)) if reply.error_code == 0 => {}
             Ok(reply) => tracing::warn!(?partition, ?reply, "the log directory was not assigned"),
             Err(error) => tracing::warn!(?partition, %error, "the log directory was not assigned"),

@@ -6,33 +6,41 @@
 
 mod cleaning;
 mod flush;
+mod following;
 mod group_commit;
+mod leading;
 mod moving;
 mod read;
+mod throttling;
 mod upkeep;
 
 pub(super) use cleaning::CleaningEnd;
 pub use flush::Flush;
+pub(crate) use following::{FetchState, Fetched, FollowerError, LogPosition, Truncation};
+pub use leading::{Acks, ReplicaView};
 pub(crate) use moving::{Move, MoveBegin, MoveEnd, MoveError, NextCopy, copy};
-pub use read::{IsolationLevel, PartitionRead, ReadParams};
+pub use read::{IsolationLevel, PartitionRead, ReadFrom, ReadParams};
+pub(crate) use throttling::Throttled;
 pub use upkeep::Checkpoint;
 
 use super::dir_health::{DirHealth, DirState};
+use super::isr::IsrChanges;
+use super::quota::Quotas;
 use crate::env::Clock;
 use crate::log::{
     ActiveProducer, AppendContext, AppendError, AppendInfo, AppendOrigin, Log, StorageError,
     TransactionCheck,
 };
-use crate::machines::replica::{Effect, Effects, Event, Replica, Role};
+use crate::machines::replica::{Effect, Effects, Event, Replica, ReplicaSettings, Role};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaning::CleaningState;
 use flush::RollFlush;
 use group_commit::{GroupCommit, Join};
-use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, TopicId};
+use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, TopicId};
 use parking_lot::{Condvar, Mutex};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -40,11 +48,12 @@ struct Owned {
     /// `None` once the partition is closed or deleted.
     log: Option<Log>,
     replica: Replica,
-    min_insync_replicas: usize,
     group_commit: GroupCommit,
     roll_flush: RollFlush,
     cleaning: CleaningState,
     moving: Option<Arc<Move>>,
+    /// The log was cut, and the checkpoint that says so is not written yet.
+    is_cutting: bool,
 }
 
 /// One partition on this broker.
@@ -65,6 +74,34 @@ pub struct Partition {
     settled_end: AtomicI64,
     gone: AtomicBool,
     changed: Notify,
+    /// Told as well when the log grows that followers copy; only their fetches wait for it.
+    grown: Notify,
+    /// Requests that wait for followers' log start offsets.
+    deleting: AtomicUsize,
+    isr_changes: Arc<IsrChanges>,
+    quotas: Arc<Quotas>,
+    throttled: ArcSwap<Throttled>,
+    me: Weak<Partition>,
+}
+
+/// What a partition is made of.
+pub(crate) struct PartitionParams {
+    /// The topic's name, the topic's id, and the partition's number.
+    pub(crate) name: (Arc<str>, TopicId, i32),
+    /// For the replica machine.
+    pub(crate) replica: ReplicaSettings,
+    /// The clock.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The open log.
+    pub(crate) log: Log,
+    /// The checkpointed one.
+    pub(crate) high_watermark: Offset,
+    /// Of the log directory that it lies in.
+    pub(crate) health: Arc<DirHealth>,
+    /// Where it asks for another ISR.
+    pub(crate) isr_changes: Arc<IsrChanges>,
+    /// What replicas may copy that are not in sync.
+    pub(crate) quotas: Arc<Quotas>,
 }
 
 impl std::fmt::Debug for Partition {
@@ -117,20 +154,13 @@ impl ProduceError {
 
 impl Partition {
     /// A partition over an open log, which does not lead yet.
-    pub fn new(
-        broker_id: BrokerId,
-        clock: Arc<dyn Clock>,
-        name: (Arc<str>, TopicId, i32),
-        log: Log,
-        high_watermark: Offset,
-        min_insync_replicas: usize,
-        health: Arc<DirHealth>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(params: PartitionParams) -> Arc<Self> {
+        let PartitionParams { name, replica, clock, log, high_watermark, .. } = params;
         let end = log.log_end_offset();
         let start = log.log_start_offset();
-        let replica = Replica::new(broker_id, end, high_watermark.max(start));
+        let replica = Replica::new(replica, end, high_watermark.max(start));
         let (topic, topic_id, index) = name;
-        Arc::new(Partition {
+        Arc::new_cyclic(|me| Partition {
             topic,
             topic_id,
             index,
@@ -138,20 +168,26 @@ impl Partition {
             high_watermark: AtomicI64::new(replica.high_watermark().0),
             log_end_offset: AtomicI64::new(end.0),
             settled_end: AtomicI64::new(end.0),
-            health: ArcSwap::new(health),
+            health: ArcSwap::new(params.health),
             owned: Mutex::new(Owned {
                 log: Some(log),
                 replica,
-                min_insync_replicas,
                 group_commit: GroupCommit::default(),
                 roll_flush: RollFlush::Idle,
                 cleaning: CleaningState::Idle,
                 moving: None,
+                is_cutting: false,
             }),
             syncing: Mutex::new(()),
             gathered: Condvar::new(),
             gone: AtomicBool::new(false),
             changed: Notify::new(),
+            grown: Notify::new(),
+            deleting: AtomicUsize::new(0),
+            isr_changes: params.isr_changes,
+            quotas: params.quotas,
+            throttled: ArcSwap::default(),
+            me: me.clone(),
         })
     }
 
@@ -190,33 +226,15 @@ impl Partition {
         self.changed.notified()
     }
 
-    /// Takes the leadership that the committed metadata gives. Records that a crash left unsynced are synced first
-    /// where the settings let nothing unsynced count.
-    ///
-    /// # Errors
-    /// The partition is closed, or a sync failed.
-    pub fn lead(
-        &self,
-        leader_epoch: LeaderEpoch,
-        partition_epoch: i32,
-        isr: Vec<BrokerId>,
-    ) -> Result<(), AppendError> {
-        self.flush(Flush::Owed)?;
-        let mut owned = self.owned.lock();
-        let end = owned.log.as_ref().ok_or(AppendError::Offline)?.log_end_offset();
-        let effects = owned.replica.step(Event::Lead {
-            leader_epoch,
-            partition_epoch,
-            isr,
-            log_end_offset: end,
-        });
-        self.perform(&mut owned, effects)
+    /// Completes when the log grows, the high watermark moves or the partition goes away, counted from this call on.
+    pub fn grown(&self) -> Notified<'_> {
+        self.grown.notified()
     }
 
-    /// Gives leadership up.
-    pub fn resign(&self, leader_epoch: LeaderEpoch) {
-        self.owned.lock().replica.step(Event::Resign { leader_epoch });
+    /// Tells all who wait that something is different.
+    fn tell_all(&self) {
         self.changed.notify_waiters();
+        self.grown.notify_waiters();
     }
 
     fn perform(&self, owned: &mut Owned, effects: Effects) -> Result<(), AppendError> {
@@ -230,6 +248,15 @@ impl Partition {
                     log.on_high_watermark(offset);
                     self.high_watermark.store(offset.0, Ordering::Release);
                     self.changed.notify_waiters();
+                    if !owned.replica.followers().is_empty() {
+                        self.grown.notify_waiters();
+                    }
+                }
+                Effect::AlterIsr(change) => {
+                    // It is gone only once nobody holds it, so there is nobody to ask for.
+                    if let Some(me) = self.me.upgrade() {
+                        self.isr_changes.submit(me, *change);
+                    }
                 }
             }
         }
@@ -263,12 +290,12 @@ impl Partition {
         self.admit(origin)?;
         let now = self.clock.now();
         let mut owned = self.owned.lock();
-        let Owned { log, replica, min_insync_replicas, group_commit, .. } = &mut *owned;
+        let Owned { log, replica, group_commit, .. } = &mut *owned;
         if replica.role() != Role::Leader {
             return Err(ProduceError::NotLeader);
         }
-        if acks == -1 && replica.isr().len() < *min_insync_replicas {
-            return Err(self.not_enough(replica, *min_insync_replicas));
+        if acks == -1 && replica.isr().len() < replica.min_isr() {
+            return Err(self.not_enough(replica, replica.min_isr()));
         }
         let log = log.as_mut().ok_or(ProduceError::NotLeader)?;
         let context = AppendContext {
@@ -286,19 +313,18 @@ impl Partition {
         }
         let end = log.log_end_offset();
         self.log_end_offset.store(end.0, Ordering::Release);
+        let has_followers = !replica.followers().is_empty();
         let join = group_commit.join(info.flush, end);
-        if join != Join::Nothing {
-            drop(owned);
-            match join {
-                Join::Start => self.start_group_commit(),
-                Join::Wake => drop(self.gathered.notify_one()),
-                Join::Nothing | Join::Wait => {}
-            }
-            return Ok(info);
+        if join == Join::Nothing {
+            self.settled_end.store(end.0, Ordering::Release);
+            let effects = replica.step(Event::Appended { log_end_offset: end, now });
+            self.perform(&mut owned, effects)?;
         }
-        self.settled_end.store(end.0, Ordering::Release);
-        let effects = replica.step(Event::Appended { log_end_offset: end });
-        self.perform(&mut owned, effects)?;
+        drop(owned);
+        self.join_group_commit(join);
+        if has_followers {
+            self.grown.notify_waiters();
+        }
         Ok(info)
     }
 
@@ -348,7 +374,12 @@ impl Partition {
     }
 
     /// Checks the epoch that a client believes in (KIP-320).
-    fn check_epoch(&self, replica: &Replica, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+    fn check_epoch(
+        &self,
+        replica: &Replica,
+        epoch: LeaderEpoch,
+        from: ReadFrom,
+    ) -> Result<(), ErrorCode> {
         if self.is_offline() {
             return Err(ErrorCode::KafkaStorageError);
         }
@@ -358,10 +389,10 @@ impl Partition {
         if epoch > replica.leader_epoch() {
             return Err(ErrorCode::UnknownLeaderEpoch);
         }
-        if replica.role() != Role::Leader {
-            return Err(ErrorCode::NotLeaderOrFollower);
+        match (replica.role(), from) {
+            (Role::Leader, _) | (Role::Follower(_), ReadFrom::AnyReplica) => Ok(()),
+            (Role::Follower(_) | Role::Idle, _) => Err(ErrorCode::NotLeaderOrFollower),
         }
-        Ok(())
     }
 
     /// Checks that this broker leads with the epoch that a client believes in; answers the epoch.
@@ -371,13 +402,18 @@ impl Partition {
     /// offline.
     pub fn check_leader(&self, current: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
         let owned = self.owned.lock();
-        self.check_epoch(&owned.replica, current)?;
+        self.check_epoch(&owned.replica, current, ReadFrom::Leader)?;
         Ok(owned.replica.leader_epoch())
     }
 
     /// The newest leader epoch known.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.owned.lock().replica.leader_epoch()
+    }
+
+    /// Whether this broker leads the partition, and has since this epoch.
+    pub fn has_led_since(&self, leader_epoch: LeaderEpoch) -> bool {
+        self.owned.lock().replica.has_led_since(leader_epoch)
     }
 
     /// Whether this broker leads the partition.
@@ -388,33 +424,6 @@ impl Partition {
     /// First offset that may be read.
     pub fn log_start_offset(&self) -> Offset {
         self.with_log(|log| log.log_start_offset()).unwrap_or(Offset(0))
-    }
-
-    /// Moves the log start offset (`Offset(-1)` is the high watermark) and answers where it is then (KIP-107).
-    ///
-    /// # Errors
-    /// OFFSET_OUT_OF_RANGE, POLICY_VIOLATION where the topic is not deleted by retention, NOT_LEADER_OR_FOLLOWER,
-    /// KAFKA_STORAGE_ERROR.
-    pub fn delete_records(&self, before: Offset) -> Result<Offset, ErrorCode> {
-        if self.is_offline() {
-            return Err(ErrorCode::KafkaStorageError);
-        }
-        let mut owned = self.owned.lock();
-        if owned.replica.role() != Role::Leader {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        }
-        let high_watermark = owned.replica.high_watermark();
-        let log = owned.log.as_mut().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        if !log.config().cleanup_policy.delete {
-            return Err(ErrorCode::PolicyViolation);
-        }
-        let target = if before == Offset::UNKNOWN { high_watermark } else { before };
-        if target < Offset(0) {
-            return Err(ErrorCode::OffsetOutOfRange);
-        }
-        log.set_log_start_offset(target, high_watermark)
-            .map_err(|_| ErrorCode::OffsetOutOfRange)?;
-        Ok(log.log_start_offset())
     }
 
     /// Producers that the log remembers.
@@ -459,7 +468,7 @@ impl Partition {
         };
         self.settle(&mut owned);
         drop(owned);
-        self.changed.notify_waiters();
+        self.tell_all();
         result
     }
 
@@ -470,7 +479,7 @@ impl Partition {
     pub fn delete(&self, to: impl FnOnce(&Log) -> std::path::PathBuf) -> Result<(), StorageError> {
         self.gone.store(true, Ordering::Release);
         let log = self.owned.lock().log.take();
-        self.changed.notify_waiters();
+        self.tell_all();
         match log {
             Some(mut log) => {
                 let to = to(&log);
@@ -481,5 +490,7 @@ impl Partition {
     }
 }
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;

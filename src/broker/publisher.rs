@@ -6,7 +6,8 @@
 
 use super::directories::Directories;
 use super::groups::Groups;
-use super::partition::Partition;
+use super::partition::{Partition, PartitionParams};
+use super::replication::Replication;
 use super::settings::Settings;
 use crate::env::Clock;
 use crate::log::checkpoint::{
@@ -16,6 +17,7 @@ use crate::log::checkpoint::{
 use crate::log::{Log, LogParams, RecoveryError, StorageError};
 use crate::machines::metadata::Image;
 use crate::machines::metadata::image::{PartitionRegistration, TopicImage};
+use crate::machines::replica::Leadership;
 use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, TopicId, uuid_to_text};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
@@ -45,6 +47,7 @@ pub struct Publisher {
     settings: Arc<Settings>,
     directories: Arc<Directories>,
     groups: Arc<Groups>,
+    replication: Replication,
     partitions: RwLock<HashMap<Arc<str>, TopicPartitions>>,
     /// Where directories lie that were found at start, by topic, partition and topic id.
     found: Mutex<HashMap<(String, i32), Vec<Found>>>,
@@ -75,6 +78,7 @@ impl Publisher {
         settings: Arc<Settings>,
         directories: Arc<Directories>,
         groups: Arc<Groups>,
+        replication: Replication,
     ) -> Result<Publisher, StorageError> {
         let publisher = Publisher {
             node_id,
@@ -82,6 +86,7 @@ impl Publisher {
             settings,
             directories,
             groups,
+            replication,
             partitions: RwLock::new(HashMap::new()),
             found: Mutex::new(HashMap::new()),
             trash: Mutex::new(Vec::new()),
@@ -128,6 +133,11 @@ impl Publisher {
         Ok(())
     }
 
+    /// What all partitions share of replication.
+    pub(crate) fn replication(&self) -> &Replication {
+        &self.replication
+    }
+
     /// A partition of this broker.
     pub fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
         self.partitions.read().get(topic)?.get(&index).cloned()
@@ -165,11 +175,54 @@ impl Publisher {
                 }
                 if registration.replicas.contains(&self.node_id) {
                     jobs.push((Arc::clone(topic), *index, Arc::clone(registration)));
+                } else if let Some(partition) = self.partition(&topic.name, *index) {
+                    self.stop_replica(new, &partition);
                 }
             }
         }
         self.open_all(new, &jobs);
+        self.replication.fetchers.wake();
         self.reconfigure(old, new);
+        self.look_for_fenced(old, new);
+    }
+
+    /// Followers whose brokers have been fenced, or are on their way out, leave the ISR now.
+    fn look_for_fenced(&self, old: &Image, new: &Image) {
+        if Arc::ptr_eq(&old.cluster, &new.cluster) {
+            return;
+        }
+        let was_active = old.cluster.brokers.values().filter(|broker| broker.is_active());
+        let fenced: Vec<BrokerId> =
+            was_active.map(|broker| broker.id).filter(|id| !new.cluster.is_active(*id)).collect();
+        if fenced.is_empty() {
+            return;
+        }
+        for partition in self.all() {
+            partition.check_isr(&fenced);
+        }
+    }
+
+    /// A reassignment has taken the replica from this broker.
+    fn stop_replica(&self, image: &Image, partition: &Arc<Partition>) {
+        self.retire(partition);
+        let mut partitions = self.partitions.write();
+        if let Some(topic) = partitions.get_mut(partition.topic()) {
+            topic.remove(&partition.index());
+            if topic.is_empty() {
+                partitions.remove(partition.topic());
+            }
+        }
+        drop(partitions);
+        tracing::info!(?partition, "the replica is on other brokers by now, and is deleted here");
+        self.delete(image_delay(&self.settings, image, partition.topic()), partition);
+    }
+
+    /// Nothing is read into, or out of, the partition any more.
+    fn retire(&self, partition: &Partition) {
+        self.replication.fetchers.unfollow(partition);
+        if &**partition.topic() == GROUP_METADATA_TOPIC {
+            self.groups.resign(partition.index());
+        }
     }
 
     fn apply(
@@ -190,23 +243,53 @@ impl Publisher {
             },
         };
         if registration.leader == self.node_id {
-            let led = partition.lead(
-                registration.leader_epoch,
-                registration.partition_epoch,
-                registration.isr.clone(),
-            );
-            if let Err(error) = led {
-                tracing::error!(?partition, %error, "cannot lead partition");
-                return;
-            }
-            if tokio::runtime::Handle::try_current().is_ok() {
-                self.elect_coordinator(&topic.name, index);
-            }
+            self.lead(topic, &partition, registration);
         } else {
-            partition.resign(registration.leader_epoch);
-            if &*topic.name == GROUP_METADATA_TOPIC {
-                self.groups.resign(index);
-            }
+            self.follow(topic, &partition, registration);
+        }
+    }
+
+    fn lead(
+        &self,
+        topic: &TopicImage,
+        partition: &Arc<Partition>,
+        registration: &PartitionRegistration,
+    ) {
+        self.replication.fetchers.unfollow(partition);
+        if &*topic.name == GROUP_METADATA_TOPIC {
+            // It may have led in an earlier epoch, and not since.
+            self.groups.resign_before(partition.index(), registration.leader_epoch);
+        }
+        let led = partition.lead(Leadership {
+            leader_epoch: registration.leader_epoch,
+            partition_epoch: registration.partition_epoch,
+            isr: registration.isr.clone(),
+            replicas: registration.replicas.clone(),
+        });
+        if let Err(error) = led {
+            tracing::error!(?partition, %error, "cannot lead partition");
+            return;
+        }
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.elect_coordinator(&topic.name, partition.index());
+        }
+    }
+
+    fn follow(
+        &self,
+        topic: &TopicImage,
+        partition: &Arc<Partition>,
+        registration: &PartitionRegistration,
+    ) {
+        let (leader, leader_epoch) = (registration.leader, registration.leader_epoch);
+        if &*topic.name == GROUP_METADATA_TOPIC {
+            self.groups.resign(partition.index());
+        }
+        partition.follow(leader, leader_epoch, registration.partition_epoch);
+        if leader == BrokerId::NONE {
+            self.replication.fetchers.unfollow(partition);
+        } else {
+            self.replication.fetchers.follow(Arc::clone(partition), leader, leader_epoch);
         }
     }
 
@@ -273,16 +356,17 @@ impl Publisher {
             let path = partition_dir(&self.directories.all[left.directory].path, &key.0, index);
             self.set_aside(&path, "a move had copied this log into another log directory");
         }
-        let high_watermark = offset(&log_dir.high_watermarks);
-        let partition = Partition::new(
-            self.node_id,
-            Arc::clone(&self.clock),
-            (Arc::clone(&topic.name), topic.id, index),
+        let partition = Partition::new(PartitionParams {
+            name: (Arc::clone(&topic.name), topic.id, index),
+            replica: self.replication.replica_settings(topic_settings.min_insync_replicas),
+            clock: Arc::clone(&self.clock),
             log,
-            high_watermark,
-            topic_settings.min_insync_replicas,
-            Arc::clone(&log_dir.health),
-        );
+            high_watermark: offset(&log_dir.high_watermarks),
+            health: Arc::clone(&log_dir.health),
+            isr_changes: Arc::clone(&self.replication.isr_changes),
+            quotas: Arc::clone(&self.replication.quotas),
+        });
+        self.replication.throttle(image, &partition);
         let mut partitions = self.partitions.write();
         let topic_partitions = partitions.entry(Arc::clone(&topic.name)).or_default();
         topic_partitions.insert(index, Arc::clone(&partition));
@@ -364,9 +448,7 @@ impl Publisher {
             deleted.push((topic.name.to_string(), topic.id));
             let gone = self.partitions.write().remove(&topic.name);
             for partition in gone.into_iter().flatten().map(|(_, partition)| partition) {
-                if &*topic.name == GROUP_METADATA_TOPIC {
-                    self.groups.resign(partition.index());
-                }
+                self.retire(&partition);
                 self.delete(image_delay(&self.settings, old, &topic.name), &partition);
             }
         }
@@ -422,10 +504,12 @@ impl Publisher {
         if old.configs.is_same(&new.configs) {
             return;
         }
+        self.replication.reconfigure(new);
         let partitions = self.partitions.read();
         for (topic, partitions) in partitions.iter() {
             let settings = self.settings.topic(new, topic);
             for partition in partitions.values() {
+                self.replication.throttle(new, partition);
                 partition.set_config(Arc::clone(&settings.log), settings.min_insync_replicas);
             }
         }

@@ -1,46 +1,63 @@
-//! The metadata quorum: the log `__cluster_metadata`, its snapshots and the file `quorum-state`.
+//! The metadata quorum: the log `__cluster_metadata`, its snapshots and the file `quorum-state`, agreed among the
+//! voters of `controller.quorum.voters` by Raft.
 //!
-//! Today the quorum has one voter, this node, so a record is committed once it is durable here; the voters'
-//! agreement comes with the cluster. Files are KRaft's: a LeaderChange control batch opens every epoch,
-//! snapshots are `<end offset>-<epoch>.checkpoint` with header and footer records. Source: KIP-595, KIP-630.
+//! Consensus is openraft's (decision 7); one voter alone goes the same way. Files are KRaft's: a LeaderChange control
+//! batch opens every epoch, snapshots are `<end offset>-<epoch>.checkpoint` with header and footer records. Not here:
+//! the machine that decides (`metadata.rs`, `host.rs`), and the connections (a [`RaftTransport`]). Source: KIP-595,
+//! KIP-630.
 //!
-//! Invariant: nothing is reported committed before `fdatasync` of the log has returned; after a failed write or
-//! sync the quorum takes no more records. A write that found no space has left the log as it was, and refuses its
-//! records alone.
+//! Invariant: nothing is reported committed before `fdatasync` of the log has returned on a majority; a vote is durable
+//! before it is answered; after a failed write or sync the quorum takes no more records. A write that found no space
+//! has left the log as it was, and refuses its records alone.
+
+mod applied;
+mod ballot;
+mod codec;
+mod elections;
+mod index;
+mod log;
+mod network;
+mod raft_log;
+mod receive;
+mod shared;
+mod types;
+
+pub(super) use applied::{VoterRecords, replay_batch, take_voters};
+pub use elections::QuorumTiming;
+pub use network::{BoxFuture, RaftTransport, TransportError};
+pub use shared::LeaderAndEpoch;
 
 use super::dir_health::DirHealth;
 use super::host::HostError;
-use super::replay::{ReplayError, replay_log};
+use super::replay::ReplayError;
 use super::snapshots::{self, SnapshotId};
 use crate::env::{Clock, Disk};
-use crate::log::{
-    AppendContext, AppendError, AppendOrigin, Log, LogConfig, LogParams, RecoveryError,
-    StorageError, TransactionCheck,
-};
-use crate::machines::metadata::{Controller, Image, record_version};
-use crate::machines::{Entry, Machine};
+use crate::log::{AppendError, LogConfig, LogSlice, ReadError, RecoveryError, StorageError};
+use crate::machines::metadata::{Controller, ControllerSettings, Image, record_version};
+use applied::{Applied, Applier};
 use bytes::Bytes;
-use ottla_protocol::batch::BatchHeader;
-use ottla_protocol::messages::LeaderChangeMessage;
-use ottla_protocol::messages::leader_change_message::Voter;
-use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
-use ottla_protocol::records::control::ControlRecord;
-use ottla_protocol::records::metadata::{decode_metadata_record, encode_metadata_record};
-use ottla_protocol::{
-    BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, LeaderEpoch, MetadataRecord,
-    Offset, Timestamp,
-};
+use log::{MetadataLog, WriteError};
+use network::Network;
+use openraft::{Config, SnapshotPolicy};
+use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::records::metadata::encode_metadata_record;
+use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, MetadataRecord, Offset, Timestamp};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use raft_log::RaftLog;
+use shared::Shared;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI16, AtomicI64, Ordering};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use types::Raft;
 
 /// Directory of the metadata log below `metadata.log.dir`.
 pub const METADATA_DIR: &str = "__cluster_metadata-0";
-const QUORUM_STATE: &str = "quorum-state";
-/// A metadata batch is written by us or by Kafka, uncompressed; more than this is not one.
-const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// Entries in one message to a follower; its bytes are bounded too.
+const SEND_ENTRIES_MAX: u64 = 10_000;
+/// Entries that stay after a snapshot, for voters that are a little behind.
+const KEPT_ENTRIES: u64 = 1000;
 
 /// Why the metadata log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +82,7 @@ pub enum QuorumError {
         /// Why.
         source: std::io::Error,
     },
-    /// `quorum-state` is no such file.
+    /// `quorum-state`, or the file beside a snapshot, is no such file.
     #[error("{path}: {cause}", path = path.display())]
     State {
         /// Its path.
@@ -73,9 +90,46 @@ pub enum QuorumError {
         /// What is wrong.
         cause: String,
     },
+    /// An entry does not fit the log.
+    #[error("metadata log at offset {offset}: {cause}")]
+    Entry {
+        /// Where the log ends.
+        offset: Offset,
+        /// What is wrong.
+        cause: String,
+    },
+    /// Consensus has stopped; the reason.
+    #[error("the metadata quorum has stopped: {0}")]
+    Stopped(String),
 }
 
-/// What the metadata log needs to be opened.
+impl QuorumError {
+    /// The disk has no space for it, and nothing else is wrong.
+    fn is_storage_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            QuorumError::Storage(error) | QuorumError::Append(AppendError::Storage(error)) => {
+                error.is_storage_full()
+            }
+            QuorumError::File { source, .. } => {
+                matches!(source.kind(), StorageFull | QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
+    /// A file operation failed.
+    fn is_of_the_disk(&self) -> bool {
+        matches!(
+            self,
+            QuorumError::Storage(_)
+                | QuorumError::Append(AppendError::Storage(_))
+                | QuorumError::File { .. }
+        )
+    }
+}
+
+/// What the quorum needs to be opened.
 #[derive(Debug, Clone)]
 pub struct QuorumParams {
     /// The disk.
@@ -88,360 +142,289 @@ pub struct QuorumParams {
     pub health: Arc<DirHealth>,
     /// This node.
     pub node_id: BrokerId,
+    /// All voters, this node among them, in the order of their ids.
+    pub voters: Vec<BrokerId>,
+    /// What a machine that replays the log is made with.
+    pub controller: ControllerSettings,
     /// `metadata.log.segment.bytes` and its kin.
     pub log: Arc<LogConfig>,
     /// `metadata.log.max.record.bytes.between.snapshots`.
     pub snapshot_bytes: u64,
+    /// Heartbeats and elections.
+    pub timing: QuorumTiming,
 }
 
-/// The newest `kraft.version` and voters that control records of the log set, by type. A snapshot repeats them
-/// (KIP-853): the log before it, where they stood, goes.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct VoterRecords(BTreeMap<i16, ControlRecord>);
+/// Whom a quorum tells of what is committed and of its own leadership.
+pub trait QuorumListener: Send + Sync + 'static {
+    /// Everything up to the image's offset is committed. Called in order, on a thread that may wait, before anything
+    /// else learns of the commit.
+    fn publish(&self, image: Arc<Image>);
 
-impl VoterRecords {
-    /// Those that are set, `kraft.version` first.
-    pub(super) fn records(&self) -> impl Iterator<Item = &ControlRecord> {
-        self.0.values()
-    }
+    /// This node leads from now on, and `controller` has replayed everything below `end`, which is committed.
+    fn lead(&self, epoch: LeaderEpoch, controller: Controller, end: Offset);
 
-    fn take(&mut self, header: &BatchHeader, batch: &Bytes) -> Result<(), ReplayError> {
-        let records = decode_records(header, batch, BATCH_BYTES_MAX)
-            .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
-        for record in records {
-            let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
-            let decoded = ControlRecord::decode(&key, &value).map_err(|cause| {
-                ReplayError::Record { offset: header.base_offset, cause: cause.to_string() }
-            })?;
-            if matches!(decoded, ControlRecord::KRaftVersion(_) | ControlRecord::Voters(_)) {
-                self.0.insert(decoded.type_id(), decoded);
-            }
-        }
-        Ok(())
-    }
+    /// It leads no more: what was appended in `epoch` and is not committed may never be.
+    fn resign(&self, epoch: LeaderEpoch);
 }
 
-struct Owned {
-    log: Log,
-    epoch: LeaderEpoch,
-    snapshot: Option<SnapshotId>,
-    bytes_since_snapshot: u64,
-    voters: VoterRecords,
-    failed: bool,
-}
-
-/// The metadata log of this node.
+/// One voter of the metadata quorum.
 pub struct Quorum {
-    params: QuorumParams,
-    dir: PathBuf,
-    owned: Mutex<Owned>,
-    committed: AtomicI64,
-    /// The finalized `metadata.version`: records are written in its versions.
-    metadata_version: AtomicI16,
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    transport: Mutex<Option<Arc<dyn RaftTransport>>>,
+}
+
+/// Where a voter stands, as its leader knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VoterStatus {
+    /// Which.
+    pub id: BrokerId,
+    /// Its log's end; -1 where it is not known.
+    pub log_end_offset: Offset,
+    /// When it last answered; -1 for never, present time for the leader.
+    pub last_fetch: Timestamp,
+    /// When it last had all that the leader had.
+    pub last_caught_up: Timestamp,
 }
 
 /// What `DescribeQuorum` tells of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuorumStatus {
-    /// The leader: this node.
+    /// The leader; -1 while none is known.
     pub leader_id: BrokerId,
     /// Its epoch.
     pub leader_epoch: LeaderEpoch,
     /// Below it everything is committed.
     pub high_watermark: Offset,
-    /// The log's end.
+    /// The end of the log here.
     pub log_end_offset: Offset,
+    /// All voters; of the others only the leader knows.
+    pub voters: Vec<VoterStatus>,
 }
 
 impl Quorum {
-    /// Opens the log and replays newest snapshot and log into `controller`.
+    /// Opens the log, and the state that its newest snapshot holds. Nothing is applied before [`Quorum::start`].
     ///
     /// # Errors
     /// Every [`QuorumError`].
-    pub fn open(params: QuorumParams, controller: &mut Controller) -> Result<Quorum, QuorumError> {
-        let dir = params.dir.join(METADATA_DIR);
-        let file_error = |path: &Path| {
-            let path = path.to_owned();
-            move |source| QuorumError::File { path, source }
-        };
-        params.disk.create_dir_durably(&dir).map_err(file_error(&dir))?;
-        let mut voters = VoterRecords::default();
-        let snapshot = snapshots::load_newest(params.disk.as_ref(), &dir, controller, &mut voters)?;
-        let start = snapshot.map_or(Offset(0), |id| id.end_offset);
-        let log = Log::open(LogParams {
-            disk: Arc::clone(&params.disk),
-            dir: dir.clone(),
-            topic: CLUSTER_METADATA_TOPIC.into(),
-            partition: 0,
-            topic_id: CLUSTER_METADATA_TOPIC_ID,
-            config: Arc::clone(&params.log),
-            log_start_offset: Offset(0),
-            recovery_point: Offset(0),
-            clean_shutdown: false,
-            earlier_writes_synced: false,
-            now: params.clock.now(),
-        })?;
-        let mut log = log;
-        if log.log_end_offset() < start {
-            log.truncate_fully_and_start_at(start, params.clock.now())
-                .map_err(ReplayError::from)?;
-        }
-        let logged = log.latest_epoch().unwrap_or(LeaderEpoch(0));
-        let epoch = stored_epoch(params.disk.as_ref(), &dir)?.max(logged);
-        let from = start.max(log.log_start_offset());
-        let bytes_since_snapshot = replay_into(&log, from, controller, &mut voters)?;
-        let end = log.log_end_offset();
-        let owned = Owned { log, epoch, snapshot, bytes_since_snapshot, voters, failed: false };
-        let committed = AtomicI64::new(end.0);
-        let metadata_version = AtomicI16::new(controller.image().features.metadata_version());
-        Ok(Quorum { params, dir, owned: Mutex::new(owned), committed, metadata_version })
+    pub fn open(params: QuorumParams) -> Result<Quorum, QuorumError> {
+        let log = MetadataLog::open(params)?;
+        let applied = Applied::open(&log)?;
+        let shared = Arc::new(Shared::new(log, applied));
+        Ok(Quorum { shared, tasks: Mutex::default(), transport: Mutex::new(None) })
     }
 
-    /// Opens a new epoch with this node as its leader.
+    /// Begins to take part. Alone, this node elects itself at once. Whoever listens is not kept alive.
     ///
     /// # Errors
-    /// The epoch could not be made durable.
-    pub fn elect(&self) -> Result<LeaderEpoch, QuorumError> {
-        let mut owned = self.owned.lock();
-        let epoch = LeaderEpoch(owned.epoch.0 + 1);
-        self.store_epoch(epoch)?;
-        owned.epoch = epoch;
-        let now = self.params.clock.now();
-        let end = owned.log.log_end_offset();
-        owned.log.assign_leader_epoch(epoch, end);
-        let node = self.params.node_id;
-        let voter = Voter { voter_id: node.0, ..Voter::default() };
-        let record = ControlRecord::LeaderChange(LeaderChangeMessage {
-            version: 0,
-            leader_id: node.0,
-            voters: vec![voter.clone()],
-            granting_voters: vec![voter],
+    /// `Stopped`: what lies in the log cannot be used.
+    pub async fn start(
+        &self,
+        listener: Arc<dyn QuorumListener>,
+        transport: Arc<dyn RaftTransport>,
+    ) -> Result<(), QuorumError> {
+        let shared = &self.shared;
+        let params = shared.log.params();
+        shared.listen(&listener);
+        let is_alone = params.voters == [params.node_id];
+        let config = Arc::new(Config {
+            cluster_name: String::new(),
+            snapshot_policy: SnapshotPolicy::Never,
+            max_payload_entries: SEND_ENTRIES_MAX,
+            max_in_snapshot_log_to_keep: if is_alone { 0 } else { KEPT_ENTRIES },
+            // A voter that lacks what is in the log gets it from the log, however much that is.
+            replication_lag_threshold: u64::MAX,
+            ..params.timing.config(is_alone)
         });
-        let mut batch = BatchBuilder::new(BatchParams {
-            base_offset: end,
-            leader_epoch: epoch,
-            is_control: true,
-            ..BatchParams::default()
-        });
-        batch.push(now, Some(&record.key()), Some(&record.value()), &[]);
-        self.write(&mut owned, now, batch.build().freeze())?;
-        Ok(epoch)
-    }
-
-    fn store_epoch(&self, epoch: LeaderEpoch) -> Result<(), QuorumError> {
-        // KRaft's QuorumStateData, version 0: the voters are those of the configuration.
-        let node = self.params.node_id.0;
-        let state = serde_json::json!({
-            "clusterId": "",
-            "leaderId": node,
-            "leaderEpoch": epoch.0,
-            "votedId": -1,
-            "appliedOffset": 0,
-            "currentVoters": [{"voterId": node}],
-            "data_version": 0,
-        });
-        let path = self.dir.join(QUORUM_STATE);
-        let bytes = state.to_string().into_bytes();
-        let written = self.params.disk.write_atomic(&path, &bytes);
-        written.map_err(|source| QuorumError::File { path, source })
-    }
-
-    fn write(&self, owned: &mut Owned, now: Timestamp, batch: Bytes) -> Result<(), AppendError> {
-        if owned.failed {
-            return Err(AppendError::Offline);
+        let network = Network { shared: Arc::clone(shared), transport: Arc::clone(&transport) };
+        let (store, applier) = (RaftLog(Arc::clone(shared)), Applier(Arc::clone(shared)));
+        let raft = Raft::new(params.node_id.0, config, network, store, applier).await;
+        let raft = raft.map_err(|error| QuorumError::Stopped(error.to_string()))?;
+        shared.set_raft(raft.clone());
+        let watching = tokio::spawn(Arc::clone(shared).watch_raft(raft.clone()));
+        self.tasks.lock().push(watching);
+        if is_alone {
+            let elected = raft.trigger().elect().await;
+            return elected.map_err(|error| QuorumError::Stopped(error.to_string()));
         }
-        let bytes = batch.len() as u64;
-        let context = AppendContext {
-            leader_epoch: owned.epoch,
-            now,
-            origin: AppendOrigin::RaftLeader,
-            transaction: TransactionCheck::Verified,
-        };
-        owned.log.append_as_leader(batch, context).inspect_err(|error| {
-            let is_as_it_was = self.note_refusal(error) && !owned.log.is_offline();
-            owned.failed = !is_as_it_was;
-        })?;
-        owned.log.flush(now).inspect_err(|_| {
-            // The records are in the file, and nobody knows whether they last.
-            owned.failed = true;
-            self.params.health.take_offline();
-        })?;
-        owned.bytes_since_snapshot += bytes;
-        self.committed.store(owned.log.log_end_offset().0, Ordering::Release);
+        *self.transport.lock() = Some(Arc::clone(&transport));
+        let electing = tokio::spawn(elections::run(Arc::clone(shared), raft, transport));
+        self.tasks.lock().push(electing);
         Ok(())
     }
 
-    /// A disk that fails takes the directory with it, and so the broker. One that is full makes producers wait, whose
-    /// records are the first that can; whether it is that.
-    fn note_refusal(&self, error: &AppendError) -> bool {
-        let AppendError::Storage(cause) = error else { return false };
-        let is_full = cause.is_storage_full();
-        if is_full {
-            self.params.health.fill();
-        } else {
-            self.params.health.take_offline();
-        }
-        is_full
-    }
-
-    /// Appends records as one batch and makes them durable; answers the first one's offset.
+    /// Writes records as one batch that `epoch` is to propose; answers the first one's offset. The batch is proposed by
+    /// [`Quorum::propose`], which must follow before the next.
     ///
     /// # Errors
     /// Every [`HostError`]; the reason has been logged.
-    pub fn append(&self, now: Timestamp, records: &[MetadataRecord]) -> Result<Offset, HostError> {
-        let mut owned = self.owned.lock();
-        let base = owned.log.log_end_offset();
+    pub fn append(
+        &self,
+        epoch: LeaderEpoch,
+        now: Timestamp,
+        records: &[MetadataRecord],
+    ) -> Result<Offset, HostError> {
         let metadata_version = self.metadata_version();
-        let mut batch = BatchBuilder::new(BatchParams {
-            base_offset: base,
-            leader_epoch: owned.epoch,
-            ..BatchParams::default()
-        });
-        for record in records {
-            let version = record_version(record, metadata_version);
-            let value = encode_metadata_record(record, version);
-            batch.push(now, None, Some(&value), &[]);
-        }
-        match self.write(&mut owned, now, batch.build().freeze()) {
-            Ok(()) => Ok(base),
-            Err(error) if owned.failed => {
-                tracing::error!(dir = %self.dir.display(), %error, "metadata log failed");
-                Err(HostError::NotActive)
+        let written = self.shared.log.write_ahead(epoch, |base_offset| {
+            let mut batch = BatchBuilder::new(BatchParams {
+                base_offset,
+                leader_epoch: epoch,
+                ..BatchParams::default()
+            });
+            for record in records {
+                let version = record_version(record, metadata_version);
+                batch.push(now, None, Some(&encode_metadata_record(record, version)), &[]);
             }
-            Err(error) => {
-                tracing::warn!(dir = %self.dir.display(), %error, "no space for metadata records");
+            batch.build().freeze()
+        });
+        let dir = self.shared.log.dir().display();
+        match written {
+            Ok(batch) => {
+                let base = batch.header.base_offset;
+                self.shared.hold(batch);
+                Ok(base)
+            }
+            Err(WriteError::NoSpace) => {
+                tracing::warn!(%dir, "no space for metadata records");
                 Err(HostError::NoSpace)
             }
+            Err(WriteError::Failed(error)) => {
+                if self.shared.log.is_failed() {
+                    tracing::error!(%dir, %error, "metadata log failed");
+                    // The caller drops its machine, and the directory's failure ends the broker.
+                    self.shared.log.fail();
+                }
+                Err(HostError::NotActive)
+            }
         }
+    }
+
+    /// Proposes what [`Quorum::append`] wrote; `image` is the state with it.
+    pub fn propose(&self, epoch: LeaderEpoch, image: Image) {
+        self.shared.propose(epoch, image);
+    }
+
+    /// The epoch that this node leads.
+    pub fn leading(&self) -> Option<LeaderEpoch> {
+        self.shared.log.leading()
     }
 
     /// The finalized `metadata.version`, in whose versions records are written.
     pub fn metadata_version(&self) -> i16 {
-        self.metadata_version.load(Ordering::Acquire)
+        self.shared.metadata_version()
     }
 
     /// Takes the finalized `metadata.version`.
     pub fn set_metadata_version(&self, version: i16) {
-        self.metadata_version.store(version, Ordering::Release);
+        self.shared.set_metadata_version(version);
     }
 
-    /// Below it everything is committed.
+    /// Below it everything is committed, applied and published here.
     pub fn committed(&self) -> Offset {
-        Offset(self.committed.load(Ordering::Acquire))
+        self.shared.committed()
+    }
+
+    /// Completes when [`Quorum::committed`] or [`Quorum::leading`] may have changed, counted from this call on.
+    pub fn moved(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.shared.moved.notified()
+    }
+
+    /// Tells of changes of the leader.
+    pub fn leader_changes(&self) -> watch::Receiver<LeaderAndEpoch> {
+        self.shared.leader.subscribe()
+    }
+
+    /// The leader is known to be dead, its address refuses connections: an election need not wait for its silence, only
+    /// for the time in which voters keep to a leader.
+    pub fn leader_is_dead(&self) {
+        self.shared.suspect_leader();
+    }
+
+    /// Why consensus has stopped, where it has.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure()
+    }
+
+    /// Answers a message of another voter. Bytes that are none are answered by an error message.
+    pub async fn receive(&self, message: Bytes) -> Bytes {
+        receive::receive(&self.shared, message).await
     }
 
     /// What `DescribeQuorum` tells.
     pub fn status(&self) -> QuorumStatus {
-        let owned = self.owned.lock();
-        QuorumStatus {
-            leader_id: self.params.node_id,
-            leader_epoch: owned.epoch,
-            high_watermark: self.committed(),
-            log_end_offset: owned.log.log_end_offset(),
-        }
+        self.shared.status()
     }
 
-    /// Writes a snapshot of `image` when enough was written since the last one, and drops the log before it.
+    /// Committed batches from the one that holds `offset` on, for those who follow without a vote.
     ///
     /// # Errors
-    /// The snapshot could not be written; the log is whole without it.
-    pub fn snapshot_if_due(&self, image: &Image) -> Result<Option<SnapshotId>, QuorumError> {
-        let mut owned = self.owned.lock();
-        if owned.bytes_since_snapshot < self.params.snapshot_bytes || owned.failed {
-            return Ok(None);
-        }
-        let id = SnapshotId { end_offset: image.offset.plus(1), epoch: owned.epoch };
-        if owned.snapshot == Some(id) || id.end_offset > self.committed() {
-            return Ok(None);
-        }
-        let now = self.params.clock.now();
-        snapshots::write(self.params.disk.as_ref(), &self.dir, id, image, &owned.voters, now)?;
-        owned.bytes_since_snapshot = 0;
-        owned.snapshot = Some(id);
-        // The snapshot ends below the committed end, so the start can move there.
-        let committed = self.committed();
-        if owned.log.set_log_start_offset(id.end_offset, committed).is_ok() {
-            for files in owned.log.apply_retention(now, committed)? {
-                files.remove()?;
-            }
-        }
-        snapshots::remove_before(self.params.disk.as_ref(), &self.dir, id)?;
-        Ok(Some(id))
+    /// Every [`ReadError`].
+    pub fn read(&self, offset: Offset, max_bytes: usize) -> Result<Option<LogSlice>, ReadError> {
+        self.shared.log.read(offset, max_bytes, self.committed())
     }
 
-    /// Flushes and closes the log.
+    /// First offset of the log.
+    pub fn log_start_offset(&self) -> Offset {
+        self.shared.log.log_start_offset()
+    }
+
+    /// The newest snapshot.
+    pub(super) fn newest_snapshot(&self) -> Option<SnapshotId> {
+        self.shared.log.snapshot().map(|(id, _)| id)
+    }
+
+    /// Bytes of a snapshot from `position` on, at most `max_bytes`, and its whole size. Blocks for the disk.
+    ///
+    /// # Errors
+    /// SNAPSHOT_NOT_FOUND, POSITION_OUT_OF_RANGE, KAFKA_STORAGE_ERROR.
+    pub(super) fn snapshot_part(
+        &self,
+        id: SnapshotId,
+        position: u64,
+        max_bytes: usize,
+    ) -> Result<(u64, Bytes), ErrorCode> {
+        let disk = self.shared.log.params().disk.as_ref();
+        snapshots::read_part(disk, self.shared.log.dir(), id, position, max_bytes)
+    }
+
+    /// Takes part no more, which a leader tells the others, then flushes and closes the log.
     ///
     /// # Errors
     /// The last bytes could not be made durable.
-    pub fn close(&self) -> Result<(), QuorumError> {
-        let mut owned = self.owned.lock();
-        owned.failed = true;
-        Ok(owned.log.close(self.params.clock.now())?)
-    }
-}
-
-fn stored_epoch(disk: &dyn Disk, dir: &Path) -> Result<LeaderEpoch, QuorumError> {
-    let path = dir.join(QUORUM_STATE);
-    if !disk.exists(&path) {
-        return Ok(LeaderEpoch(0));
-    }
-    let bytes =
-        disk.read(&path).map_err(|source| QuorumError::File { path: path.clone(), source })?;
-    let state: serde_json::Value = serde_json::from_slice(&bytes)
-        .map_err(|error| QuorumError::State { path: path.clone(), cause: error.to_string() })?;
-    let epoch = state.get("leaderEpoch").and_then(serde_json::Value::as_i64);
-    match epoch.and_then(|epoch| i32::try_from(epoch).ok()) {
-        Some(epoch) => Ok(LeaderEpoch(epoch)),
-        None => Err(QuorumError::State { path, cause: "leaderEpoch is missing".to_owned() }),
-    }
-}
-
-/// Replays the log from `from` on; answers how many bytes that was.
-fn replay_into(
-    log: &Log,
-    from: Offset,
-    controller: &mut Controller,
-    voters: &mut VoterRecords,
-) -> Result<u64, QuorumError> {
-    let mut bytes = 0;
-    replay_log(log, from, |header, batch| {
-        bytes += batch.len() as u64;
-        replay_batch(header, batch, from, controller, voters)
-    })?;
-    let end = log.log_end_offset();
-    if end > Offset(0) {
-        controller.advance_to(Offset(end.0 - 1));
-    }
-    Ok(bytes)
-}
-
-/// Replays one batch of the log or of a snapshot; records below `from` are passed over.
-pub(super) fn replay_batch(
-    header: &BatchHeader,
-    batch: &Bytes,
-    from: Offset,
-    controller: &mut Controller,
-    voters: &mut VoterRecords,
-) -> Result<(), ReplayError> {
-    if header.is_control() {
-        voters.take(header, batch)?;
-        controller.advance_to(header.last_offset());
-        return Ok(());
-    }
-    let records = decode_records(header, batch, BATCH_BYTES_MAX)
-        .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
-    for record in records {
-        let offset = record.offset(header);
-        if offset < from {
-            continue;
+    pub async fn close(&self) -> Result<(), QuorumError> {
+        self.shared.begin_closing();
+        let transport = self.transport.lock().take();
+        if let (Some(transport), Some(epoch)) = (transport, self.leading()) {
+            elections::end_epoch(&self.shared, transport, epoch).await;
         }
-        let value = record.value.unwrap_or_default();
-        let (record, _) = decode_metadata_record(value)
-            .map_err(|cause| ReplayError::Record { offset, cause: cause.to_string() })?;
-        let timestamp = Timestamp(header.base_timestamp.0);
-        controller.replay(&Entry { offset, timestamp, record });
+        self.shared.stop_raft().await;
+        let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
+        for task in tasks {
+            task.abort();
+            // One that was aborted says so.
+            let _ = task.await;
+        }
+        let shared = Arc::clone(&self.shared);
+        let closed = tokio::task::spawn_blocking(move || shared.close_log()).await;
+        closed.map_err(|error| QuorumError::Stopped(error.to_string()))?
     }
-    Ok(())
+}
+
+impl Drop for Quorum {
+    fn drop(&mut self) {
+        // After `close` there is nothing left to end; a start that failed ends here.
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.shared.begin_closing();
+        if let Some(raft) = self.shared.raft().cloned()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                let _ = raft.shutdown().await;
+            });
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,10 +7,13 @@ use crate::machines::group::GroupConfig;
 use crate::machines::metadata::image::{ConfigMap, ConfigResource, ResourceType};
 use crate::machines::metadata::{ControllerSettings, Image, LoneReplicas};
 use crate::zookeeper;
-use ottla_protocol::BrokerId;
 use ottla_protocol::batch::{Compression, TimestampType};
+use ottla_protocol::{BrokerId, uuid_to_text};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
 
 /// Settings of one topic.
 #[derive(Debug, Clone)]
@@ -43,6 +46,8 @@ pub struct Settings {
     pub node_id: BrokerId,
     /// `cluster.id`, where the configuration names one.
     pub cluster_id: Option<String>,
+    /// What it is otherwise, where nobody has formatted the directories of a quorum of several voters.
+    pub voters_cluster_id: Option<String>,
     /// `log.dirs`.
     pub log_dirs: Vec<PathBuf>,
     /// `metadata.log.dir`.
@@ -81,6 +86,20 @@ pub struct Settings {
     pub dir_reserve_bytes: i64,
     /// `num.recovery.threads.per.data.dir`.
     pub recovery_threads_per_dir: usize,
+    /// Whether this node is the quorum.
+    pub is_sole_voter: bool,
+    /// `inter.broker.listener.name`, in capitals.
+    pub inter_broker_listener: String,
+    /// Where the voters of `controller.quorum.voters` listen.
+    pub controller_addresses: BTreeMap<BrokerId, (String, u16)>,
+    /// `controller.socket.timeout.ms`.
+    pub controller_patience: Duration,
+    /// `broker.heartbeat.interval.ms`.
+    pub heartbeat_interval: Duration,
+    /// `initial.broker.registration.timeout.ms`.
+    pub initial_registration_timeout: Duration,
+    /// `controlled.shutdown.enable`.
+    pub controlled_shutdown: bool,
     /// `num.replica.alter.log.dirs.threads`; as many as log directories by default.
     pub mover_threads: usize,
 }
@@ -102,6 +121,7 @@ impl Settings {
         Settings {
             node_id: BrokerId(config.node_id),
             cluster_id: config.cluster_id.clone(),
+            voters_cluster_id: voters_cluster_id(&config),
             log_dirs: config.log_dirs.clone(),
             metadata_log_dir: config.metadata_log_dir.clone(),
             zookeeper: None,
@@ -130,6 +150,15 @@ impl Settings {
             dir_reserve_bytes: config.logs.dir_reserve_bytes,
             recovery_threads_per_dir: config.logs.num_recovery_threads_per_data_dir,
             mover_threads: mover_threads(&config),
+            is_sole_voter: is_sole_voter(&config),
+            inter_broker_listener: config.listeners.inter_broker.clone(),
+            controller_addresses: controller_addresses(&config),
+            controller_patience: milliseconds(config.replication.controller_socket_timeout_ms),
+            heartbeat_interval: milliseconds(config.replication.broker_heartbeat_interval_ms),
+            initial_registration_timeout: milliseconds(
+                config.replication.initial_registration_timeout_ms,
+            ),
+            controlled_shutdown: config.replication.controlled_shutdown_enable,
             config,
         }
     }
@@ -229,6 +258,34 @@ impl Settings {
     }
 }
 
+fn milliseconds(ms: impl Into<i64>) -> Duration {
+    Duration::from_millis(ms.into().max(0).unsigned_abs())
+}
+
+fn is_sole_voter(config: &Config) -> bool {
+    config.is_controller && config.quorum_voters.len() <= 1
+}
+
+fn controller_addresses(config: &Config) -> BTreeMap<BrokerId, (String, u16)> {
+    let voters = config.quorum_voters.iter();
+    voters.map(|voter| (BrokerId(voter.id), (voter.host.clone(), voter.port))).collect()
+}
+
+/// The cluster id of directories that nobody has formatted: all voters of one configuration must come to the same.
+fn voters_cluster_id(config: &Config) -> Option<String> {
+    if config.quorum_voters.len() <= 1 {
+        return None;
+    }
+    let mut voters: Vec<String> = config
+        .quorum_voters
+        .iter()
+        .map(|voter| format!("{}@{}:{}", voter.id, voter.host, voter.port))
+        .collect();
+    voters.sort();
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_URL, voters.join(",").as_bytes());
+    Some(uuid_to_text(id))
+}
+
 fn compression(topic: &TopicConfig) -> CompressionTarget {
     let (codec, level) = match topic.compression_type.as_str() {
         "gzip" => (Compression::Gzip, Some(topic.compression_gzip_level)),
@@ -272,9 +329,13 @@ fn controller(config: &Config) -> ControllerSettings {
         default_replication_factor: config.topics.default_replication_factor,
         min_insync_replicas: integer("min.insync.replicas").unwrap_or(1) as i32,
         unclean_leader_election: unclean == Some(Value::Boolean(true)),
-        // The only broker is this process: it needs no heartbeats to itself.
         values: config.values.clone(),
-        session_timeout_ms: None,
+        session_timeout_ms: i64::from(config.replication.broker_session_timeout_ms),
+        is_sole_voter: is_sole_voter(config),
+        rebalance_interval_ms: config
+            .replication
+            .auto_leader_rebalance_enable
+            .then_some(config.replication.leader_imbalance_check_interval_s * 1000),
         lone_replicas: LoneReplicas::Follow,
     }
 }

@@ -4,9 +4,9 @@
 //! control batch with the footer record. Source: KIP-630. Invariant: a file under its final name is whole and
 //! durable.
 
-use super::quorum::{QuorumError, VoterRecords, replay_batch};
+use super::quorum::{QuorumError, VoterRecords, replay_batch, take_voters};
 use super::replay::ReplayError;
-use crate::env::Disk;
+use crate::env::{Disk, OpenMode};
 use crate::machines::metadata::{Controller, Image, record_version};
 use bytes::Bytes;
 use ottla_protocol::batch::batches;
@@ -14,7 +14,7 @@ use ottla_protocol::messages::{SnapshotFooterRecord, SnapshotHeaderRecord};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::metadata::encode_metadata_record;
-use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
+use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, Timestamp};
 use std::path::{Path, PathBuf};
 
 const SUFFIX: &str = ".checkpoint";
@@ -31,11 +31,13 @@ pub struct SnapshotId {
 }
 
 impl SnapshotId {
-    fn file_name(self) -> String {
+    /// The file's name.
+    pub(super) fn file_name(self) -> String {
         format!("{:020}-{:010}{SUFFIX}", self.end_offset.0, self.epoch.0)
     }
 
-    fn of_name(name: &str) -> Option<SnapshotId> {
+    /// The snapshot of a file name; `None` for other files.
+    pub(super) fn of_name(name: &str) -> Option<SnapshotId> {
         let (offset, epoch) = name.strip_suffix(SUFFIX)?.split_once('-')?;
         let end_offset = Offset(offset.parse().ok()?);
         Some(SnapshotId { end_offset, epoch: LeaderEpoch(epoch.parse().ok()?) })
@@ -55,29 +57,90 @@ fn all(disk: &dyn Disk, dir: &Path) -> Result<Vec<SnapshotId>, QuorumError> {
     Ok(ids)
 }
 
-/// Replays the newest snapshot into `controller`, where there is one.
+/// The newest snapshot there is.
 ///
 /// # Errors
-/// It cannot be read, or is damaged: the log before it is gone, so there is nothing to fall back on.
-pub fn load_newest(
+/// The directory cannot be listed.
+pub fn newest(disk: &dyn Disk, dir: &Path) -> Result<Option<SnapshotId>, QuorumError> {
+    Ok(all(disk, dir)?.pop())
+}
+
+/// The bytes of a snapshot.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read(disk: &dyn Disk, dir: &Path, id: SnapshotId) -> Result<Bytes, QuorumError> {
+    let path = dir.join(id.file_name());
+    disk.read(&path).map(Bytes::from).map_err(failed(&path))
+}
+
+/// Bytes of a snapshot from `position` on, at most `max_bytes`, and its whole size.
+///
+/// # Errors
+/// SNAPSHOT_NOT_FOUND, POSITION_OUT_OF_RANGE, KAFKA_STORAGE_ERROR.
+pub fn read_part(
     disk: &dyn Disk,
     dir: &Path,
+    id: SnapshotId,
+    position: u64,
+    max_bytes: usize,
+) -> Result<(u64, Bytes), ErrorCode> {
+    let path = dir.join(id.file_name());
+    let failed = |error: std::io::Error| match error.kind() {
+        // It was replaced by a newer one.
+        std::io::ErrorKind::NotFound => ErrorCode::SnapshotNotFound,
+        _ => {
+            tracing::error!(path = %path.display(), %error, "cannot read a snapshot");
+            ErrorCode::KafkaStorageError
+        }
+    };
+    let file = disk.open(&path, OpenMode::Read).map_err(failed)?;
+    let size = file.len().map_err(failed)?;
+    let left = size.checked_sub(position).ok_or(ErrorCode::PositionOutOfRange)?;
+    let mut bytes = vec![0; max_bytes.min(usize::try_from(left).unwrap_or(usize::MAX))];
+    file.read_exact_at(&mut bytes, position).map_err(failed)?;
+    Ok((size, bytes.into()))
+}
+
+/// Replays a snapshot into `controller`, which is empty.
+///
+/// # Errors
+/// It is damaged.
+pub fn replay(
+    bytes: &Bytes,
+    id: SnapshotId,
     controller: &mut Controller,
     voters: &mut VoterRecords,
-) -> Result<Option<SnapshotId>, QuorumError> {
-    let Some(id) = all(disk, dir)?.pop() else { return Ok(None) };
-    let path = dir.join(id.file_name());
-    let bytes = Bytes::from(disk.read(&path).map_err(failed(&path))?);
-    for batch in batches(&bytes) {
+) -> Result<(), QuorumError> {
+    for batch in batches(bytes) {
         let (header, batch) =
             batch.map_err(|cause| ReplayError::Batch { offset: id.end_offset, cause })?;
         ottla_protocol::batch::check_crc(&header, batch)
             .map_err(|cause| ReplayError::Batch { offset: header.base_offset, cause })?;
-        replay_batch(&header, &bytes.slice_ref(batch), Offset(0), controller, voters)?;
+        let batch = bytes.slice_ref(batch);
+        if header.is_control() {
+            take_voters(&header, &batch, voters)?;
+        } else {
+            replay_batch(&header, &batch, Offset(0), controller)?;
+        }
     }
     // Offsets inside a snapshot count its own records, which may be more or fewer than the log had.
     controller.stand_at(Offset(id.end_offset.0 - 1));
-    Ok(Some(id))
+    Ok(())
+}
+
+/// Writes a snapshot that another voter made, after all of it was read once.
+///
+/// # Errors
+/// The file could not be written and made durable.
+pub fn store(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: SnapshotId,
+    bytes: &Bytes,
+) -> Result<(), QuorumError> {
+    let path = dir.join(id.file_name());
+    disk.write_atomic(&path, bytes).map_err(failed(&path))
 }
 
 /// Writes the snapshot `id` of `image`.

@@ -1,34 +1,35 @@
 //! How a broker starts: directories, metadata log, election, registration, partitions.
 
 use super::cleaner::Cleaner;
-use super::directories::{Directories, DirectoryError, Origin};
+use super::cluster_id;
+use super::controller_calls::ControllerCalls;
+use super::controller_link::{Active, ControllerLink};
+use super::detector::{Detector, Gone};
+use super::directories::{ClusterIds, Directories, DirectoryError, Origin};
 use super::groups::Groups;
-use super::host::{Host, HostError};
 use super::housekeeping::Housekeeping;
-use super::metadata::MetadataStage;
+use super::membership::{self, Membership};
+use super::metadata::{MetadataNode, MetadataParams, Source};
+use super::metadata_reads::Observers;
 use super::mover::{Mover, MoverParams};
+use super::observer::{Observer, ObserverParams};
 use super::publisher::Publisher;
-use super::quorum::{Quorum, QuorumError, QuorumParams};
+use super::quorum::{Quorum, QuorumError, QuorumParams, QuorumTiming};
+use super::replication::Replication;
 use super::takeover::{self, TakeoverError};
-use super::{Broker, ControllerReply, ControllerRequest, Image, ProducerIds, Settings};
+use super::voters::VoterConnections;
+use super::{Broker, Image, ProducerIds, Settings};
 use crate::env::{Clock, Disk};
 use crate::log::StorageError;
-use crate::log::checkpoint::{read_clean_shutdown, read_meta_properties};
-use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
-use crate::machines::metadata::image::FeaturesImage;
-use crate::machines::metadata::{Controller, ControllerSettings, LoneReplicas, bootstrap_records};
-use crate::machines::{Entry, Machine};
+use crate::log::checkpoint::read_meta_properties;
+use crate::machines::metadata::{ControllerSettings, LoneReplicas};
 use arc_swap::ArcSwap;
-use ottla_protocol::messages::{
-    BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
-    broker_registration_request, controller_registration_request,
-};
 use ottla_protocol::records::group::GroupReaders;
-use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, Offset};
+use ottla_protocol::{BrokerId, ErrorCode};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -45,88 +46,234 @@ pub enum StartError {
     /// The metadata log cannot be used.
     #[error(transparent)]
     Quorum(#[from] QuorumError),
-    /// The metadata log failed while the broker registered.
-    #[error("the metadata log does not take records: see the log above")]
-    NotActive(#[from] HostError),
     /// The controller refused the broker.
     #[error("the controller refused this broker: {0}")]
     Refused(ErrorCode),
+    /// Opening the partitions did not end.
+    #[error("opening the partitions: {0}")]
+    Opening(String),
+    /// Another process has the id, and lives.
+    #[error(
+        "broker id {id} is in use: the broker at {other} has it, and this one at {own} cannot (change node.id or broker.id)"
+    )]
+    IdInUse {
+        /// The id.
+        id: BrokerId,
+        /// Where this broker listens.
+        own: String,
+        /// Where the other one does.
+        other: String,
+    },
+    /// The quorum has no leader that can be reached.
+    #[error(
+        "no active controller found in {} s (controller.quorum.voters: are a majority of them running?)",
+        waited.as_secs()
+    )]
+    NoController {
+        /// How long it was looked for.
+        waited: Duration,
+    },
 }
 
 impl Broker {
-    /// Starts a broker: when this returns it leads its partitions and every API can be served.
+    /// Starts a broker: when this returns it leads its partitions and every API can be served. For one that is its own
+    /// quorum; others must be heard while they start: [`Broker::open`] and [`Broker::join`] do it in two steps.
     ///
     /// # Errors
     /// Every [`StartError`].
     pub async fn start(
+        settings: Settings,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Broker>, StartError> {
+        let broker = Broker::open(settings, disk, clock).await?;
+        match broker.join().await {
+            Ok(()) => Ok(broker),
+            Err(error) => {
+                // What lies in the directories must be left before they are given back.
+                broker.abandon().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the directories and the metadata log. From now on the controller's listeners may be served.
+    ///
+    /// # Errors
+    /// Every [`StartError`] but those of [`Broker::join`].
+    pub async fn open(
         mut settings: Settings,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Broker>, StartError> {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
+        if !settings.config.is_controller {
+            settings.voters_cluster_id = cluster_id::find(&settings, disk.as_ref()).await?;
+        }
         let settings = Arc::new(settings);
         let (directories, groups, publisher) = open_directories(disk, &settings, &clock)?;
-        let (quorum, controller) = open_quorum(&settings, &directories, &clock)?;
+        let source = open_source(&settings, &directories, &clock)?;
         directories.confirm()?;
-        let before = Before::of(&directories, &controller);
+        let previous_epoch = membership::previous_broker_epoch(&directories);
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
-        let stage =
-            MetadataStage::new(Arc::clone(&quorum), Arc::clone(&publisher), Arc::clone(&image));
-        let end = quorum.committed();
-        let controller = Host::new(stage, Arc::clone(&clock), controller, end);
-        let broker_epoch = register(&settings, &directories, &controller, &quorum, &before).await?;
-        publisher.set_strays_aside(&image.load());
-        directories.look_at_space(settings.dir_reserve_bytes);
-        let housekeeping = Housekeeping::new(
-            Arc::clone(&clock),
-            Arc::clone(&settings),
-            Arc::clone(&directories),
-            Arc::clone(&publisher),
+        let parts = Parts { settings, clock, directories, publisher, image };
+        let metadata = MetadataNode::start(source, parts.metadata()).await?;
+        let (link, membership) = parts.membership(metadata.active());
+        let detector = parts.detector(&link, &metadata);
+        let (housekeeping, cleaner) = parts.chores();
+        let mover = parts.mover(&link, &membership, &housekeeping);
+        let Parts { settings, clock, directories, publisher, image } = parts;
+        let stopping = watch::Sender::new(false);
+        let mut tasks = publisher.replication().start(
+            &settings,
+            &image,
+            Arc::clone(&link) as Arc<dyn ControllerCalls>,
+            (&publisher, &housekeeping),
+            &detector,
+            &stopping.subscribe(),
         );
-        let cleaner = Cleaner::start(
-            Arc::clone(&clock),
-            Arc::clone(&settings),
-            Arc::clone(&publisher),
-            Arc::clone(&housekeeping),
-            &image.load(),
-        );
-        let mover = Mover::new(MoverParams {
-            clock: Arc::clone(&clock),
-            settings: Arc::clone(&settings),
-            directories: Arc::clone(&directories),
-            publisher: Arc::clone(&publisher),
-            housekeeping: Arc::clone(&housekeeping),
-            controller: Arc::clone(&controller),
-            image: Arc::clone(&image),
-            broker_epoch,
-            runtime: tokio::runtime::Handle::current(),
-        });
-        let (stopping, stop) = watch::channel(false);
-        let tasks = vec![
-            tokio::spawn(Arc::clone(&housekeeping).run(stop)),
-            tokio::spawn(Arc::clone(&controller).run()),
-        ];
-        let broker = Arc::new(Broker {
+        tasks.push(tokio::spawn(Arc::clone(&detector).run(metadata.active())));
+        Ok(Arc::new(Broker {
             settings,
             clock,
             directories,
-            quorum,
-            controller,
+            metadata,
+            observers: Observers::default(),
+            link,
+            membership,
+            detector,
+            previous_epoch,
             publisher,
             groups,
             housekeeping,
             cleaner,
             mover,
             image,
-            broker_epoch,
             producer_ids: Mutex::new(ProducerIds::default()),
             stopping,
             tasks: Mutex::new(tasks),
-        });
-        broker.report_cordoned_dirs().await;
-        broker.report_moved_partitions().await;
-        Ok(broker)
+        }))
+    }
+
+    /// Joins the cluster: when this returns the broker is registered, has what the metadata gives it, and every API can
+    /// be served.
+    ///
+    /// # Errors
+    /// `Refused`, `IdInUse`, `NoController`.
+    pub async fn join(&self) -> Result<(), StartError> {
+        if self.settings.is_sole_voter {
+            self.metadata.until_active().await?;
+        }
+        self.membership.register(self.previous_epoch).await?;
+        if !self.settings.config.is_broker {
+            return Ok(());
+        }
+        self.membership.catch_up().await;
+        let metadata = Arc::clone(&self.metadata);
+        if let Err(error) = tokio::task::spawn_blocking(move || metadata.begin()).await {
+            return Err(StartError::Opening(error.to_string()));
+        }
+        self.publisher.set_strays_aside(&self.image.load());
+        self.directories.look_at_space(self.settings.dir_reserve_bytes);
+        self.membership.unfence().await?;
+        self.cleaner.reconfigure(&self.image.load());
+        let mut tasks =
+            vec![tokio::spawn(Arc::clone(&self.housekeeping).run(self.stopping.subscribe()))];
+        if !self.settings.is_sole_voter {
+            let heartbeats = Arc::clone(&self.membership).run(self.stopping.subscribe());
+            tasks.push(tokio::spawn(heartbeats));
+        }
+        self.tasks.lock().extend(tasks);
+        self.report_cordoned_dirs().await;
+        self.report_moved_partitions().await;
+        Ok(())
+    }
+}
+
+/// What most of a broker's members share.
+struct Parts {
+    settings: Arc<Settings>,
+    clock: Arc<dyn Clock>,
+    directories: Arc<Directories>,
+    publisher: Arc<Publisher>,
+    image: Arc<ArcSwap<Image>>,
+}
+
+impl Parts {
+    fn metadata(&self) -> MetadataParams {
+        let voters =
+            VoterConnections::new(self.settings.node_id, &self.settings.controller_addresses);
+        let publisher = Arc::clone(&self.publisher);
+        MetadataParams {
+            node_id: self.settings.node_id,
+            transport: Arc::new(voters),
+            publish: Box::new(move |old, new| publisher.publish(old, new)),
+            image: Arc::clone(&self.image),
+            clock: Arc::clone(&self.clock),
+            settings: controller_settings(&self.settings, &self.directories),
+        }
+    }
+
+    fn chores(&self) -> (Arc<Housekeeping>, Arc<Cleaner>) {
+        let housekeeping = Housekeeping::new(
+            Arc::clone(&self.clock),
+            Arc::clone(&self.settings),
+            Arc::clone(&self.directories),
+            Arc::clone(&self.publisher),
+        );
+        let cleaner = Cleaner::start(
+            Arc::clone(&self.clock),
+            Arc::clone(&self.settings),
+            Arc::clone(&self.publisher),
+            Arc::clone(&housekeeping),
+            &self.image.load(),
+        );
+        (housekeeping, cleaner)
+    }
+
+    fn membership(
+        &self,
+        active: watch::Receiver<Active>,
+    ) -> (Arc<ControllerLink>, Arc<Membership>) {
+        let link = Arc::new(ControllerLink::new(active, &self.settings));
+        let membership = Membership::new(
+            Arc::clone(&self.settings),
+            Arc::clone(&self.directories),
+            Arc::clone(&link),
+            Arc::clone(&self.image),
+        );
+        (link, Arc::new(membership))
+    }
+
+    fn detector(&self, link: &Arc<ControllerLink>, metadata: &Arc<MetadataNode>) -> Arc<Detector> {
+        Arc::new(Detector {
+            clock: Arc::clone(&self.clock),
+            gone: Gone::default(),
+            settings: Arc::clone(&self.settings),
+            image: Arc::clone(&self.image),
+            link: Arc::clone(link),
+            metadata: Arc::clone(metadata),
+        })
+    }
+
+    fn mover(
+        &self,
+        link: &Arc<ControllerLink>,
+        membership: &Arc<Membership>,
+        housekeeping: &Arc<Housekeeping>,
+    ) -> Arc<Mover> {
+        Mover::new(MoverParams {
+            clock: Arc::clone(&self.clock),
+            settings: Arc::clone(&self.settings),
+            directories: Arc::clone(&self.directories),
+            publisher: Arc::clone(&self.publisher),
+            housekeeping: Arc::clone(housekeeping),
+            link: Arc::clone(link),
+            image: Arc::clone(&self.image),
+            membership: Arc::clone(membership),
+            runtime: tokio::runtime::Handle::current(),
+        })
     }
 }
 
@@ -152,9 +299,13 @@ fn open_directories(
     clock: &Arc<dyn Clock>,
 ) -> Result<Opened, StartError> {
     let (log_dirs, metadata_dir) = (&settings.log_dirs, &settings.metadata_log_dir);
-    let (node_id, cluster_id) = (settings.node_id, settings.cluster_id.as_deref());
+    let node_id = settings.node_id;
+    let ids = ClusterIds {
+        configured: settings.cluster_id.as_deref(),
+        new: settings.voters_cluster_id.as_deref(),
+    };
     let import = takeover::check(disk.as_ref(), settings)?;
-    let directories = Directories::open(disk, log_dirs, metadata_dir, node_id, cluster_id)?;
+    let directories = Directories::open(disk, log_dirs, metadata_dir, node_id, &ids)?;
     let directories = Arc::new(directories);
     if let Some(import) = import {
         let disk = directories.disk().as_ref();
@@ -172,170 +323,61 @@ fn open_directories(
         Arc::clone(settings),
         Arc::clone(&directories),
         Arc::clone(&groups),
+        Replication::new(settings),
     )?;
     Ok((directories, groups, Arc::new(publisher)))
 }
 
-/// What the directories say of the time before this start.
-struct Before {
-    finalized: Arc<FeaturesImage>,
-    broker_epoch: i64,
-}
-
-impl Before {
-    fn of(directories: &Directories, controller: &Controller) -> Before {
-        let finalized = Arc::clone(&controller.image().features);
-        Before { finalized, broker_epoch: previous_broker_epoch(directories) }
-    }
-}
-
-/// The epoch under which the broker last stopped in order in all directories; -1 after a crash.
-fn previous_broker_epoch(directories: &Directories) -> i64 {
-    let mut epochs = directories.all.iter().map(|log_dir| {
-        let stopped = read_clean_shutdown(directories.disk().as_ref(), &log_dir.path);
-        stopped.ok().flatten().map_or(-1, |clean| clean.broker_epoch)
-    });
-    let first = epochs.next().unwrap_or(-1);
-    if epochs.all(|epoch| epoch == first) { first } else { -1 }
-}
-
-fn open_quorum(
-    settings: &Settings,
-    directories: &Directories,
-    clock: &Arc<dyn Clock>,
-) -> Result<(Arc<Quorum>, Controller), StartError> {
-    let mut controller = Controller::new(ControllerSettings {
+fn controller_settings(settings: &Settings, directories: &Directories) -> ControllerSettings {
+    ControllerSettings {
         cluster_id: directories.cluster_id.clone(),
         lone_replicas: match directories.origin {
             Origin::KRaft => LoneReplicas::Follow,
             Origin::ZooKeeper => LoneReplicas::Stay,
         },
         ..settings.controller.clone()
-    });
-    let params = QuorumParams {
-        disk: Arc::clone(directories.disk()),
-        clock: Arc::clone(clock),
-        dir: settings.metadata_log_dir.clone(),
-        health: Arc::clone(directories.metadata_health()),
-        node_id: settings.node_id,
-        log: Arc::clone(&settings.metadata_log),
-        snapshot_bytes: settings.metadata_snapshot_bytes,
-    };
-    let quorum = Quorum::open(params, &mut controller)?;
-    // Not the log's end: a first start that was cut short may have left an epoch without any record.
-    let is_new = controller.image().features.metadata_version() == 0;
-    quorum.elect()?;
-    controller.advance_to(Offset(quorum.committed().0 - 1));
-    if is_new {
-        let records = bootstrap_records(settings.controller.min_insync_replicas);
-        let mut highest = Controller::new(settings.controller.clone());
-        for record in &records {
-            let entry = Entry { offset: Offset(0), timestamp: clock.now(), record: record.clone() };
-            highest.replay(&entry);
-        }
-        quorum.set_metadata_version(highest.image().features.metadata_version());
-        let now = clock.now();
-        let mut offset = quorum.append(now, &records)?;
-        for record in records {
-            controller.replay(&Entry { offset, timestamp: now, record });
-            offset = offset.plus(1);
-        }
     }
-    Ok((Arc::new(quorum), controller))
 }
 
-/// Registers controller and broker and unfences the broker; the Image is published on the way.
-async fn register(
+/// Opens the metadata log, as that of a voter or of a node without a vote.
+fn open_source(
     settings: &Settings,
     directories: &Directories,
-    controller: &Host<MetadataStage>,
-    quorum: &Quorum,
-    before: &Before,
-) -> Result<BrokerEpoch, StartError> {
-    let incarnation_id = Uuid::new_v4();
-    let request =
-        ControllerRequest::RegisterController(controller_registration(settings, &before.finalized));
-    if let ControllerReply::RegisterController(reply) = controller.call(request).await? {
-        check(reply.error_code)?;
+    clock: &Arc<dyn Clock>,
+) -> Result<Source, StartError> {
+    let controller = controller_settings(settings, directories);
+    let (disk, clock) = (Arc::clone(directories.disk()), Arc::clone(clock));
+    let (dir, log) = (settings.metadata_log_dir.clone(), Arc::clone(&settings.metadata_log));
+    let health = Arc::clone(directories.metadata_health());
+    let (node_id, snapshot_bytes) = (settings.node_id, settings.metadata_snapshot_bytes);
+    if !settings.config.is_controller {
+        let controllers = settings.controller_addresses.clone();
+        return Ok(Source::Observer(Arc::new(Observer::open(ObserverParams {
+            disk,
+            clock,
+            dir,
+            health,
+            node_id,
+            controller,
+            log,
+            snapshot_bytes,
+            controllers,
+        })?)));
     }
-    let request = BrokerRegistrationRequest {
-        broker_id: settings.node_id.0,
-        cluster_id: directories.cluster_id.clone(),
-        incarnation_id,
-        listeners: settings
-            .advertised
-            .iter()
-            .map(|listener| broker_registration_request::Listener {
-                name: listener.name.clone(),
-                host: listener.host.clone(),
-                port: listener.port,
-                security_protocol: listener.security_protocol,
-            })
-            .collect(),
-        features: FEATURES
-            .iter()
-            .filter(|feature| feature.name != KRAFT_VERSION)
-            .map(|feature| broker_registration_request::Feature {
-                name: feature.name.to_owned(),
-                min_supported_version: feature.range.min,
-                max_supported_version: feature.range_at(before.finalized.level(feature.name)).max,
-            })
-            .collect(),
-        rack: settings.rack.clone(),
-        is_migrating_zk_broker: false,
-        log_dirs: directories.all.iter().map(|log_dir| log_dir.id).collect(),
-        previous_broker_epoch: before.broker_epoch,
+    let voters = match settings.controller_addresses.keys().copied().collect::<Vec<_>>() {
+        nobody if nobody.is_empty() => vec![node_id],
+        voters => voters,
     };
-    let reply = controller.call(ControllerRequest::RegisterBroker(request)).await?;
-    let ControllerReply::RegisterBroker(reply) = reply else {
-        return Err(StartError::Refused(ErrorCode::UnknownServerError));
-    };
-    check(reply.error_code)?;
-    let request = BrokerHeartbeatRequest {
-        broker_id: settings.node_id.0,
-        broker_epoch: reply.broker_epoch,
-        current_metadata_offset: quorum.committed().0 - 1,
-        ..Default::default()
-    };
-    let heartbeat = controller.call(ControllerRequest::BrokerHeartbeat(request)).await?;
-    if let ControllerReply::BrokerHeartbeat(heartbeat) = heartbeat {
-        check(heartbeat.error_code)?;
-    }
-    Ok(BrokerEpoch(reply.broker_epoch))
-}
-
-fn controller_registration(
-    settings: &Settings,
-    finalized: &FeaturesImage,
-) -> ControllerRegistrationRequest {
-    ControllerRegistrationRequest {
-        controller_id: settings.node_id.0,
-        incarnation_id: Uuid::new_v4(),
-        zk_migration_ready: false,
-        listeners: settings
-            .controller_listeners
-            .iter()
-            .map(|listener| controller_registration_request::Listener {
-                name: listener.name.clone(),
-                host: listener.host.clone(),
-                port: listener.port,
-                security_protocol: listener.security_protocol,
-            })
-            .collect(),
-        features: FEATURES
-            .iter()
-            .map(|feature| controller_registration_request::Feature {
-                name: feature.name.to_owned(),
-                min_supported_version: feature.range.min,
-                max_supported_version: feature.range_at(finalized.level(feature.name)).max,
-            })
-            .collect(),
-    }
-}
-
-fn check(code: i16) -> Result<(), StartError> {
-    match ErrorCode::from_code(code) {
-        ErrorCode::None => Ok(()),
-        code => Err(StartError::Refused(code)),
-    }
+    Ok(Source::Quorum(Arc::new(Quorum::open(QuorumParams {
+        disk,
+        clock,
+        dir,
+        health,
+        node_id,
+        voters,
+        controller,
+        log,
+        snapshot_bytes,
+        timing: QuorumTiming::default(),
+    })?)))
 }

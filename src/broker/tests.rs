@@ -1,6 +1,7 @@
 //! Whole brokers without listeners: what survives failures.
 
-use super::quorum::QuorumParams;
+use super::quorum::{Quorum, QuorumListener, QuorumParams, QuorumTiming};
+use super::voters::VoterConnections;
 use super::*;
 use crate::config::{Config, Source, Values};
 use crate::env::disk::Space;
@@ -45,8 +46,79 @@ pub(super) fn quorum_params(settings: &Settings) -> QuorumParams {
         clock: Arc::new(SystemClock),
         dir: settings.metadata_log_dir.clone(),
         node_id: settings.node_id,
+        voters: vec![settings.node_id],
+        controller: settings.controller.clone(),
         log: Arc::clone(&settings.metadata_log),
         snapshot_bytes: settings.metadata_snapshot_bytes,
+        timing: QuorumTiming::default(),
+    }
+}
+
+/// Hands a quorum's leadership to a test that writes records without any machine.
+pub(super) struct Lone {
+    pub quorum: Arc<Quorum>,
+    pub epoch: ottla_protocol::LeaderEpoch,
+    image: Mutex<Image>,
+    _listener: Arc<dyn QuorumListener>,
+}
+
+struct LoneListener(tokio::sync::watch::Sender<Option<(ottla_protocol::LeaderEpoch, Image)>>);
+
+impl QuorumListener for LoneListener {
+    fn publish(&self, _image: Arc<Image>) {}
+
+    fn lead(
+        &self,
+        epoch: ottla_protocol::LeaderEpoch,
+        controller: crate::machines::metadata::Controller,
+        _end: ottla_protocol::Offset,
+    ) {
+        self.0.send_replace(Some((epoch, controller.image().clone())));
+    }
+
+    fn resign(&self, _epoch: ottla_protocol::LeaderEpoch) {}
+}
+
+impl Lone {
+    /// Opens the log as its only voter, which has elected itself.
+    pub async fn open(params: QuorumParams) -> Lone {
+        let quorum = Arc::new(Quorum::open(params).unwrap());
+        let (sender, mut led) = tokio::sync::watch::channel(None);
+        let listener: Arc<dyn QuorumListener> = Arc::new(LoneListener(sender));
+        quorum
+            .start(
+                Arc::clone(&listener),
+                Arc::new(VoterConnections::new(BrokerId(1), &Default::default())),
+            )
+            .await
+            .unwrap();
+        let (epoch, image) = led.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        Lone { quorum, epoch, image: Mutex::new(image), _listener: listener }
+    }
+
+    /// Appends records and waits until they are committed.
+    pub async fn append(&self, records: &[ottla_protocol::MetadataRecord]) {
+        let base = self.quorum.append(self.epoch, Timestamp(1), records).unwrap();
+        let mut controller = crate::machines::metadata::Controller::of_image(
+            settings(&[]).controller,
+            self.image.lock().clone(),
+        );
+        for (n, record) in records.iter().enumerate() {
+            let offset = base.plus(n as i64);
+            let record = record.clone();
+            let entry = crate::machines::Entry { offset, timestamp: Timestamp(1), record };
+            crate::machines::Machine::replay(&mut controller, &entry);
+        }
+        *self.image.lock() = controller.image().clone();
+        self.quorum.propose(self.epoch, controller.image().clone());
+        let end = base.plus(records.len() as i64);
+        loop {
+            let moved = self.quorum.moved();
+            if self.quorum.committed() >= end {
+                return;
+            }
+            moved.await;
+        }
     }
 }
 
@@ -76,10 +148,8 @@ async fn try_to_create_topic(broker: &Broker, name: &str) -> Result<(), ErrorCod
 async fn a_first_start_that_was_cut_short_is_completed_by_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(&[dir.path()]);
-    let mut controller = crate::machines::metadata::Controller::new(settings.controller.clone());
-    let quorum = Quorum::open(quorum_params(&settings), &mut controller).unwrap();
-    quorum.elect().unwrap();
-    drop(quorum);
+    let lone = Lone::open(quorum_params(&settings)).await;
+    lone.quorum.close().await.unwrap();
     let broker = start(&[dir.path()]).await;
     assert!(broker.image().features.metadata_version() > 0);
     broker.stop().await;
@@ -105,7 +175,9 @@ async fn a_coordinator_comes_back_after_a_write_that_failed() {
     let partition = create_topic(&broker, GROUP_METADATA_TOPIC).await;
     let topic = broker.settings().topic(&broker.image(), GROUP_METADATA_TOPIC);
     assert!(commit_offset(&broker).await.is_ok());
-    partition.set_config(Arc::clone(&topic.log), 2);
+    // No batch is so small.
+    let tiny = crate::log::LogConfig { segment_bytes: 14, ..(*topic.log).clone() };
+    partition.set_config(Arc::new(tiny), 1);
     assert_eq!(commit_offset(&broker).await.err(), Some(ErrorCode::NotCoordinator));
     partition.set_config(topic.log, 1);
     let recovered = async {

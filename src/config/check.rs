@@ -2,7 +2,7 @@
 
 use super::key::{self, Scope, Support};
 use super::listeners::SecurityProtocol;
-use super::{Config, ConfigError, Source, cordon, table, value};
+use super::{Config, ConfigError, Source, Voter, cordon, table, value};
 
 /// Checks everything that one key alone does not show.
 pub(super) fn all(config: &Config) -> Result<(), ConfigError> {
@@ -50,27 +50,48 @@ fn listeners(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// One process is the cluster in this release.
+/// A controller has a vote, another node has none and must be able to find those that have.
 fn quorum(config: &Config) -> Result<(), ConfigError> {
-    let alone = "this release runs one broker that is its own controller";
-    if !config.is_broker || !config.is_controller {
-        let why = format!("{alone} (valid: broker,controller)");
-        return Err(config.values.complaint("process.roles", &why));
-    }
     const VOTERS: &str = "controller.quorum.voters";
-    match config.quorum_voters.as_slice() {
-        [] => Ok(()),
-        [one] if one.id == config.node_id => Ok(()),
-        [one] => {
-            let why = format!(
-                "If process.roles contains the 'controller' role, the node id {} must be included \
-                 in the set of voters {VOTERS}=Set({})",
-                config.node_id, one.id
-            );
-            Err(config.values.complaint(VOTERS, &why))
+    let voters = &config.quorum_voters;
+    let complain = |why: &str| Err(config.values.complaint(VOTERS, why));
+    let has_vote = voters.iter().any(|voter| voter.id == config.node_id);
+    if !config.is_controller {
+        if voters.is_empty() {
+            return complain("a node without the 'controller' role needs it to find the quorum");
         }
-        many => Err(config.values.complaint(VOTERS, &format!("{} voters: {alone}", many.len()))),
+        if has_vote {
+            return complain(&format!(
+                "If process.roles contains just the 'broker' role, the node id {} must not be included \
+                 in the set of voters {VOTERS}=Set({})",
+                config.node_id,
+                ids(voters)
+            ));
+        }
+        return Ok(());
     }
+    let has_twin = |at: usize| voters[..at].iter().any(|other| other.id == voters[at].id);
+    if let Some(twice) = (0..voters.len()).find(|at| has_twin(*at)) {
+        return complain(&format!("voter {} is named twice", voters[twice].id));
+    }
+    if !voters.is_empty() && !has_vote {
+        return complain(&format!(
+            "If process.roles contains the 'controller' role, the node id {} must be included in the set \
+             of voters {VOTERS}=Set({})",
+            config.node_id,
+            ids(voters)
+        ));
+    }
+    let is_found_by_others = voters.len() > 1 || !config.is_broker;
+    if is_found_by_others && config.listeners.controller.is_empty() {
+        let why = "no listener for the other nodes of the cluster: name one of the listeners here";
+        return Err(config.values.complaint("controller.listener.names", why));
+    }
+    Ok(())
+}
+
+fn ids(voters: &[Voter]) -> String {
+    voters.iter().map(|voter| voter.id.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn sockets(config: &Config) -> Result<(), ConfigError> {

@@ -120,7 +120,10 @@ impl Config {
     /// # Errors
     /// The first value that is wrong, in one line.
     pub fn from_values(mut values: Values) -> Result<Self, ConfigError> {
-        limit_replication_of_internal_topics(&mut values);
+        let quorum_voters = quorum_voters(&values)?;
+        if quorum_voters.len() <= 1 {
+            limit_replication_of_internal_topics(&mut values);
+        }
         let (node_id, is_node_id_given) = node_id(&values)?;
         let roles: Vec<String> = typed(&values, "process.roles")?;
         let has_role = |role: &str| roles.is_empty() || roles.iter().any(|name| name == role);
@@ -137,7 +140,7 @@ impl Config {
             cluster_id: typed(&values, "ottla.cluster.id")?,
             rack: typed(&values, "broker.rack")?,
             listeners: Listeners::read(&values)?,
-            quorum_voters: quorum_voters(&values)?,
+            quorum_voters,
             quorum_bootstrap_servers: typed(&values, "controller.quorum.bootstrap.servers")?,
             zookeeper_connect: typed(&values, "zookeeper.connect")?,
             log_dirs,

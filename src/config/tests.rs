@@ -62,6 +62,8 @@ fn check_refused(pairs: &[(&str, &str)], part: &str) {
     assert!(error.contains(part) && !error.contains('\n'), "{error}");
 }
 
+const VOTER: (&str, &str) = ("controller.quorum.voters", "1@h:1");
+
 #[test]
 fn wrong_broker_values_name_key_value_and_range() {
     check_refused(&[("num.partitions", "0")], "Invalid value 0 for configuration num.partitions");
@@ -75,6 +77,15 @@ fn wrong_broker_values_name_key_value_and_range() {
     check_refused(&[("node.id", "1"), ("broker.id", "2")], "You must set `node.id`");
     check_refused(&[("log.retention.hours", "0")], "must be unlimited (-1)");
     check_refused(&[("controller.quorum.voters", "foo")], "{id}@{host}:{port}");
+    let voters = |text| [("node.id", "1"), ("controller.quorum.voters", text)];
+    check_refused(&voters("2@h:1"), "the node id 1 must be included");
+    check_refused(&voters("1@h:1,2@h:2,1@h:3"), "voter 1 is named twice");
+    check_refused(&voters("1@h:1,2@h:2"), "controller.listener.names");
+    let roles = |roles| [("node.id", "1"), ("process.roles", roles)];
+    check_refused(&roles("controller"), "controller.listener.names");
+    check_refused(&roles("broker"), "controller.quorum.voters");
+    let broker = [("node.id", "1"), ("process.roles", "broker"), VOTER];
+    check_refused(&broker, "must not be included");
     check_refused(&[("sasl.login.refresh.buffer.seconds", "99999")], "type SHORT");
     check_refused(&[("max.connections.per.ip", "0")], "can be set to zero only if");
 }

@@ -185,5 +185,9 @@ groups! {
         broker_heartbeat_interval_ms: i32 = "broker.heartbeat.interval.ms",
         broker_session_timeout_ms: i32 = "broker.session.timeout.ms",
         controlled_shutdown_enable: bool = "controlled.shutdown.enable",
+        auto_leader_rebalance_enable: bool = "auto.leader.rebalance.enable",
+        leader_imbalance_check_interval_s: i64 = "leader.imbalance.check.interval.seconds",
+        controller_socket_timeout_ms: i32 = "controller.socket.timeout.ms",
+        initial_registration_timeout_ms: i64 = "initial.broker.registration.timeout.ms",
     }
 }

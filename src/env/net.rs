@@ -1,4 +1,4 @@
-//! Sockets: listening, reading what has come, and sending bytes and file regions (`sendfile`).
+//! Sockets: listening, connecting, reading what has come, and sending bytes and file regions (`sendfile`).
 //!
 //! Deliberately not here: frames and requests (`server::connection`). [`Listener`] and [`Connection`] are the seam: no
 //! other file names a socket type, so that a simulated network can take the place of this one.
@@ -114,12 +114,7 @@ impl Listener {
     /// What the system says: no more descriptors, or a connection that was gone again.
     pub async fn accept(&self) -> io::Result<Connection> {
         let (stream, peer) = self.inner.accept().await?;
-        stream.set_nodelay(true)?;
-        // As Kafka does: a peer that vanished is found out by the kernel.
-        rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-        let local = stream.local_addr()?;
-        let cold = Mutex::default();
-        Ok(Connection { stream, peer: canonical(peer), local: canonical(local), cold })
+        Connection::of(stream, peer)
     }
 }
 
@@ -152,7 +147,7 @@ pub enum Read {
     Closed,
 }
 
-/// One accepted connection.
+/// One connection, accepted or dialled.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -163,7 +158,29 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Who has connected.
+    fn of(stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        // As Kafka does: a peer that vanished is found out by the kernel.
+        rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+        let local = stream.local_addr()?;
+        let cold = Mutex::default();
+        Ok(Connection { stream, peer: canonical(peer), local: canonical(local), cold })
+    }
+
+    /// Connects to the first address of `host` that answers.
+    ///
+    /// # Errors
+    /// The host cannot be resolved or reached; `TimedOut` when that took longer than `patience`; `ConnectionRefused`
+    /// when the machine answers that nobody listens there.
+    pub async fn dial(host: &str, port: u16, patience: Duration) -> io::Result<Connection> {
+        let dialled = TcpStream::connect((host, port));
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let stream = tokio::time::timeout(patience, dialled).await.map_err(late)??;
+        let peer = stream.peer_addr()?;
+        Connection::of(stream, peer)
+    }
+
+    /// The other end.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }

@@ -68,6 +68,8 @@ pub struct AppendInfo {
     pub has_rolled: bool,
     /// What a sync has to come before. The log does not flush by itself: the owner does, outside its lock.
     pub flush: FlushOwed,
+    /// The leader's epoch under which it was appended.
+    pub leader_epoch: LeaderEpoch,
 }
 
 impl Log {
@@ -127,6 +129,7 @@ impl Log {
             is_duplicate: false,
             has_rolled,
             flush: self.flush_owed(),
+            leader_epoch: context.leader_epoch,
         })
     }
 
@@ -184,6 +187,7 @@ impl Log {
                 is_duplicate: true,
                 has_rolled: false,
                 flush: self.flush_owed(),
+                leader_epoch: context.leader_epoch,
             }));
         }
         let entry = entry.unwrap_or(&ProducerEntry::EMPTY);
@@ -265,6 +269,7 @@ impl Log {
             is_duplicate: false,
             has_rolled,
             flush: self.flush_owed(),
+            leader_epoch: context.leader_epoch,
         })
     }
 

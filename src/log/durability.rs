@@ -2,6 +2,7 @@
 
 use super::tests::{NOW, append, batch, batch_of, client, idempotent, read_all, transactional};
 use super::*;
+use crate::env::OpenMode;
 use crate::env::sim_disk::{Crash, SimDisk};
 use bytes::Bytes;
 use ottla_protocol::batch::set_base_offset;
@@ -367,4 +368,38 @@ fn neither_deleted_records_nor_retention_move_the_recovery_point() {
     assert_eq!((log.recovery_point(), log.log_start_offset()), (Offset(0), end));
     log.flush(NOW).unwrap();
     assert_eq!(log.recovery_point(), end);
+}
+
+/// The first segment's bytes never came, and nothing in it says so.
+#[test]
+fn what_lies_behind_lost_batches_is_lost_too() {
+    let place = Place::new();
+    let log = place.filled();
+    let (second, end) = (log.segments[1].base_offset, log.log_end_offset());
+    assert!(second < end);
+    drop(log);
+    let first =
+        place.disk.open(Path::new("/logs/events-0/00000000000000000000.log"), OpenMode::ReadWrite);
+    first.unwrap().set_len(0).unwrap();
+    let log = place.reopen(Crash::Kill);
+    assert_eq!((log.log_end_offset(), log.segments.len()), (Offset(0), 1));
+    // Cleaning takes whole batches out as well, and what is behind them is not lost.
+    let mut place = Place::new();
+    place.config.cleanup_policy.compact = true;
+    drop(place.filled());
+    let first =
+        place.disk.open(Path::new("/logs/events-0/00000000000000000000.log"), OpenMode::ReadWrite);
+    first.unwrap().set_len(0).unwrap();
+    assert_eq!(place.reopen(Crash::Kill).log_end_offset(), end);
+}
+
+#[test]
+fn a_log_that_was_led_and_never_written_can_begin_elsewhere() {
+    let place = Place::new();
+    let mut log = place.open();
+    log.assign_leader_epoch(LeaderEpoch(3), Offset(0));
+    log.truncate_fully_and_start_at(Offset(5), NOW).unwrap();
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(5), Offset(5)));
+    assert_eq!(log.latest_epoch(), None);
+    assert_eq!(place.reopen(Crash::PowerLoss).log_end_offset(), Offset(5));
 }

@@ -269,6 +269,9 @@ impl Log {
                 "the segment's end is no sound batch and was cut");
             let position = u64::from(position);
             self.recovered.cuts.push(Cut { path, offset, position, bytes, cause });
+        } else if self.is_before_a_hole(n, offset, params) {
+            warn!(path = %path.display(), %offset, "batches after the segment are lost, with those behind them");
+            self.delete_from(n + 1)?;
         }
         self.segments[n].finish(&directory)?;
         self.recovered.recovered_segments += 1;
@@ -285,6 +288,15 @@ impl Log {
             self.segments[n].sync_file(&directory)?;
         }
         Ok(())
+    }
+
+    /// Whether segment `n`, which ends at `end`, is followed by one that begins later, past what was synced: a loss of
+    /// power has taken whole batches and left no trace of them. A replica that kept what is behind would say that it
+    /// has all. Cleaning leaves such gaps too, and the checkpoint may be from before it.
+    fn is_before_a_hole(&self, n: usize, end: Offset, params: &LogParams) -> bool {
+        let next = self.segments.get(n + 1).map(|next| next.base_offset);
+        !self.config.cleanup_policy.compact
+            && next.is_some_and(|next| next > end && next > params.recovery_point)
     }
 
     /// Deletes the segments from index `n` on, the last first, so that a crash leaves no hole.

@@ -75,6 +75,8 @@ impl Log {
         now: Timestamp,
     ) -> Result<(), ReadError> {
         let directory = self.directory.clone();
+        // One that nothing was written into yet has none.
+        directory.create()?;
         self.truncations += 1;
         let mut old = std::mem::take(&mut self.segments);
         for segment in old.drain(1..).rev() {

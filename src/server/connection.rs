@@ -68,6 +68,7 @@ impl Session<'_> {
             }
         };
         self.end(&reason);
+        self.context.peer_gone();
     }
 
     /// Waits for the peer; gives buffers back and ends the connection in time.

@@ -45,6 +45,12 @@ pub(crate) struct Wanted {
     pub(crate) max_bytes: i32,
     pub(crate) current_leader_epoch: i32,
     pub(crate) last_fetched_epoch: i32,
+    /// Where a follower's log starts.
+    pub(crate) log_start_offset: i64,
+    /// The high watermark that a follower knows; `i64::MAX` where it does not tell (KIP-1166).
+    pub(crate) high_watermark: i64,
+    /// What the session has told of the high watermark and the log start offset last; -1 for nothing.
+    pub(crate) told: (i64, i64),
 }
 
 /// What a read gave, as far as a session must know.
@@ -79,6 +85,12 @@ struct Cached {
     wanted: Wanted,
     high_watermark: i64,
     log_start_offset: i64,
+}
+
+impl Cached {
+    fn wanted(&self) -> Wanted {
+        Wanted { told: (self.high_watermark, self.log_start_offset), ..self.wanted.clone() }
+    }
 }
 
 type Key = (TopicKey, i32);
@@ -304,7 +316,7 @@ impl FetchSessions {
         }
         cache.touch(session_id, session.ordered.len(), now);
         session.epoch = next_epoch(session.epoch);
-        let all = session.ordered.values().map(|cached| cached.wanted.clone()).collect();
+        let all = session.ordered.values().map(Cached::wanted).collect();
         let expected_epoch = session.epoch;
         drop(session);
         let incremental = Incremental { session: shared, id: session_id, expected_epoch };

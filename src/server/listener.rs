@@ -9,7 +9,7 @@ use ottla_protocol::apis::ListenerType;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
@@ -70,6 +70,11 @@ impl BoundListener {
         &self.name
     }
 
+    /// Whom it serves.
+    pub fn listener_type(&self) -> ListenerType {
+        self.listener_type
+    }
+
     /// Where it listens, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.listener.address()
@@ -79,7 +84,9 @@ impl BoundListener {
 /// The broker's open doors.
 #[derive(Debug)]
 pub struct Server {
+    broker: Arc<Broker>,
     shared: Arc<Shared>,
+    slots: Arc<Semaphore>,
     accepting: Vec<JoinHandle<()>>,
 }
 
@@ -96,22 +103,28 @@ impl Server {
     ) -> Server {
         // A semaphore has fewer permits than a usize has values.
         let slots = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
-        let slots = Arc::new(slots);
-        let shared = Arc::new(Shared::new(limits, settings));
-        let accepting = listeners
-            .into_iter()
-            .map(|bound| {
-                let acceptor = Acceptor {
-                    bound,
-                    broker: broker.clone(),
-                    shared: shared.clone(),
-                    slots: slots.clone(),
-                    doors: Arc::default(),
-                };
-                tokio::spawn(acceptor.run())
-            })
-            .collect();
-        Server { shared, accepting }
+        let mut server = Server {
+            broker,
+            shared: Arc::new(Shared::new(limits, settings)),
+            slots: Arc::new(slots),
+            accepting: Vec::new(),
+        };
+        server.open(listeners);
+        server
+    }
+
+    /// Starts to accept on more listeners.
+    pub fn open(&mut self, listeners: Vec<BoundListener>) {
+        self.accepting.extend(listeners.into_iter().map(|bound| {
+            let acceptor = Acceptor {
+                bound,
+                broker: Arc::clone(&self.broker),
+                shared: Arc::clone(&self.shared),
+                slots: Arc::clone(&self.slots),
+                doors: Arc::default(),
+            };
+            tokio::spawn(acceptor.run())
+        }));
     }
 
     /// Accepts nothing more, has parked requests answered, and waits until every connection is closed.
@@ -242,6 +255,8 @@ impl Acceptor {
             listener_type: self.bound.listener_type,
             is_dialled_address_advertised: self.bound.advertised == Advertised::AsDialled,
             shared: self.shared.clone(),
+            peer_broker: OnceLock::new(),
+            peer_voter: OnceLock::new(),
         };
         async move {
             connection::serve(&connection, context).await;

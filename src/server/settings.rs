@@ -51,6 +51,8 @@ pub struct Settings {
     pub fetch_max_bytes: usize,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_session_slots: usize,
+    /// `replica.selector.class` chooses by rack (KIP-392).
+    pub is_rack_aware: bool,
     /// `auto.create.topics.enable`.
     pub auto_create_topics_enable: bool,
     /// How internal topics are created: partitions, replication factor, configuration.
@@ -64,10 +66,19 @@ impl Settings {
         Settings {
             fetch_max_bytes: usize::try_from(topics.fetch_max_bytes).unwrap_or_default(),
             fetch_session_slots: topics.fetch_session_cache_slots,
+            is_rack_aware: is_rack_aware(config),
             auto_create_topics_enable: topics.auto_create_topics_enable,
             internal_topics: internal_topics(config),
         }
     }
+}
+
+/// Kafka's own selector alone can be had: classes of others cannot be loaded.
+fn is_rack_aware(config: &Config) -> bool {
+    let class = config.values.get("replica.selector.class").ok().flatten();
+    class.is_some_and(|class| {
+        class.to_string() == "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+    })
 }
 
 fn internal_topics(from: &Config) -> Vec<CreatableTopic> {

@@ -1,11 +1,13 @@
 //! A whole broker behind a loopback listener, spoken to in raw frames.
 
+mod cluster;
 mod configs;
 mod cordoned_log_dirs;
 mod describe_cluster;
 mod durability;
 mod groups;
 mod log_dirs;
+mod replication;
 
 use super::*;
 use crate::broker::{self, Broker};

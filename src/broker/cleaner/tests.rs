@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::broker::tests::settings_with;
-use crate::broker::{Broker, ControllerRequest, GroupRequest, IsolationLevel, ReadParams};
+use crate::broker::{
+    Broker, ControllerRequest, GroupRequest, IsolationLevel, ReadFrom, ReadParams,
+};
 use crate::env::RealDisk;
 use crate::log::{AppendOrigin, MinOne};
 use ottla_protocol::batch::batches;
@@ -160,7 +162,11 @@ fn left(partition: &Partition) -> Vec<(i64, String)> {
                 max_bytes: 1 << 20,
                 min_one: MinOne::Yes,
                 isolation: IsolationLevel::ReadUncommitted,
+                from: ReadFrom::Leader,
                 current_leader_epoch: LeaderEpoch::UNKNOWN,
+                last_fetched_epoch: LeaderEpoch::UNKNOWN,
+                follower: None,
+                is_noted: false,
             })
             .unwrap();
         let Some(slice) = read.slice else { return found };

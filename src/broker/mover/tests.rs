@@ -1,7 +1,7 @@
 //! Partitions that move while they work, are cancelled, fail, and are cut short.
 
 use super::super::tests::{create_topic, produce, settings_with};
-use super::super::{Broker, IsolationLevel, LogDirReplica, ReadParams};
+use super::super::{Broker, IsolationLevel, LogDirReplica, ReadFrom, ReadParams};
 use super::*;
 use crate::env::disk::Space;
 use crate::env::faulty::FaultyDisk;
@@ -80,7 +80,11 @@ fn consume(partition: &Partition, mut offset: Offset) -> Vec<i64> {
             max_bytes: 1 << 20,
             min_one: MinOne::Yes,
             isolation: IsolationLevel::ReadCommitted,
+            from: ReadFrom::Leader,
             current_leader_epoch: LeaderEpoch::UNKNOWN,
+            last_fetched_epoch: LeaderEpoch::UNKNOWN,
+            follower: None,
+            is_noted: false,
         });
         let Some(slice) = read.unwrap().slice else { return seen };
         let bytes = slice.to_bytes().unwrap();

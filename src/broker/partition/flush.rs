@@ -111,10 +111,11 @@ impl Partition {
             return;
         }
         self.settled_end.store(end.0, Ordering::Release);
-        let effects = owned.replica.step(Event::Appended { log_end_offset: end });
+        let now = self.clock.now();
+        let effects = owned.replica.step(Event::Appended { log_end_offset: end, now });
         // It fails without a log only.
         let _ = self.perform(owned, effects);
-        self.changed.notify_waiters();
+        self.tell_all();
     }
 
     /// Below it no record owes a sync before it counts.
@@ -175,6 +176,6 @@ impl Partition {
             let cause = cause.map(ToString::to_string).unwrap_or_default();
             tracing::error!(%directory, partition = ?self, cause, "the log directory is offline");
         }
-        self.changed.notify_waiters();
+        self.tell_all();
     }
 }

@@ -77,8 +77,17 @@ impl GroupCommit {
 }
 
 impl Partition {
+    /// Does what an append that owes a sync has to do, without the partition's lock.
+    pub(super) fn join_group_commit(self: &Arc<Self>, join: Join) {
+        match join {
+            Join::Start => self.start_group_commit(),
+            Join::Wake => drop(self.gathered.notify_one()),
+            Join::Nothing | Join::Wait => {}
+        }
+    }
+
     /// Syncs for all appends that owe it, until none does; on a thread that may block where there is a runtime.
-    pub(super) fn start_group_commit(self: &Arc<Self>) {
+    fn start_group_commit(self: &Arc<Self>) {
         let partition = Arc::clone(self);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(move || partition.group_commit())),

@@ -9,8 +9,8 @@
 
 use super::cleaning::CleaningState;
 use super::{DirHealth, Partition};
-use crate::log::AppendError;
-use crate::log::{Log, LogSlice, MinOne, ReadError, StorageError};
+use crate::log::{AppendError, AppendInfo, Log, LogSlice, MinOne, ReadError, StorageError};
+use bytes::Bytes;
 use ottla_protocol::{ErrorCode, Offset, Timestamp};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,6 +106,11 @@ impl Move {
         self.copied_to.store(future.log_end_offset().0, Ordering::Release);
         self.flushed_to.store(future.recovery_point().0, Ordering::Release);
         self.size.store(future.size(), Ordering::Release);
+    }
+
+    /// Whether the copy has records that the log, which ends at `end`, has not.
+    pub(super) fn is_ahead_of(&self, end: Offset) -> bool {
+        self.copied_to.load(Ordering::Acquire) > end.0
     }
 
     pub(super) fn flushed_to(&self) -> Offset {
@@ -234,7 +239,7 @@ impl Partition {
         self.health.store(Arc::clone(health));
         self.settle(&mut owned);
         drop(owned);
-        self.changed.notify_waiters();
+        self.tell_all();
         Ok(MoveEnd::Done)
     }
 }
@@ -263,14 +268,23 @@ fn next_copy(log: &Log, end: Offset) -> Result<NextCopy, ReadError> {
 /// # Errors
 /// The slice cannot be read, or the copy not written.
 pub(crate) fn copy(slice: &LogSlice, future: &mut Log, now: Timestamp) -> Result<usize, MoveError> {
-    let bytes = slice.to_bytes()?;
-    let config = future.config().clone();
-    if bytes.len() as i64 > i64::from(config.segment_bytes) {
-        // Batches from when `segment.bytes` was larger, or many small ones: Kafka takes them in one append too.
-        let segment_bytes = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
-        future.set_config(Arc::new(crate::log::LogConfig { segment_bytes, ..(*config).clone() }));
+    Ok(append_given(future, slice.to_bytes()?, now)?.bytes)
+}
+
+/// Appends batches with the offsets that they have, in one segment however many they are.
+pub(super) fn append_given(
+    log: &mut Log,
+    batches: Bytes,
+    now: Timestamp,
+) -> Result<AppendInfo, AppendError> {
+    if batches.len() as i64 <= i64::from(log.config().segment_bytes) {
+        return log.append_as_follower(batches, now);
     }
-    let appended = future.append_as_follower(bytes, now);
-    future.set_config(config);
-    Ok(appended?.bytes)
+    // Batches from when `segment.bytes` was larger, or many small ones: Kafka takes them in one append too.
+    let segment_bytes = i32::try_from(batches.len()).unwrap_or(i32::MAX);
+    let config = log.config().clone();
+    log.set_config(Arc::new(crate::log::LogConfig { segment_bytes, ..(*config).clone() }));
+    let appended = log.append_as_follower(batches, now);
+    log.set_config(config);
+    appended
 }

@@ -1,14 +1,16 @@
 //! Reading a partition: fetches, replays and look-ups of offsets.
 
 use super::super::replay::{self, ReplayError};
-use super::Partition;
+use super::{Owned, Partition};
 use crate::env::OpenMode;
 use crate::log::{
     AbortedTransaction, Log, LogSlice, MinOne, ReadError, StorageError, TimestampOffset,
 };
+use crate::machines::replica::{Event, FollowerFetch};
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, Timestamp};
+use std::sync::atomic::Ordering;
 
 /// Places that are brought into memory for one look-up: a binary search of an index, and a few headers.
 pub(super) const COLD_LOOKS_MAX: usize = 32;
@@ -22,6 +24,17 @@ pub enum IsolationLevel {
     ReadUncommitted,
     /// Everything below the last stable offset.
     ReadCommitted,
+    /// Everything that there is: for replicas.
+    LogEnd,
+}
+
+/// Whom a reader may read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The leader alone.
+    Leader,
+    /// Any replica, as far as it knows what is committed (KIP-392).
+    AnyReplica,
 }
 
 /// One partition of a fetch.
@@ -35,8 +48,16 @@ pub struct ReadParams {
     pub min_one: MinOne,
     /// How far the reader may see.
     pub isolation: IsolationLevel,
+    /// Whether only the leader will do.
+    pub from: ReadFrom,
     /// The epoch that the client believes in; -1 for none.
     pub current_leader_epoch: LeaderEpoch,
+    /// The epoch of the record before `offset`, as the client knows it; -1 for none.
+    pub last_fetched_epoch: LeaderEpoch,
+    /// Of a follower: who it is and how far.
+    pub follower: Option<FollowerFetch>,
+    /// Whether the leader has noted how far the follower is, which it is to do once for each fetch.
+    pub is_noted: bool,
 }
 
 /// What a read found.
@@ -54,6 +75,8 @@ pub struct PartitionRead {
     pub log_end_offset: Offset,
     /// Aborted transactions that overlap the batches, for `ReadCommitted`.
     pub aborted: Vec<AbortedTransaction>,
+    /// The client's log leaves this one where this epoch ends, which is here; nothing is read then (KIP-595).
+    pub diverging: Option<(LeaderEpoch, Offset)>,
 }
 
 impl Partition {
@@ -111,16 +134,31 @@ impl Partition {
         read: impl Fn(&Log, Offset, usize, MinOne, Offset) -> Result<Option<LogSlice>, ReadError>,
         aborted: impl Fn(&Log, Offset, Offset) -> Result<Vec<AbortedTransaction>, StorageError>,
     ) -> Result<Result<PartitionRead, ReadError>, ErrorCode> {
-        let owned = self.owned.lock();
-        self.check_epoch(&owned.replica, params.current_leader_epoch)?;
+        let mut owned = self.owned.lock();
+        self.check_epoch(&owned.replica, params.current_leader_epoch, params.from)?;
+        let log = owned.log.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        let diverging = find_divergence(log, &params)?;
+        let mut is_held_up = false;
+        if let (Some(fetch), None) = (&params.follower, diverging) {
+            if !params.is_noted {
+                self.note_follower(&mut owned, fetch)?;
+            }
+            is_held_up = self.is_held_up(&owned.replica, fetch.replica);
+        }
         let log = owned.log.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
         let high_watermark = owned.replica.high_watermark();
         let last_stable_offset = log.last_stable_offset(high_watermark);
+        let log_end_offset = log.log_end_offset();
         let bound = match params.isolation {
             IsolationLevel::ReadUncommitted => high_watermark,
             IsolationLevel::ReadCommitted => last_stable_offset,
+            IsolationLevel::LogEnd => log_end_offset,
         };
-        let slice = match read(log, params.offset, params.max_bytes, params.min_one, bound) {
+        let slice = match diverging.is_some() || is_held_up {
+            true => Ok(None),
+            false => read(log, params.offset, params.max_bytes, params.min_one, bound),
+        };
+        let slice = match slice {
             Ok(slice) => slice,
             Err(error) => return Ok(Err(error)),
         };
@@ -136,9 +174,32 @@ impl Partition {
             high_watermark,
             last_stable_offset,
             log_start_offset: log.log_start_offset(),
-            log_end_offset: log.log_end_offset(),
+            log_end_offset,
             aborted,
+            diverging,
         }))
+    }
+
+    /// Notes how far a follower is, which moves the high watermark and lets it into the ISR.
+    fn note_follower(&self, owned: &mut Owned, fetch: &FollowerFetch) -> Result<(), ErrorCode> {
+        if owned.replica.follower(fetch.replica).is_none() {
+            // It knows of an assignment that this leader has not heard of yet.
+            return Err(ErrorCode::UnknownLeaderEpoch);
+        }
+        if owned.replica.is_stale(fetch.replica, fetch.broker_epoch) {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        let log = owned.log.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        let own = log.log_start_offset()..=log.log_end_offset();
+        if !own.contains(&fetch.fetch_offset) {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        let now = self.clock.now();
+        self.step(owned, Event::Fetched { fetch: *fetch, now });
+        if self.deleting.load(Ordering::Acquire) > 0 {
+            self.changed.notify_waiters();
+        }
+        Ok(())
     }
 
     fn read_failed(&self, error: &ReadError) -> ErrorCode {
@@ -214,4 +275,20 @@ impl Partition {
     ) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
         self.with_log(|log| log.end_offset_for_epoch(epoch))
     }
+}
+
+/// Where the client's log leaves this one.
+fn find_divergence(
+    log: &Log,
+    params: &ReadParams,
+) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
+    let last = params.last_fetched_epoch;
+    if last == LeaderEpoch::UNKNOWN {
+        return Ok(None);
+    }
+    let (epoch, end) = log.end_offset_for_epoch(last).ok_or(ErrorCode::OffsetOutOfRange)?;
+    if params.offset < log.log_start_offset() {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    Ok((epoch < last || end < params.offset).then_some((epoch, end)))
 }

@@ -4,8 +4,9 @@ use super::*;
 use crate::env::SystemClock;
 use crate::env::faulty::{Faults, FaultyDisk};
 use crate::log::{FlushOwed, LogConfig, LogParams, MinOne};
-use ottla_protocol::Timestamp;
+use crate::machines::replica::{Eligibility, FollowerFetch, IsrAnswer, Leadership};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::{BrokerEpoch, BrokerId, Timestamp};
 
 struct World {
     _dir: tempfile::TempDir,
@@ -31,11 +32,37 @@ fn world(config: LogConfig) -> World {
         earlier_writes_synced: false,
         now: Timestamp(0),
     });
-    let name = ("t".into(), uuid::Uuid::from_u128(7), 0);
-    let (clock, health) = (Arc::new(SystemClock), Arc::default());
-    let partition = Partition::new(BrokerId(1), clock, name, log.unwrap(), Offset(0), 1, health);
-    partition.lead(LeaderEpoch(0), 0, vec![BrokerId(1)]).unwrap();
+    let partition = Partition::new(PartitionParams {
+        name: ("t".into(), uuid::Uuid::from_u128(7), 0),
+        replica: ReplicaSettings {
+            broker_id: BrokerId(1),
+            lag_time_max_ms: 30_000,
+            min_insync_replicas: 1,
+        },
+        clock: Arc::new(SystemClock),
+        log: log.unwrap(),
+        high_watermark: Offset(0),
+        health: Arc::default(),
+        isr_changes: Arc::default(),
+        quotas: Arc::default(),
+    });
+    lead(&partition, 0, &[1]);
     World { _dir: dir, faults, partition }
+}
+
+fn ids(ids: &[i32]) -> Vec<BrokerId> {
+    ids.iter().copied().map(BrokerId).collect()
+}
+
+/// Broker 1 leads; all replicas are in sync.
+fn lead(partition: &Partition, epoch: i32, replicas: &[i32]) {
+    let leadership = Leadership {
+        leader_epoch: LeaderEpoch(epoch),
+        partition_epoch: epoch,
+        isr: ids(replicas),
+        replicas: ids(replicas),
+    };
+    partition.lead(leadership).unwrap();
 }
 
 fn flush_messages(flush_messages: i64) -> World {
@@ -60,7 +87,11 @@ fn params(offset: i64) -> ReadParams {
         max_bytes: 1000,
         min_one: MinOne::Yes,
         isolation: IsolationLevel::ReadUncommitted,
+        from: ReadFrom::Leader,
         current_leader_epoch: LeaderEpoch::UNKNOWN,
+        last_fetched_epoch: LeaderEpoch::UNKNOWN,
+        follower: None,
+        is_noted: false,
     }
 }
 
@@ -166,7 +197,7 @@ fn leading_syncs_what_a_crash_left_unsynced() {
     let World { partition, _dir, .. } = flush_messages(i64::MAX);
     append(&partition, 1);
     partition.set_config(Arc::new(LogConfig { flush_messages: 1, ..LogConfig::default() }), 1);
-    partition.lead(LeaderEpoch(1), 1, vec![BrokerId(1)]).unwrap();
+    lead(&partition, 1, &[1]);
     assert_eq!(partition.checkpoint().unwrap().recovery_point, Offset(1));
 }
 
@@ -227,4 +258,188 @@ async fn a_roll_makes_what_is_before_it_durable() {
     .expect("the flush");
     assert_eq!(recovery_point(), last);
     assert!(partition.health.load().take_flushed());
+}
+
+fn follower_fetch(id: i32, offset: i64) -> FollowerFetch {
+    FollowerFetch {
+        replica: BrokerId(id),
+        broker_epoch: BrokerEpoch(5),
+        eligibility: Eligibility::Eligible,
+        fetch_offset: Offset(offset),
+        log_start_offset: Offset(0),
+    }
+}
+
+fn fetch_as_follower(partition: &Partition, id: i32, offset: i64) -> PartitionRead {
+    let params = ReadParams {
+        isolation: IsolationLevel::LogEnd,
+        follower: Some(follower_fetch(id, offset)),
+        ..params(offset)
+    };
+    partition.read(params).unwrap()
+}
+
+#[test]
+fn followers_read_to_the_end_and_consumers_to_the_high_watermark() {
+    let World { partition, _dir, .. } = flush_messages(i64::MAX);
+    lead(&partition, 1, &[1, 2]);
+    append(&partition, -1);
+    assert!(read(&partition).unwrap().slice.is_none());
+    let got = fetch_as_follower(&partition, 2, 0);
+    assert_eq!((got.slice.is_some(), got.high_watermark), (true, Offset(0)));
+    let got = fetch_as_follower(&partition, 2, 1);
+    assert_eq!((got.slice.is_some(), got.high_watermark), (false, Offset(1)));
+    assert!(read(&partition).unwrap().slice.is_some());
+}
+
+#[test]
+fn who_waits_learns_that_another_broker_led_even_if_it_leads_again() {
+    let World { partition, _dir, .. } = flush_messages(i64::MAX);
+    lead(&partition, 1, &[1, 2]);
+    let info = append(&partition, -1);
+    let acks = || partition.acks(Offset(1), info.leader_epoch);
+    assert_eq!(acks(), Acks::Wait);
+    partition.follow(BrokerId(2), LeaderEpoch(2), 2);
+    assert_eq!(acks(), Acks::Done(Err(ErrorCode::NotLeaderOrFollower)));
+    let refused = partition.append(batch(1), -1, AppendOrigin::Client).unwrap_err();
+    assert_eq!(refused.error_code(), ErrorCode::NotLeaderOrFollower);
+    lead(&partition, 3, &[1]);
+    assert_eq!(partition.high_watermark(), Offset(1));
+    assert_eq!(acks(), Acks::Done(Err(ErrorCode::NotLeaderOrFollower)));
+}
+
+/// Another epoch of the same leader loses nothing.
+#[test]
+fn who_waits_goes_on_when_the_leader_stays() {
+    let World { partition, _dir, .. } = flush_messages(i64::MAX);
+    lead(&partition, 1, &[1, 2]);
+    let info = append(&partition, -1);
+    lead(&partition, 2, &[1, 2]);
+    assert_eq!(partition.acks(Offset(1), info.leader_epoch), Acks::Wait);
+    fetch_as_follower(&partition, 2, 1);
+    assert_eq!(partition.acks(Offset(1), info.leader_epoch), Acks::Done(Ok(())));
+}
+
+#[test]
+fn a_shrunken_isr_is_told_with_the_acknowledgement() {
+    let World { partition, _dir, .. } = flush_messages(i64::MAX);
+    partition.set_config(Arc::default(), 2);
+    lead(&partition, 1, &[1, 2]);
+    let info = append(&partition, -1);
+    fetch_as_follower(&partition, 2, 1);
+    assert_eq!(partition.acks(Offset(1), info.leader_epoch), Acks::Done(Ok(())));
+    partition.check_isr(&ids(&[2]));
+    let (_, change) = partition.isr_changes.take().pop().expect("a change");
+    let answer =
+        IsrAnswer::Committed { leader_epoch: LeaderEpoch(1), partition_epoch: 2, isr: ids(&[1]) };
+    partition.isr_answered(change, answer);
+    let error = Acks::Done(Err(ErrorCode::NotEnoughReplicasAfterAppend));
+    assert_eq!(partition.acks(Offset(1), info.leader_epoch), error);
+    let refused = partition.append(batch(1), -1, AppendOrigin::Client).unwrap_err();
+    assert_eq!(refused.error_code(), ErrorCode::NotEnoughReplicas);
+}
+
+/// What it says is in its log has to last: the leader counts on it.
+#[tokio::test]
+async fn a_follower_that_syncs_says_so_only_after_the_sync() {
+    let config = LogConfig { sync_before_commit: true, ..LogConfig::default() };
+    let World { faults, partition, _dir } = world(config);
+    partition.follow(BrokerId(2), LeaderEpoch(1), 1);
+    faults.gate_syncs();
+    let mut records = BatchBuilder::new(BatchParams::default());
+    records.push(Timestamp(1), None, Some(b"value"), &[]);
+    let (end, flush) = partition
+        .take_fetched(Fetched {
+            leader_epoch: LeaderEpoch(1),
+            position: partition.fetch_state(LeaderEpoch(1)).unwrap().position,
+            records: records.build().freeze(),
+            high_watermark: Offset(1),
+            log_start_offset: Offset(0),
+        })
+        .unwrap();
+    assert_eq!((end, flush), (Offset(1), FlushOwed::BeforeCommit));
+    faults.wait_for_syncs(1);
+    assert_eq!((partition.settled_end(), partition.high_watermark()), (Offset(0), Offset(0)));
+    faults.permit_syncs(1);
+    partition.settled(Offset(1)).await.unwrap();
+    assert_eq!(partition.high_watermark(), Offset(1));
+}
+
+#[test]
+fn batches_of_an_epoch_that_is_not_known_are_left_out() {
+    let World { partition, _dir, .. } = flush_messages(i64::MAX);
+    partition.follow(BrokerId(2), LeaderEpoch(4), 1);
+    let batch = |base_offset: i64, epoch| {
+        let mut batch = BatchBuilder::new(BatchParams {
+            base_offset: Offset(base_offset),
+            leader_epoch: LeaderEpoch(epoch),
+            ..BatchParams::default()
+        });
+        batch.push(Timestamp(1), None, Some(b"value"), &[]);
+        batch.build().freeze()
+    };
+    let records = [batch(0, 3), batch(1, 4), batch(2, 5)].concat();
+    let fetched = |(end, last_epoch), records: &[u8]| Fetched {
+        leader_epoch: LeaderEpoch(4),
+        position: LogPosition { end: Offset(end), last_epoch: LeaderEpoch(last_epoch) },
+        records: Bytes::copy_from_slice(records),
+        high_watermark: Offset(0),
+        log_start_offset: Offset(0),
+    };
+    partition.take_fetched(fetched((0, 0), &records)).unwrap();
+    assert_eq!(partition.log_end_offset(), Offset(2));
+    // A cut batch, damage, and what is not from here on are no reason to panic.
+    let whole = batch(2, 4);
+    partition.take_fetched(fetched((2, 4), &whole[..30])).unwrap();
+    let mut damaged = whole.to_vec();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    assert!(partition.take_fetched(fetched((2, 4), &damaged)).is_err());
+    assert!(matches!(partition.take_fetched(fetched((7, 4), &whole)), Err(FollowerError::Stale)));
+    // An answer from before the log was cut, and has grown to the same end again.
+    assert!(matches!(partition.take_fetched(fetched((2, 3), &whole)), Err(FollowerError::Stale)));
+    let position = LogPosition { end: Offset(2), last_epoch: LeaderEpoch(3) };
+    let cut = partition.truncate(LeaderEpoch(4), position, Truncation::To(Offset(1)));
+    assert!(matches!(cut, Err(FollowerError::Stale)));
+    drop(cut);
+    partition.take_fetched(fetched((2, 4), &whole)).unwrap();
+    assert_eq!(partition.log_end_offset(), Offset(3));
+}
+
+#[test]
+fn a_follower_that_is_not_in_sync_gets_no_more_than_the_rate() {
+    use crate::machines::metadata::Image;
+    use ottla_protocol::MetadataRecord;
+    use ottla_protocol::metadata::ConfigRecord;
+    let World { partition, _dir, .. } = flush_messages(i64::MAX);
+    let leadership = |epoch, isr: &[i32]| Leadership {
+        leader_epoch: LeaderEpoch(epoch),
+        partition_epoch: epoch,
+        isr: ids(isr),
+        replicas: ids(&[1, 2]),
+    };
+    partition.lead(leadership(1, &[1])).unwrap();
+    append(&partition, 1);
+    append(&partition, 1);
+    let mut image = Image::default();
+    let rate = ConfigRecord {
+        resource_type: 4,
+        resource_name: "1".to_owned(),
+        name: "leader.replication.throttled.rate".to_owned(),
+        value: Some("1000".to_owned()),
+    };
+    image.replay(Offset(0), &MetadataRecord::Config(rate));
+    partition.quotas.leader.reconfigure(&image, BrokerId(1));
+    let is_sent = || {
+        let slice = fetch_as_follower(&partition, 2, 0).slice;
+        partition.note_sent(BrokerId(2), 100_000);
+        slice.is_some()
+    };
+    assert!(is_sent() && is_sent(), "the topic's settings do not name it");
+    partition.set_throttled(Throttled { leader: true, follower: false });
+    assert!(is_sent());
+    assert!(!is_sent());
+    partition.lead(leadership(1, &[1])).unwrap();
+    partition.lead(leadership(2, &[1, 2])).unwrap();
+    assert!(is_sent() && is_sent(), "it is in sync");
 }

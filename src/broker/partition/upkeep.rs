@@ -15,11 +15,14 @@ impl Partition {
 
     /// Takes new settings.
     pub fn set_config(&self, config: Arc<LogConfig>, min_insync_replicas: usize) {
+        let now = self.clock.now();
         let mut owned = self.owned.lock();
-        owned.min_insync_replicas = min_insync_replicas;
         if let Some(log) = owned.log.as_mut() {
             log.set_config(config);
         }
+        let effects = owned.replica.step(Event::MinIsr { min_insync_replicas, now });
+        // It fails without a log only.
+        let _ = self.perform(&mut owned, effects);
     }
 
     /// Forgets producers that were silent for `producer.id.expiration.ms`.

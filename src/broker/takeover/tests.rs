@@ -1,15 +1,13 @@
 //! What is continued, what is refused, and that a refusal changes no byte.
 
-use super::super::quorum::Quorum;
 use super::super::start::StartError;
-use super::super::tests::{files, quorum_params, settings};
+use super::super::tests::{Lone, files, quorum_params, settings};
 use super::super::{Broker, Image, Settings};
 use super::TakeoverError;
 use crate::env::{Disk, RealDisk, SystemClock};
 use crate::log::checkpoint::PARTITION_METADATA;
-use crate::machines::metadata::Controller;
+use ottla_protocol::MetadataRecord;
 use ottla_protocol::metadata::FeatureLevelRecord;
-use ottla_protocol::{MetadataRecord, Timestamp};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,11 +19,10 @@ async fn start(settings: Settings) -> Result<Arc<Broker>, StartError> {
 async fn directory_with(dir: &Path, feature: &str, level: i16) {
     start(settings(&[dir])).await.unwrap().stop().await;
     let settings = settings(&[dir]);
-    let mut controller = Controller::new(settings.controller.clone());
-    let quorum = Quorum::open(quorum_params(&settings), &mut controller).unwrap();
-    quorum.elect().unwrap();
+    let lone = Lone::open(quorum_params(&settings)).await;
     let record = FeatureLevelRecord { name: feature.to_owned(), feature_level: level };
-    quorum.append(Timestamp(0), &[MetadataRecord::FeatureLevel(record)]).unwrap();
+    lone.append(&[MetadataRecord::FeatureLevel(record)]).await;
+    lone.quorum.close().await.unwrap();
 }
 
 #[tokio::test]

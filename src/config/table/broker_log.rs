@@ -1429,7 +1429,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Whether a replica that is not in sync may lead when no other can, at \
                         the price of lost records.",
     },
@@ -1445,7 +1445,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("it is allowed when a leader is needed, not looked for in time"),
         documentation: "How often the controller looks for partitions that need such a leader.",
     },
 ];

@@ -125,7 +125,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Whether leadership goes back to the preferred replica by itself.",
     },
     Key {
@@ -155,7 +155,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How often a broker tells the controller that it lives.",
     },
     Key {
@@ -200,7 +200,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "A broker that is silent for so long is fenced.",
     },
     Key {
@@ -294,7 +294,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Whether a stopping broker first hands its leaderships over.",
     },
     Key {
@@ -324,7 +324,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the controller does not log its own times"),
         documentation: "Controller events that take longer than this are logged.",
     },
     Key {
@@ -339,7 +339,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the controller does not log its own times"),
         documentation: "How often the controller's slowest events are reported.",
     },
     Key {
@@ -354,7 +354,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "How long the metadata leader gathers records before it flushes.",
     },
     Key {
@@ -369,7 +369,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the voters are those of controller.quorum.voters"),
         documentation: "Whether a new controller joins the voters by itself.",
     },
     Key {
@@ -384,7 +384,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the voters are those of controller.quorum.voters"),
         documentation: "Where to find the metadata quorum.",
     },
     Key {
@@ -399,7 +399,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "Longest wait before a new election.",
     },
     Key {
@@ -414,7 +414,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "How long an election may take.",
     },
     Key {
@@ -429,7 +429,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "Most bytes of metadata in one fetch.",
     },
     Key {
@@ -444,7 +444,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "Most bytes of a metadata snapshot in one fetch.",
     },
     Key {
@@ -459,7 +459,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "How long a voter waits for the leader before it stands for election.",
     },
     Key {
@@ -474,7 +474,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "How long a request inside the quorum may take.",
     },
     Key {
@@ -489,7 +489,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("the quorum has times and sizes of its own"),
         documentation: "Wait before a request inside the quorum is tried again.",
     },
     Key {
@@ -549,7 +549,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long a request from broker to controller may take.",
     },
     Key {
@@ -686,7 +686,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long a starting broker tries to register.",
     },
     Key {
@@ -791,7 +791,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How often the controller looks for leaders away from their preferred \
                         replica.",
     },
@@ -977,7 +977,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Threads that fetch from each other broker.",
     },
     Key {
@@ -1082,7 +1082,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Wait of a follower after a failed fetch.",
     },
     Key {
@@ -1097,7 +1097,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Bytes of a partition that a follower asks for.",
     },
     Key {
@@ -1112,7 +1112,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Fewest bytes that a follower waits for.",
     },
     Key {
@@ -1127,7 +1127,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "Bytes that a follower asks for in all.",
     },
     Key {
@@ -1142,7 +1142,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long the leader may hold a follower's fetch.",
     },
     Key {
@@ -1172,7 +1172,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "A follower that has not caught up for so long leaves the in-sync replicas.",
     },
     Key {
@@ -1187,7 +1187,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "The class that chooses which replica a consumer reads.",
     },
     Key {
@@ -1202,7 +1202,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("connections between nodes have times and buffers of their own"),
         documentation: "Socket receive buffer of followers.",
     },
     Key {
@@ -1217,7 +1217,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Honoured,
         documentation: "How long a follower's request may take.",
     },
     Key {
@@ -1262,7 +1262,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("connections between nodes have times and buffers of their own"),
         documentation: "How long a request between brokers may take.",
     },
     Key {
@@ -1292,7 +1292,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("connections between nodes have times and buffers of their own"),
         documentation: "Longest wait for a connection to another broker to be made.",
     },
     Key {
@@ -1307,7 +1307,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker, which is its own controller"),
+        support: Support::Ignored("connections between nodes have times and buffers of their own"),
         documentation: "First wait for a connection to another broker to be made.",
     },
     Key {

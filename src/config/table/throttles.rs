@@ -14,15 +14,11 @@ pub(super) const KEYS: &[Key] = &[
         "leader.replication.throttled.rate",
         "Bytes per second that throttled followers may fetch from this broker.",
     ),
-    honoured(throttle(
+    throttle(
         "replica.alter.log.dirs.io.max.bytes.per.second",
         "Bytes per second that may move from one log directory to another.",
-    )),
+    ),
 ];
-
-const fn honoured(key: Key) -> Key {
-    Key { support: Support::Honoured, ..key }
-}
 
 const fn throttle(name: &'static str, documentation: &'static str) -> Key {
     Key {
@@ -37,7 +33,7 @@ const fn throttle(name: &'static str, documentation: &'static str) -> Key {
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("there is one broker"),
+        support: Support::Honoured,
         documentation,
     }
 }

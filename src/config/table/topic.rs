@@ -167,7 +167,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("one broker replicates nothing"),
+        support: Support::Honoured,
         documentation: "Replicas whose fetching is throttled, as partition:broker, or * for all.",
     },
     Key {
@@ -212,7 +212,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("one broker replicates nothing"),
+        support: Support::Honoured,
         documentation: "Replicas whose sending is throttled, as partition:broker, or * for all.",
     },
     Key {
@@ -573,7 +573,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &["unclean.leader.election.enable"],
         since: "",
         gone: None,
-        support: Support::Ignored("one broker has no other replica to elect"),
+        support: Support::Honoured,
         documentation: "Whether a replica that is not in sync may lead when no other can, at \
                         the price of lost records.",
     },

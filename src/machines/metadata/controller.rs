@@ -35,7 +35,7 @@ use ottla_protocol::messages::{
     UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use ottla_protocol::metadata::NoOpRecord;
-use ottla_protocol::{BrokerId, ErrorCode, MetadataRecord, Timestamp};
+use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, MetadataRecord, Timestamp};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -79,8 +79,13 @@ pub struct ControllerSettings {
     pub unclean_leader_election: bool,
     /// The properties file, for the values that topics and groups inherit.
     pub values: Values,
-    /// `broker.session.timeout.ms`; `None` never fences a silent broker.
-    pub session_timeout_ms: Option<i64>,
+    /// `broker.session.timeout.ms`.
+    pub session_timeout_ms: i64,
+    /// Whether this node is the only controller that there can be: its own broker lives as long as it does, and needs
+    /// no heartbeats to itself.
+    pub is_sole_voter: bool,
+    /// `leader.imbalance.check.interval.seconds` in milliseconds; `None` leaves leaders where they are.
+    pub rebalance_interval_ms: Option<i64>,
     /// What a broker's going and coming does to the partitions that are on no other.
     pub lone_replicas: LoneReplicas,
 }
@@ -111,6 +116,8 @@ pub enum ControllerRequest {
     RegisterController(ControllerRegistrationRequest),
     /// A broker is alive, and where it stands.
     BrokerHeartbeat(BrokerHeartbeatRequest),
+    /// A broker of this epoch is known to be gone: its connection was reset, and nobody listens where it did.
+    FenceBroker { broker_id: BrokerId, broker_epoch: BrokerEpoch },
     /// Takes a broker out of the cluster.
     UnregisterBroker(UnregisterBrokerRequest),
     /// A block of producer ids for a broker.
@@ -148,6 +155,8 @@ pub enum ControllerReply {
     RegisterBroker(BrokerRegistrationResponse),
     RegisterController(ControllerRegistrationResponse),
     BrokerHeartbeat(BrokerHeartbeatResponse),
+    /// Whether it was not fenced before.
+    FenceBroker(Result<bool, ErrorCode>),
     UnregisterBroker(UnregisterBrokerResponse),
     AllocateProducerIds(AllocateProducerIdsResponse),
     IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
@@ -175,6 +184,8 @@ struct Session {
     expires: Timestamp,
     /// Metadata offset that the broker has reached.
     metadata_offset: i64,
+    /// The connection that its heartbeats came by has not ended.
+    is_connected: bool,
 }
 
 /// The machine.
@@ -186,6 +197,8 @@ pub struct Controller {
     /// names.
     collisions: BTreeMap<String, Vec<String>>,
     sessions: BTreeMap<BrokerId, Session>,
+    /// When leaders go back to the first replicas next; `None` while this is not the active controller.
+    next_rebalance: Option<Timestamp>,
 }
 
 /// Records and the reply that rests on them.
@@ -199,7 +212,18 @@ impl Controller {
             image: Image::default(),
             collisions: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            next_rebalance: None,
         }
+    }
+
+    /// A controller whose log made `image`. It has no sessions yet.
+    pub fn of_image(settings: ControllerSettings, image: Image) -> Self {
+        let mut collisions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for topic in image.topics.iter().filter(|topic| topics::has_collision_chars(&topic.name)) {
+            collisions.entry(topics::unify(&topic.name)).or_default().push(topic.name.to_string());
+        }
+        let sessions = BTreeMap::new();
+        Controller { settings, image, collisions, sessions, next_rebalance: None }
     }
 
     /// The state.
@@ -227,6 +251,9 @@ impl Controller {
             ControllerRequest::RegisterBroker(request) => self.register_broker(now, request),
             ControllerRequest::RegisterController(request) => self.register_controller(&request),
             ControllerRequest::BrokerHeartbeat(request) => self.broker_heartbeat(now, &request),
+            ControllerRequest::FenceBroker { broker_id, broker_epoch } => {
+                self.fence_broker(broker_id, broker_epoch)
+            }
             ControllerRequest::UnregisterBroker(request) => self.unregister_broker(&request),
             ControllerRequest::AllocateProducerIds(request) => self.allocate_producer_ids(&request),
             ControllerRequest::IncrementalAlterConfigs(request) => {
@@ -288,11 +315,15 @@ impl Machine for Controller {
     }
 
     fn tick(&mut self, now: Timestamp) -> Output<Self> {
-        Output { records: self.fence_one_silent_broker(now), effects: Vec::new() }
+        let mut records = self.fence_one_silent_broker(now);
+        if records.is_empty() {
+            records = self.rebalance_leaders(now);
+        }
+        Output { records, effects: Vec::new() }
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        self.next_session_end()
+        self.next_session_end().into_iter().chain(self.next_rebalance).min()
     }
 
     fn replay(&mut self, entry: &Entry<MetadataRecord>) {

@@ -1,35 +1,105 @@
-//! One partition's replica state at its leader: leadership, in-sync replicas and the high watermark.
+//! One partition's replica state: leader or follower, in-sync replicas and the high watermark.
 //!
 //! A protocol machine: [`Replica::step`] takes an event and returns effects, in order. It knows nothing of files or
-//! followers' connections. Source: Kafka documentation, "Replication"; KIP-101 (leader epochs).
-//! Invariants: the high watermark never goes back while this replica leads, and never passes the log end offset
-//! of an in-sync replica.
+//! connections. As the leader it hears of appends and of the followers' fetches, moves the high watermark, and asks
+//! the controller for another ISR; as a follower it takes the leader's high watermark over as far as its own log goes.
+//!
+//! Invariants: the high watermark never goes back while this replica leads, and never passes the log end offset of a
+//! member of the maximal ISR (the committed one and a replica that is about to join, KIP-497); one change of the ISR is
+//! under way at a time; with one replica a step allocates nothing.
+//!
+//! Source: Kafka documentation, "Replication"; Kafka's `Partition`; KIP-101, 497, 841, 903, 966.
 
-use ottla_protocol::{BrokerId, LeaderEpoch, Offset};
+mod follower;
+mod isr;
+#[cfg(test)]
+mod tests;
+
+pub use follower::{BROKER_EPOCH_UNKNOWN, Eligibility, Follower, FollowerFetch};
+pub use isr::{IsrAnswer, IsrChange, IsrMember};
+
+use isr::Pending;
+use ottla_protocol::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, Timestamp};
+
+/// The leadership that the committed metadata gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader's epoch; an epoch that is older than the one known is ignored.
+    pub leader_epoch: LeaderEpoch,
+    /// Counts the changes of the partition's state (KIP-497).
+    pub partition_epoch: i32,
+    /// The replicas that are in sync.
+    pub isr: Vec<BrokerId>,
+    /// All replicas.
+    pub replicas: Vec<BrokerId>,
+}
 
 /// What happened to the partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The committed metadata makes this broker the leader, or changes the leadership it has.
     Lead {
-        /// The leader's epoch; an epoch that is older than the one known is ignored.
-        leader_epoch: LeaderEpoch,
-        /// Counts the changes of the partition's state (KIP-497).
-        partition_epoch: i32,
-        /// The replicas that are in sync.
-        isr: Vec<BrokerId>,
-        /// The local log's end.
+        /// What it says.
+        leadership: Leadership,
+        /// The local log's end: a new epoch starts here.
         log_end_offset: Offset,
+        /// How much of it may be relied on.
+        settled_end_offset: Offset,
+        /// Present time.
+        now: Timestamp,
     },
-    /// Another broker leads, or none.
-    Resign {
+    /// Another broker leads; `BrokerId::NONE` for none.
+    Follow {
+        /// Who.
+        leader: BrokerId,
         /// The new leader's epoch.
         leader_epoch: LeaderEpoch,
+        /// Counts the changes of the partition's state.
+        partition_epoch: i32,
     },
-    /// The local log grew to this end.
+    /// The local log grew to this end, as far as it may be relied on.
     Appended {
         /// The offset after the last record.
         log_end_offset: Offset,
+        /// Present time.
+        now: Timestamp,
+    },
+    /// The local log was cut, or begun anew, and ends here.
+    Truncated {
+        /// The offset after the last record.
+        log_end_offset: Offset,
+    },
+    /// The leader has told its high watermark, after what it sent was appended.
+    LeaderHighWatermark(Offset),
+    /// A follower fetched from this leader.
+    Fetched {
+        /// What it asked for.
+        fetch: FollowerFetch,
+        /// Present time.
+        now: Timestamp,
+    },
+    /// Time to look for followers that lag; `fenced` are those that the metadata says are fenced or on their way out.
+    CheckIsr {
+        /// Fenced followers.
+        fenced: Vec<BrokerId>,
+        /// Present time.
+        now: Timestamp,
+    },
+    /// The controller has answered a change of the ISR.
+    IsrAnswered {
+        /// The change.
+        change: IsrChange,
+        /// What it said.
+        answer: IsrAnswer,
+        /// Present time.
+        now: Timestamp,
+    },
+    /// `min.insync.replicas` is this now.
+    MinIsr {
+        /// The setting.
+        min_insync_replicas: usize,
+        /// Present time.
+        now: Timestamp,
     },
     /// The log start moved, by retention or by DeleteRecords.
     LogStartMoved {
@@ -50,57 +120,93 @@ pub enum Effect {
     },
     /// The high watermark is here now.
     HighWatermark(Offset),
+    /// Ask the controller for another ISR.
+    AlterIsr(Box<IsrChange>),
 }
 
-/// The effects of one event, in order. None has more than two, so that an append allocates nothing.
+/// The effects of one event, in order. None has more than three, so that an append allocates nothing.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Effects([Option<Effect>; 2]);
+pub struct Effects([Option<Effect>; 3]);
+
+impl Effects {
+    fn one(effect: Option<Effect>) -> Self {
+        Effects([effect, None, None])
+    }
+}
 
 impl IntoIterator for Effects {
     type Item = Effect;
-    type IntoIter = std::iter::Flatten<std::array::IntoIter<Option<Effect>, 2>>;
+    type IntoIter = std::iter::Flatten<std::array::IntoIter<Option<Effect>, 3>>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter().flatten()
     }
 }
 
-/// Whether this broker leads the partition.
+/// What this broker is to the partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// It appends and serves.
     Leader,
-    /// It does not.
+    /// It copies from this leader.
+    Follower(BrokerId),
+    /// Nobody leads, or nothing is known yet.
     Idle,
+}
+
+/// What does not change, or seldom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaSettings {
+    /// This broker.
+    pub broker_id: BrokerId,
+    /// `replica.lag.time.max.ms`.
+    pub lag_time_max_ms: i64,
+    /// `min.insync.replicas` of the topic.
+    pub min_insync_replicas: usize,
 }
 
 /// The machine.
 #[derive(Debug, Clone)]
 pub struct Replica {
-    broker_id: BrokerId,
+    settings: ReplicaSettings,
     role: Role,
     leader_epoch: LeaderEpoch,
     partition_epoch: i32,
     isr: Vec<BrokerId>,
+    /// A change of the ISR that the controller was asked for.
+    pending: Option<Pending>,
+    /// Every other replica, while it leads.
+    followers: Vec<Follower>,
+    /// The epoch in which it began to lead; later ones changed something else.
+    led_since: LeaderEpoch,
+    /// Where this leader's epoch began.
+    epoch_start_offset: Offset,
     log_end_offset: Offset,
     high_watermark: Offset,
+    /// What the leader said last, while it follows.
+    leader_high_watermark: Offset,
 }
 
 impl Replica {
     /// A replica that does not lead yet. `high_watermark` is the checkpointed one.
-    pub fn new(broker_id: BrokerId, log_end_offset: Offset, high_watermark: Offset) -> Self {
+    pub fn new(settings: ReplicaSettings, log_end_offset: Offset, high_watermark: Offset) -> Self {
         Replica {
-            broker_id,
+            settings,
             role: Role::Idle,
             leader_epoch: LeaderEpoch::UNKNOWN,
             partition_epoch: -1,
             isr: Vec::new(),
+            pending: None,
+            followers: Vec::new(),
+            led_since: LeaderEpoch::UNKNOWN,
+            epoch_start_offset: Offset::UNKNOWN,
             log_end_offset,
             high_watermark: high_watermark.min(log_end_offset),
+            leader_high_watermark: Offset::UNKNOWN,
         }
     }
 
-    /// Whether it leads.
+    /// What it is.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -110,14 +216,40 @@ impl Replica {
         self.leader_epoch
     }
 
-    /// The partition epoch of the newest leadership.
+    /// Whether it leads and has led since `leader_epoch`, so that what was appended then is in the log still.
+    pub fn has_led_since(&self, leader_epoch: LeaderEpoch) -> bool {
+        self.role == Role::Leader && leader_epoch >= self.led_since
+    }
+
+    /// Where the epoch of this leader began.
+    pub fn epoch_start_offset(&self) -> Offset {
+        self.epoch_start_offset
+    }
+
+    /// The partition epoch of the newest state known.
     pub fn partition_epoch(&self) -> i32 {
         self.partition_epoch
     }
 
-    /// The in-sync replicas while it leads.
+    /// The committed in-sync replicas while it leads.
     pub fn isr(&self) -> &[BrokerId] {
         &self.isr
+    }
+
+    /// How many replicas the ISR has, one that is about to join with them.
+    pub fn maximal_isr_len(&self) -> usize {
+        let joins = self.pending.as_ref().and_then(|pending| pending.joins);
+        self.isr.len() + usize::from(joins.is_some_and(|joins| !self.isr.contains(&joins)))
+    }
+
+    /// The other replicas while it leads.
+    pub fn followers(&self) -> &[Follower] {
+        &self.followers
+    }
+
+    /// One of the other replicas while it leads.
+    pub fn follower(&self, id: BrokerId) -> Option<&Follower> {
+        self.followers.iter().find(|follower| follower.id == id)
     }
 
     /// The offset below which every in-sync replica has every record.
@@ -125,31 +257,59 @@ impl Replica {
         self.high_watermark
     }
 
+    /// `min.insync.replicas`, but not more than there are replicas, as since Kafka 4.0.
+    pub fn min_isr(&self) -> usize {
+        self.settings.min_insync_replicas.min(self.followers.len() + 1)
+    }
+
+    /// The first offset that is left on every replica whose broker is alive (KIP-107); `own` is the local log's start.
+    pub fn low_watermark(&self, own: Offset, is_alive: impl Fn(BrokerId) -> bool) -> Offset {
+        let alive = self.followers.iter().filter(|follower| is_alive(follower.id));
+        alive.map(|follower| follower.log_start_offset).fold(own, Offset::min)
+    }
+
+    /// Whether a fetch under this registration is older than one that was seen (KIP-903).
+    pub fn is_stale(&self, replica: BrokerId, broker_epoch: BrokerEpoch) -> bool {
+        broker_epoch != BROKER_EPOCH_UNKNOWN
+            && self.follower(replica).is_some_and(|known| known.broker_epoch > broker_epoch)
+    }
+
     /// Takes one event.
     pub fn step(&mut self, event: Event) -> Effects {
         let effects = match event {
-            Event::Lead { leader_epoch, partition_epoch, isr, log_end_offset } => {
-                self.lead(leader_epoch, partition_epoch, isr, log_end_offset)
+            Event::Lead { leadership, log_end_offset, settled_end_offset, now } => {
+                self.lead(leadership, (log_end_offset, settled_end_offset), now)
             }
-            Event::Resign { leader_epoch } => {
-                if leader_epoch >= self.leader_epoch {
-                    self.leader_epoch = leader_epoch;
-                    self.role = Role::Idle;
-                    self.isr.clear();
-                }
+            Event::Follow { leader, leader_epoch, partition_epoch } => {
+                self.follow(leader, leader_epoch, partition_epoch);
                 Effects::default()
             }
-            Event::Appended { log_end_offset } => {
+            Event::Appended { log_end_offset, now } => {
                 self.log_end_offset = log_end_offset;
-                Effects([self.advance(), None])
+                Effects::one(self.advance(now))
+            }
+            Event::Truncated { log_end_offset } => Effects::one(self.truncated(log_end_offset)),
+            Event::LeaderHighWatermark(offset) => {
+                self.leader_high_watermark = offset;
+                Effects::one(self.advance_as_follower())
+            }
+            Event::Fetched { fetch, now } => self.fetched(&fetch, now),
+            Event::CheckIsr { fenced, now } => {
+                let change = self.check_isr(&fenced, now);
+                // Those that are fenced now hold nothing back any more.
+                Effects([self.advance(now), change, None])
+            }
+            Event::IsrAnswered { change, answer, now } => {
+                self.isr_answered(&change, answer);
+                Effects::one(self.advance(now))
+            }
+            Event::MinIsr { min_insync_replicas, now } => {
+                self.settings.min_insync_replicas = min_insync_replicas;
+                Effects::one(self.advance(now))
             }
             Event::LogStartMoved { log_start_offset } => {
-                if self.high_watermark < log_start_offset {
-                    self.high_watermark = log_start_offset;
-                    Effects([Some(Effect::HighWatermark(log_start_offset)), None])
-                } else {
-                    Effects::default()
-                }
+                let is_below = self.high_watermark < log_start_offset;
+                Effects::one(is_below.then(|| self.set_high_watermark(log_start_offset)))
             }
         };
         debug_assert!(self.validate(), "{self:?}");
@@ -158,95 +318,131 @@ impl Replica {
 
     fn lead(
         &mut self,
-        leader_epoch: LeaderEpoch,
-        partition_epoch: i32,
-        isr: Vec<BrokerId>,
-        log_end_offset: Offset,
+        leadership: Leadership,
+        (log_end_offset, settled_end_offset): (Offset, Offset),
+        now: Timestamp,
     ) -> Effects {
+        let Leadership { leader_epoch, partition_epoch, isr, replicas } = leadership;
         if leader_epoch < self.leader_epoch || partition_epoch < self.partition_epoch {
             return Effects::default();
         }
-        let is_new = leader_epoch > self.leader_epoch || self.role == Role::Idle;
-        let start = Effect::StartEpoch { leader_epoch, start_offset: log_end_offset };
+        let is_new_leader = self.role != Role::Leader;
+        let is_new_epoch = leader_epoch > self.leader_epoch || is_new_leader;
+        if !is_new_epoch && partition_epoch == self.partition_epoch {
+            // The controller's answer came before the Image; another change may be under way by now.
+            return Effects::default();
+        }
         self.role = Role::Leader;
         self.leader_epoch = leader_epoch;
         self.partition_epoch = partition_epoch;
         self.isr = isr;
-        self.log_end_offset = log_end_offset;
-        Effects([is_new.then_some(start), self.advance()])
+        self.pending = None;
+        self.log_end_offset = settled_end_offset;
+        if is_new_leader {
+            self.followers.clear();
+            self.led_since = leader_epoch;
+        }
+        self.set_replicas(&replicas, now);
+        let mut start = None;
+        if is_new_epoch {
+            self.epoch_start_offset = log_end_offset;
+            for follower in &mut self.followers {
+                let is_in_sync = self.isr.contains(&follower.id);
+                follower.begin_epoch(is_in_sync, log_end_offset, now);
+            }
+            start = Some(Effect::StartEpoch { leader_epoch, start_offset: log_end_offset });
+        }
+        Effects([start, self.advance(now), None])
     }
 
-    /// Only replicas that replicate could hold the high watermark back; alone in the ISR, the leader's own end is it.
-    fn advance(&mut self) -> Option<Effect> {
-        let alone = self.isr.iter().all(|member| *member == self.broker_id);
-        if self.role != Role::Leader || !alone || self.log_end_offset <= self.high_watermark {
+    fn set_replicas(&mut self, replicas: &[BrokerId], now: Timestamp) {
+        self.followers.retain(|follower| replicas.contains(&follower.id));
+        for id in replicas.iter().filter(|id| **id != self.settings.broker_id) {
+            if self.follower(*id).is_none() {
+                self.followers.push(Follower::new(*id, self.isr.contains(id), now));
+            }
+        }
+    }
+
+    fn follow(&mut self, leader: BrokerId, leader_epoch: LeaderEpoch, partition_epoch: i32) {
+        if leader_epoch < self.leader_epoch || partition_epoch < self.partition_epoch {
+            return;
+        }
+        if leader_epoch > self.leader_epoch {
+            self.leader_high_watermark = Offset::UNKNOWN;
+        }
+        self.role = if leader == BrokerId::NONE { Role::Idle } else { Role::Follower(leader) };
+        self.leader_epoch = leader_epoch;
+        self.partition_epoch = partition_epoch;
+        self.isr.clear();
+        self.pending = None;
+        self.followers.clear();
+    }
+
+    fn fetched(&mut self, fetch: &FollowerFetch, now: Timestamp) -> Effects {
+        let leader_end = self.log_end_offset;
+        let follower = self.followers.iter_mut().find(|follower| follower.id == fetch.replica);
+        let Some(follower) = follower.filter(|_| self.role == Role::Leader) else {
+            return Effects::default();
+        };
+        let has_moved = follower.fetched(fetch, leader_end, now);
+        let change = self.expand_isr(fetch.replica);
+        let advance = if has_moved { self.advance(now) } else { None };
+        Effects([advance, change, None])
+    }
+
+    fn truncated(&mut self, log_end_offset: Offset) -> Option<Effect> {
+        self.log_end_offset = log_end_offset;
+        // What the leader said was of a log that ours was not a part of.
+        self.leader_high_watermark = Offset::UNKNOWN;
+        (self.high_watermark > log_end_offset).then(|| self.set_high_watermark(log_end_offset))
+    }
+
+    fn set_high_watermark(&mut self, offset: Offset) -> Effect {
+        self.high_watermark = offset;
+        Effect::HighWatermark(offset)
+    }
+
+    fn advance(&mut self, now: Timestamp) -> Option<Effect> {
+        match self.role {
+            Role::Leader => self.advance_as_leader(now),
+            Role::Follower(_) => self.advance_as_follower(),
+            Role::Idle => None,
+        }
+    }
+
+    /// Moves the high watermark to the least end of the maximal ISR. Below the minimum it stays: what is committed then
+    /// could be lost with fewer replicas than the topic asks for (KIP-966). A replica that is caught up and about to
+    /// join is waited for, else a busy leader would never let it in.
+    fn advance_as_leader(&mut self, now: Timestamp) -> Option<Effect> {
+        if self.isr.len() < self.min_isr() {
             return None;
         }
-        self.high_watermark = self.log_end_offset;
-        Some(Effect::HighWatermark(self.high_watermark))
+        let mut end = self.log_end_offset;
+        for follower in &self.followers {
+            if follower.log_end_offset < end && self.holds_back(follower, now) {
+                end = follower.log_end_offset;
+            }
+        }
+        (end > self.high_watermark).then(|| self.set_high_watermark(end))
+    }
+
+    fn holds_back(&self, follower: &Follower, now: Timestamp) -> bool {
+        let lag_max_ms = self.settings.lag_time_max_ms;
+        self.is_in_maximal_isr(follower.id)
+            || (follower.is_eligible()
+                && follower.is_caught_up(self.log_end_offset, lag_max_ms, now))
+    }
+
+    fn advance_as_follower(&mut self) -> Option<Effect> {
+        let end = self.leader_high_watermark.min(self.log_end_offset);
+        let follows = matches!(self.role, Role::Follower(_));
+        (follows && end > self.high_watermark).then(|| self.set_high_watermark(end))
     }
 
     fn validate(&self) -> bool {
-        self.high_watermark <= self.log_end_offset.max(self.high_watermark)
-            && (self.role == Role::Idle || self.leader_epoch > LeaderEpoch::UNKNOWN)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(replica: &mut Replica, event: Event) -> Vec<Effect> {
-        replica.step(event).into_iter().collect()
-    }
-
-    fn lead(epoch: i32, partition_epoch: i32, end: i64) -> Event {
-        Event::Lead {
-            leader_epoch: LeaderEpoch(epoch),
-            partition_epoch,
-            isr: vec![BrokerId(1)],
-            log_end_offset: Offset(end),
-        }
-    }
-
-    #[test]
-    fn leader_alone_in_the_isr_commits_what_it_appends() {
-        let mut replica = Replica::new(BrokerId(1), Offset(5), Offset(3));
-        let effects = step(&mut replica, lead(0, 0, 5));
-        assert_eq!(
-            effects,
-            vec![
-                Effect::StartEpoch { leader_epoch: LeaderEpoch(0), start_offset: Offset(5) },
-                Effect::HighWatermark(Offset(5))
-            ]
-        );
-        let effects = step(&mut replica, Event::Appended { log_end_offset: Offset(8) });
-        assert_eq!(effects, vec![Effect::HighWatermark(Offset(8))]);
-    }
-
-    #[test]
-    fn leader_does_not_advance_past_an_isr_member_that_it_has_not_heard_of() {
-        let mut replica = Replica::new(BrokerId(1), Offset(0), Offset(0));
-        step(
-            &mut replica,
-            Event::Lead {
-                leader_epoch: LeaderEpoch(0),
-                partition_epoch: 0,
-                isr: vec![BrokerId(1), BrokerId(2)],
-                log_end_offset: Offset(0),
-            },
-        );
-        assert_eq!(step(&mut replica, Event::Appended { log_end_offset: Offset(4) }), vec![]);
-        assert_eq!(replica.high_watermark(), Offset(0));
-    }
-
-    #[test]
-    fn an_older_leadership_is_ignored() {
-        let mut replica = Replica::new(BrokerId(1), Offset(0), Offset(0));
-        step(&mut replica, lead(4, 7, 0));
-        assert_eq!(step(&mut replica, lead(3, 8, 0)), vec![]);
-        assert_eq!(replica.leader_epoch(), LeaderEpoch(4));
-        step(&mut replica, Event::Resign { leader_epoch: LeaderEpoch(5) });
-        assert_eq!(replica.role(), Role::Idle);
+        (self.role != Role::Leader || self.leader_epoch > LeaderEpoch::UNKNOWN)
+            && (self.role == Role::Leader || (self.followers.is_empty() && self.pending.is_none()))
+            && self.followers.iter().all(|follower| follower.id != self.settings.broker_id)
     }
 }

@@ -9,6 +9,9 @@ fn wanted(topic: &str, partition: i32) -> Wanted {
         max_bytes: 100,
         current_leader_epoch: -1,
         last_fetched_epoch: -1,
+        log_start_offset: -1,
+        high_watermark: i64::MAX,
+        told: (-1, -1),
     }
 }
 

@@ -14,7 +14,7 @@ pub async fn handle(
     ctx: &RequestContext,
     request: AlterClientQuotasRequest,
 ) -> AlterClientQuotasResponse {
-    match ctx.broker.controller(ControllerRequest::AlterClientQuotas(request.clone())).await {
+    match ctx.controller(ControllerRequest::AlterClientQuotas(request.clone())).await {
         Ok(ControllerReply::AlterClientQuotas(response)) => response,
         other => {
             let error = super::admin::controller_error(other);

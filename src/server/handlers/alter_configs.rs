@@ -36,7 +36,7 @@ pub async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -> Alter
         resources: passed.map(|(resource, _)| resource.clone()).collect(),
         validate_only: request.validate_only,
     };
-    let reply = ctx.broker.controller(ControllerRequest::AlterConfigs(forwarded)).await;
+    let reply = ctx.controller(ControllerRequest::AlterConfigs(forwarded)).await;
     let mut decided = match reply {
         Ok(ControllerReply::AlterConfigs(response)) => Ok(response.responses.into_iter()),
         other => Err(super::admin::controller_error(other)),

@@ -17,7 +17,7 @@ pub async fn handle(
     request: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
     let operation = ControllerRequest::AlterPartitionReassignments(request);
-    match ctx.broker.controller(operation).await {
+    match ctx.controller(operation).await {
         Ok(ControllerReply::AlterPartitionReassignments(response)) => response,
         other => {
             let error = super::admin::controller_error(other);

@@ -18,7 +18,7 @@ pub async fn handle(
     let deleted = request.deletions.iter().map(|deletion| deletion.name.clone());
     let upserted = request.upsertions.iter().map(|upsertion| upsertion.name.clone());
     let users: BTreeSet<String> = deleted.chain(upserted).collect();
-    match ctx.broker.controller(ControllerRequest::AlterUserScramCredentials(request)).await {
+    match ctx.controller(ControllerRequest::AlterUserScramCredentials(request)).await {
         Ok(ControllerReply::AlterUserScramCredentials(response)) => response,
         other => {
             let error = super::admin::controller_error(other);

@@ -21,7 +21,7 @@ pub(crate) async fn create(ctx: &RequestContext, names: Vec<String>) -> Vec<(Str
         let request = CreateTopicsRequest { topics, timeout_ms: 30_000, validate_only: false };
         let seed = uuid::Uuid::new_v4();
         let request = ControllerRequest::CreateTopics { request, seed };
-        match ctx.broker.controller(request).await {
+        match ctx.controller(request).await {
             Ok(ControllerReply::CreateTopics(response)) => {
                 for topic in response.topics.iter().filter(|topic| topic.error_code != 0) {
                     let error = ErrorCode::from_code(topic.error_code);

@@ -17,7 +17,7 @@ pub async fn handle(
 ) -> CreatePartitionsResponse {
     let names: Vec<String> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let operation = ControllerRequest::CreatePartitions { request, seed: Uuid::new_v4() };
-    match ctx.broker.controller(operation).await {
+    match ctx.controller(operation).await {
         Ok(ControllerReply::CreatePartitions(response)) => response,
         other => {
             let error = super::admin::controller_error(other);

@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let names: Vec<String> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let operation = ControllerRequest::CreateTopics { request, seed: Uuid::new_v4() };
-    match ctx.broker.controller(operation).await {
+    match ctx.controller(operation).await {
         Ok(ControllerReply::CreateTopics(response)) => response,
         other => {
             let error = super::admin::controller_error(other);

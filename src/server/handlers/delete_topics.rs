@@ -24,7 +24,7 @@ pub async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -> Delet
             }
         };
     }
-    match ctx.broker.controller(ControllerRequest::DeleteTopics(request.clone())).await {
+    match ctx.controller(ControllerRequest::DeleteTopics(request.clone())).await {
         Ok(ControllerReply::DeleteTopics(response)) => response,
         other => {
             let error = super::admin::controller_error(other);

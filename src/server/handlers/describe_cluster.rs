@@ -79,7 +79,7 @@ fn controllers(ctx: &RequestContext, image: &Image) -> (i32, Vec<DescribeCluster
         Some(Node { id: controller.id.0, host, port, rack: None })
     });
     let nodes = nodes.map(|node| described(node, false)).collect();
-    (ctx.broker.quorum_status().leader_id.0, nodes)
+    (ctx.broker.quorum_status().map_or(-1, |status| status.leader_id.0), nodes)
 }
 
 fn fenced(ctx: &RequestContext, image: &Image) -> Vec<DescribeClusterBroker> {

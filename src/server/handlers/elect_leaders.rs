@@ -11,7 +11,7 @@ use ottla_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 
 /// Answers the request.
 pub async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
-    match ctx.broker.controller(ControllerRequest::ElectLeaders(request)).await {
+    match ctx.controller(ControllerRequest::ElectLeaders(request)).await {
         Ok(ControllerReply::ElectLeaders(response)) => response,
         other => ElectLeadersResponse {
             error_code: super::admin::controller_error(other).code(),

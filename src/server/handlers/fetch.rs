@@ -10,20 +10,31 @@
 //!
 //! The answer is written by hand: its header, and regions of the segments' files that the kernel sends. A fetch that
 //! finds fewer than `min_bytes` waits for its partitions' changes, not by polling.
-//! Known differences from Kafka: none for consumers.
+//!
+//! A follower's fetch says first how far it is, which moves the high watermark, and reads up to the log's end. When
+//! only the high watermark has moved since it was last told, a fetch that waits is answered soon, so that the follower
+//! knows it before it is needed: when it is elected, or read from. Known differences from Kafka: there it learns with
+//! the next record, or at the end of its wait.
 
 use super::fetch_answer::{Answer, PartitionAnswer, write};
-use super::waiting::{Watch, any_changed};
-use super::{Begun, Close, Leaders, RequestContext};
-use crate::broker::{IsolationLevel, MinOne, Partition, PartitionRead, ReadParams};
+use super::waiting::{Watch, all_changed};
+use super::{Begun, Close, Leaders, RequestContext, read_replica};
+use crate::broker::{
+    Eligibility, FollowerFetch, IsolationLevel, MinOne, Partition, PartitionRead, ReadFrom,
+    ReadParams,
+};
 use crate::env::cold;
 use crate::env::net::SendQueue;
 use crate::server::fetch_session::{FetchContext, Fetcher, Seen, SessionRequest, TopicKey, Wanted};
 use ottla_protocol::messages::FetchRequest;
-use ottla_protocol::{ErrorCode, LeaderEpoch, Message, Offset, Reader};
+use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Message, Offset, Reader};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long news of the high watermark alone wait for records to go with.
+const NEWS_DELAY: Duration = Duration::from_millis(5);
 
 /// Looks at one request, and answers it unless there is too little to answer with yet.
 ///
@@ -55,7 +66,14 @@ struct Fetch<'a> {
     ctx: &'a RequestContext,
     context: FetchContext,
     wanted: Vec<Wanted>,
+    /// Those of `wanted` that are here, as they were when the request came.
+    partitions: Vec<Option<Arc<Partition>>>,
     fetcher: Fetcher,
+    /// The follower that asks, and its broker's registration.
+    replica: Option<(BrokerId, BrokerEpoch)>,
+    /// How many of `wanted` have told their leaders how far the follower is.
+    noted: AtomicUsize,
+    rack: String,
     isolation: IsolationLevel,
     min_bytes: usize,
     max_bytes: usize,
@@ -70,10 +88,28 @@ struct Found {
 
 enum Outcome {
     Read(PartitionRead),
+    /// The consumer should read from another replica.
+    Elsewhere(PartitionRead, BrokerId),
     /// The read failed: the answer goes out at once.
     Failed(ErrorCode),
     /// There is no such partition, which hurries nothing, as in Kafka.
     Unknown(ErrorCode),
+}
+
+/// Why a partition cannot be read here.
+enum Missing {
+    Failed(ErrorCode),
+    Unknown(ErrorCode),
+}
+
+impl From<Missing> for Found {
+    fn from(missing: Missing) -> Self {
+        let outcome = match missing {
+            Missing::Failed(error) => Outcome::Failed(error),
+            Missing::Unknown(error) => Outcome::Unknown(error),
+        };
+        Found { partition: None, outcome }
+    }
 }
 
 impl Found {
@@ -81,15 +117,33 @@ impl Found {
     fn available(&self) -> usize {
         match &self.outcome {
             Outcome::Read(read) => read.slice.as_ref().map_or(0, |slice| slice.available),
-            Outcome::Failed(_) | Outcome::Unknown(_) => 0,
+            Outcome::Elsewhere(..) | Outcome::Failed(_) | Outcome::Unknown(_) => 0,
         }
     }
 
     fn bytes(&self) -> usize {
         match &self.outcome {
             Outcome::Read(read) => read.slice.as_ref().map_or(0, |slice| slice.len),
-            Outcome::Failed(_) | Outcome::Unknown(_) => 0,
+            Outcome::Elsewhere(..) | Outcome::Failed(_) | Outcome::Unknown(_) => 0,
         }
+    }
+
+    /// Whether the client must hear of it now, however few bytes there are.
+    fn is_urgent(&self) -> bool {
+        match &self.outcome {
+            Outcome::Read(read) => read.diverging.is_some(),
+            Outcome::Elsewhere(..) | Outcome::Failed(_) => true,
+            Outcome::Unknown(_) => false,
+        }
+    }
+
+    /// Whether the follower does not know yet of what is committed, or was deleted.
+    fn has_news_for(&self, wanted: &Wanted) -> bool {
+        let Outcome::Read(read) = &self.outcome else { return false };
+        let (told_high_watermark, told_start) = wanted.told;
+        let known = |told: i64, own: i64| if told >= 0 { told } else { own };
+        read.high_watermark.0 > known(told_high_watermark, wanted.high_watermark)
+            || read.log_start_offset.0 > known(told_start, wanted.log_start_offset)
     }
 }
 
@@ -124,10 +178,12 @@ impl Limit {
 }
 
 impl<'a> Fetch<'a> {
-    fn new(ctx: &'a RequestContext, request: FetchRequest) -> Fetch<'a> {
-        let replica_id =
-            if ctx.version >= 15 { request.replica_state.replica_id } else { request.replica_id };
-        let fetcher = if replica_id >= 0 { Fetcher::Follower } else { Fetcher::Consumer };
+    fn new(ctx: &'a RequestContext, mut request: FetchRequest) -> Fetch<'a> {
+        let replica = replica(ctx.version, &request);
+        if let Some(replica) = replica {
+            ctx.peer_broker.get_or_init(|| replica);
+        }
+        let fetcher = if replica.is_some() { Fetcher::Follower } else { Fetcher::Consumer };
         let session = SessionRequest {
             version: ctx.version,
             session_id: request.session_id,
@@ -137,22 +193,40 @@ impl<'a> Fetch<'a> {
         let max_bytes = positive(request.max_bytes).min(ctx.shared.settings.fetch_max_bytes);
         let min_bytes = positive(request.min_bytes).min(max_bytes);
         let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or_default();
-        let isolation = match request.isolation_level {
-            1 => IsolationLevel::ReadCommitted,
-            _ => IsolationLevel::ReadUncommitted,
+        let isolation = match (fetcher, request.isolation_level) {
+            (Fetcher::Follower, _) => IsolationLevel::LogEnd,
+            (Fetcher::Consumer, 1) => IsolationLevel::ReadCommitted,
+            (Fetcher::Consumer, _) => IsolationLevel::ReadUncommitted,
         };
+        let rack = std::mem::take(&mut request.rack_id);
         let (wanted, forgotten) = partitions(ctx.version, request);
         let (context, wanted) =
             ctx.shared.fetch_sessions.begin(ctx.broker.clock().now(), session, wanted, &forgotten);
         let deadline = (wait_ms > 0).then(|| Instant::now() + Duration::from_millis(wait_ms));
-        Fetch { ctx, context, wanted, fetcher, isolation, min_bytes, max_bytes, deadline }
+        let mut fetch = Fetch {
+            ctx,
+            context,
+            partitions: Vec::new(),
+            wanted,
+            fetcher,
+            replica,
+            noted: AtomicUsize::new(0),
+            rack,
+            isolation,
+            min_bytes,
+            max_bytes,
+            deadline,
+        };
+        let here = fetch.wanted.iter().map(|wanted| fetch.find_partition(wanted).ok());
+        fetch.partitions = here.collect();
+        fetch
     }
 
     /// Reads every partition, within the limit on all of them; `None` where the device has to be waited for.
     fn read_all_from_memory(&self) -> Option<Vec<Found>> {
         let mut limit = Limit::new(self);
-        for wanted in &self.wanted {
-            if self.read_from_memory(wanted, &mut limit).is_some() {
+        for at in 0..self.wanted.len() {
+            if self.read_from_memory(at, &mut limit).is_some() {
                 return None;
             }
         }
@@ -161,63 +235,118 @@ impl<'a> Fetch<'a> {
 
     /// Reads every partition, those that are not in memory on a thread that may wait.
     async fn read_all(&self) -> Vec<Found> {
+        let all: Vec<usize> = (0..self.wanted.len()).collect();
+        self.read_some(&all).await
+    }
+
+    /// Reads these partitions, as [`Fetch::read_all`] does all.
+    async fn read_some(&self, places: &[usize]) -> Vec<Found> {
         let mut limit = Limit::new(self);
-        for wanted in &self.wanted {
-            let Some(Look { partition, params }) = self.read_from_memory(wanted, &mut limit) else {
+        for at in places.iter().copied() {
+            let Some(Look { partition, params }) = self.read_from_memory(at, &mut limit) else {
                 continue;
             };
             let reader = Arc::clone(&partition);
             let read = cold::run(move || reader.read_cold(params)).await;
             let read = read.unwrap_or(Err(ErrorCode::KafkaStorageError));
-            limit.take(self.found(partition, read));
+            limit.take(self.found(at, partition, read));
         }
         limit.all
     }
 
     /// Reads one partition; gives what is still to be read where the device has to be waited for.
-    fn read_from_memory(&self, wanted: &Wanted, limit: &mut Limit) -> Option<Look> {
-        let look = match self.look(wanted, limit) {
+    fn read_from_memory(&self, at: usize, limit: &mut Limit) -> Option<Look> {
+        let look = match self.look(at, limit) {
             Ok(look) => look,
-            Err(found) => {
-                limit.take(found);
+            Err(missing) => {
+                limit.take(missing.into());
                 return None;
             }
         };
         match look.partition.read_from_memory(look.params).transpose() {
-            Some(read) => limit.take(self.found(look.partition, read)),
+            Some(read) => limit.take(self.found(at, look.partition, read)),
             None => return Some(look),
         }
         None
     }
 
     /// What to read of a partition, or why nothing.
-    fn look(&self, wanted: &Wanted, limit: &Limit) -> Result<Look, Found> {
-        let partition =
-            self.partition(wanted).map_err(|outcome| Found { partition: None, outcome })?;
-        if self.fetcher == Fetcher::Follower {
-            // No replica but the leader's own exists, so nobody may follow.
-            let outcome = Outcome::Failed(ErrorCode::NotLeaderOrFollower);
-            return Err(Found { partition: Some(partition), outcome });
-        }
+    fn look(&self, at: usize, limit: &Limit) -> Result<Look, Missing> {
+        let wanted = &self.wanted[at];
+        let partition = self.partition(at)?;
+        // Consumers name their rack, and so may be sent to other replicas, from version 11 on (KIP-392).
+        let from = match self.fetcher {
+            Fetcher::Consumer if self.ctx.version >= 11 => ReadFrom::AnyReplica,
+            Fetcher::Consumer | Fetcher::Follower => ReadFrom::Leader,
+        };
         let params = ReadParams {
             offset: Offset(wanted.fetch_offset),
             max_bytes: positive(wanted.max_bytes).min(limit.left),
             min_one: limit.min_one,
             isolation: self.isolation,
+            from,
             current_leader_epoch: LeaderEpoch(wanted.current_leader_epoch),
+            last_fetched_epoch: LeaderEpoch(wanted.last_fetched_epoch),
+            follower: self.follower_fetch(wanted),
+            is_noted: self.noted.fetch_max(at + 1, Ordering::Relaxed) > at,
         };
         Ok(Look { partition, params })
     }
 
-    fn found(&self, partition: Arc<Partition>, read: Result<PartitionRead, ErrorCode>) -> Found {
+    /// What the leader is to note of the follower.
+    fn follower_fetch(&self, wanted: &Wanted) -> Option<FollowerFetch> {
+        let (replica, broker_epoch) = self.replica?;
+        let image = self.ctx.broker.image();
+        let broker = image.cluster.brokers.get(&replica).filter(|broker| broker.is_active());
+        let is_eligible =
+            broker.is_some_and(|broker| broker_epoch.0 == -1 || broker.epoch == broker_epoch);
+        Some(FollowerFetch {
+            replica,
+            broker_epoch,
+            eligibility: match is_eligible {
+                true => Eligibility::Eligible,
+                false => Eligibility::Ineligible,
+            },
+            fetch_offset: Offset(wanted.fetch_offset),
+            log_start_offset: Offset(wanted.log_start_offset),
+        })
+    }
+
+    fn found(
+        &self,
+        at: usize,
+        partition: Arc<Partition>,
+        read: Result<PartitionRead, ErrorCode>,
+    ) -> Found {
         let outcome = match read {
-            Ok(read) => Outcome::Read(read),
+            Ok(read) => match self.preferred_replica(at, &partition) {
+                Some(replica) => Outcome::Elsewhere(PartitionRead { slice: None, ..read }, replica),
+                None => Outcome::Read(read),
+            },
             Err(error) => Outcome::Failed(self.storage_error_for_old_clients(error)),
         };
         Found { partition: Some(partition), outcome }
     }
 
-    fn partition(&self, wanted: &Wanted) -> Result<Arc<Partition>, Outcome> {
+    fn preferred_replica(&self, at: usize, partition: &Partition) -> Option<BrokerId> {
+        let is_asked = self.ctx.shared.settings.is_rack_aware
+            && self.fetcher == Fetcher::Consumer
+            && !self.rack.is_empty();
+        if !is_asked {
+            return None;
+        }
+        let offset = Offset(self.wanted[at].fetch_offset);
+        read_replica::preferred(&self.ctx.broker, partition, &self.rack, offset)
+    }
+
+    fn partition(&self, at: usize) -> Result<Arc<Partition>, Missing> {
+        match self.partitions.get(at) {
+            Some(Some(partition)) if !partition.is_gone() => Ok(Arc::clone(partition)),
+            _ => self.find_partition(&self.wanted[at]),
+        }
+    }
+
+    fn find_partition(&self, wanted: &Wanted) -> Result<Arc<Partition>, Missing> {
         let broker = &self.ctx.broker;
         let found = match &wanted.topic {
             TopicKey::Name(name) => broker.partition(name, wanted.partition),
@@ -228,15 +357,15 @@ impl<'a> Fetch<'a> {
                 if broker.image().topics.get(name).is_some() =>
             {
                 // The name that the session knows is another topic's by now.
-                Outcome::Failed(ErrorCode::InconsistentTopicId)
+                Missing::Failed(ErrorCode::InconsistentTopicId)
             }
             (ErrorCode::UnknownTopicId, Some(_)) => {
-                Outcome::Unknown(ErrorCode::UnknownTopicOrPartition)
+                Missing::Unknown(ErrorCode::UnknownTopicOrPartition)
             }
             (ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition, _) => {
-                Outcome::Unknown(error)
+                Missing::Unknown(error)
             }
-            (error, _) => Outcome::Failed(self.storage_error_for_old_clients(error)),
+            (error, _) => Missing::Failed(self.storage_error_for_old_clients(error)),
         })
     }
 
@@ -250,7 +379,7 @@ impl<'a> Fetch<'a> {
     fn is_complete(&self, all: &[Found]) -> bool {
         self.deadline.is_none()
             || all.iter().all(|found| found.partition.is_none())
-            || all.iter().any(|found| matches!(found.outcome, Outcome::Failed(_)))
+            || all.iter().any(Found::is_urgent)
             || all.iter().map(Found::available).sum::<usize>() >= self.min_bytes
     }
 
@@ -260,21 +389,51 @@ impl<'a> Fetch<'a> {
         let stopped = self.ctx.shared.stopped();
         tokio::pin!(expired, stopped);
         let watched: Vec<_> =
-            self.wanted.iter().filter_map(|wanted| self.partition(wanted).ok()).collect();
+            (0..self.wanted.len()).filter_map(|at| Some((at, self.partition(at).ok()?))).collect();
+        let mut watches: Vec<Watch<'_>> = watched.iter().map(|(_, it)| self.watch(it)).collect();
+        let mut found = self.read_all().await;
+        let mut news_due = None;
         loop {
-            let mut watches: Vec<Watch<'_>> =
-                watched.iter().map(|partition| Box::pin(partition.changed())).collect();
-            let found = self.read_all().await;
             if self.is_complete(&found) {
                 return found;
             }
-            tokio::select! {
+            if self.has_news(&found) {
+                news_due.get_or_insert_with(|| Instant::now() + NEWS_DELAY);
+            }
+            let changed = tokio::select! {
                 biased;
-                () = any_changed(&mut watches) => {}
-                () = &mut expired => return self.read_all().await,
+                changed = all_changed(&mut watches) => changed,
+                () = until(news_due) => return found,
+                // Nothing has changed since they were read.
+                () = &mut expired => return found,
                 () = &mut stopped => return found,
+            };
+            for n in &changed {
+                watches[*n] = self.watch(&watched[*n].1);
+            }
+            if found.iter().any(|found| found.available() > 0) {
+                // How much there may be of one partition rests on the others.
+                found = self.read_all().await;
+                continue;
+            }
+            let places: Vec<usize> = changed.iter().map(|n| watched[*n].0).collect();
+            for (at, again) in places.iter().zip(self.read_some(&places).await) {
+                found[*at] = again;
             }
         }
+    }
+
+    /// A partition's next change that can matter to who asks.
+    fn watch<'p>(&self, partition: &'p Partition) -> Watch<'p> {
+        match self.fetcher {
+            Fetcher::Follower => Box::pin(partition.grown()),
+            Fetcher::Consumer => Box::pin(partition.changed()),
+        }
+    }
+
+    fn has_news(&self, found: &[Found]) -> bool {
+        self.fetcher == Fetcher::Follower
+            && self.wanted.iter().zip(found).any(|(wanted, found)| found.has_news_for(wanted))
     }
 
     fn answer(&self, found: Vec<Found>, out: &mut SendQueue) {
@@ -290,6 +449,9 @@ impl<'a> Fetch<'a> {
         };
         for (((wanted, _), found), answered) in all.into_iter().zip(found).zip(finished.answered) {
             if answered {
+                if let (Some((replica, _)), Some(partition)) = (self.replica, &found.partition) {
+                    partition.note_sent(replica, found.bytes());
+                }
                 answer.partitions.push(self.partition_answer(wanted, found));
             }
         }
@@ -300,26 +462,28 @@ impl<'a> Fetch<'a> {
     fn partition_answer(&self, wanted: Wanted, found: Found) -> PartitionAnswer {
         let Wanted { topic, partition, .. } = wanted;
         match found.outcome {
-            Outcome::Read(read) => {
-                let aborted =
-                    (self.isolation == IsolationLevel::ReadCommitted).then_some(read.aborted);
-                PartitionAnswer {
-                    topic,
-                    partition,
-                    error: ErrorCode::None,
-                    high_watermark: read.high_watermark.0,
-                    last_stable_offset: read.last_stable_offset.0,
-                    log_start_offset: read.log_start_offset.0,
-                    aborted,
-                    current_leader: None,
-                    records: read.slice,
-                }
-            }
+            Outcome::Read(read) => self.read_answer(topic, partition, read),
+            Outcome::Elsewhere(read, replica) => PartitionAnswer {
+                preferred_read_replica: Some(replica),
+                ..self.read_answer(topic, partition, read)
+            },
             Outcome::Failed(error) => PartitionAnswer {
                 aborted: None,
                 ..PartitionAnswer::unknown(topic, partition, error)
             },
             Outcome::Unknown(error) => PartitionAnswer::unknown(topic, partition, error),
+        }
+    }
+
+    fn read_answer(&self, topic: TopicKey, partition: i32, read: PartitionRead) -> PartitionAnswer {
+        PartitionAnswer {
+            high_watermark: read.high_watermark.0,
+            last_stable_offset: read.last_stable_offset.0,
+            log_start_offset: read.log_start_offset.0,
+            aborted: (self.isolation == IsolationLevel::ReadCommitted).then_some(read.aborted),
+            diverging: read.diverging.filter(|_| self.ctx.version >= 12),
+            records: read.slice,
+            ..PartitionAnswer::unknown(topic, partition, ErrorCode::None)
         }
     }
 
@@ -350,12 +514,12 @@ fn see(wanted: &Wanted, found: &Found) -> (Wanted, Seen) {
         wanted.name = found.partition.as_ref().map(|partition| partition.topic().clone());
     }
     let seen = match &found.outcome {
-        Outcome::Read(read) => Seen {
+        Outcome::Read(read) | Outcome::Elsewhere(read, _) => Seen {
             high_watermark: read.high_watermark.0,
             log_start_offset: read.log_start_offset.0,
             bytes: found.bytes(),
             error: ErrorCode::None,
-            has_news: false,
+            has_news: found.is_urgent(),
         },
         Outcome::Failed(error) | Outcome::Unknown(error) => Seen {
             high_watermark: -1,
@@ -366,6 +530,22 @@ fn see(wanted: &Wanted, found: &Found) -> (Wanted, Seen) {
         },
     };
     (wanted, seen)
+}
+
+/// The follower that asks; none for a consumer.
+fn replica(version: i16, request: &FetchRequest) -> Option<(BrokerId, BrokerEpoch)> {
+    let (id, epoch) = match version {
+        ..15 => (request.replica_id, -1),
+        _ => (request.replica_state.replica_id, request.replica_state.replica_epoch),
+    };
+    (id >= 0).then_some((BrokerId(id), BrokerEpoch(epoch)))
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 type Forgotten = Vec<(TopicKey, i32)>;
@@ -390,7 +570,10 @@ fn partitions(version: i16, request: FetchRequest) -> (Vec<Wanted>, Forgotten) {
             fetch_offset: one.fetch_offset,
             max_bytes: one.partition_max_bytes,
             current_leader_epoch: one.current_leader_epoch,
-            last_fetched_epoch: one.last_fetched_epoch,
+            last_fetched_epoch: if version >= 12 { one.last_fetched_epoch } else { -1 },
+            log_start_offset: one.log_start_offset,
+            high_watermark: one.high_watermark,
+            told: (-1, -1),
         }));
     }
     let mut forgotten = Vec::new();

@@ -4,7 +4,7 @@ use super::Node;
 use crate::broker::{AbortedTransaction, LogSlice};
 use crate::env::net::{FileRegion, SendQueue};
 use crate::server::fetch_session::TopicKey;
-use ottla_protocol::{ApiKey, ErrorCode, Writer, request};
+use ottla_protocol::{ApiKey, BrokerId, ErrorCode, LeaderEpoch, Offset, Writer, request};
 
 /// The first flexible version.
 const FLEXIBLE: i16 = 12;
@@ -32,6 +32,10 @@ pub(crate) struct PartitionAnswer {
     pub(crate) aborted: Option<Vec<AbortedTransaction>>,
     /// (id, epoch), where the client must go elsewhere.
     pub(crate) current_leader: Option<(i32, i32)>,
+    /// Where the client's log leaves the leader's (KIP-595).
+    pub(crate) diverging: Option<(LeaderEpoch, Offset)>,
+    /// The replica that the consumer should read from (KIP-392).
+    pub(crate) preferred_read_replica: Option<BrokerId>,
     pub(crate) records: Option<LogSlice>,
 }
 
@@ -47,6 +51,8 @@ impl PartitionAnswer {
             log_start_offset: -1,
             aborted: Some(Vec::new()),
             current_leader: None,
+            diverging: None,
+            preferred_read_replica: None,
             records: None,
         }
     }
@@ -138,7 +144,7 @@ impl Encoder {
             }
         });
         if self.version >= 11 {
-            self.w.i32(-1); // preferred read replica
+            self.w.i32(answer.preferred_read_replica.unwrap_or(BrokerId::NONE).0);
         }
         self.w.bytes_length(answer.records.as_ref().map_or(0, |slice| slice.len), flexible);
         if let Some(slice) = &answer.records {
@@ -154,6 +160,13 @@ impl Encoder {
         }
         if flexible {
             let mut tags = self.w.tags();
+            if let Some((epoch, end_offset)) = answer.diverging {
+                tags.field(0, |w| {
+                    w.i32(epoch.0);
+                    w.i64(end_offset.0);
+                    w.no_tags();
+                });
+            }
             if let Some((leader_id, leader_epoch)) = answer.current_leader {
                 tags.field(1, |w| {
                     w.i32(leader_id);

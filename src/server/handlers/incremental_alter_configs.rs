@@ -49,7 +49,7 @@ pub async fn handle(
         resources: passed.map(|(resource, _)| resource.clone()).collect(),
         validate_only: request.validate_only,
     };
-    let reply = ctx.broker.controller(ControllerRequest::IncrementalAlterConfigs(forwarded)).await;
+    let reply = ctx.controller(ControllerRequest::IncrementalAlterConfigs(forwarded)).await;
     let mut decided = match reply {
         Ok(ControllerReply::IncrementalAlterConfigs(response)) => {
             Ok(response.responses.into_iter())

@@ -137,12 +137,27 @@ fn find(
         offset,
         leader_epoch: partition.epoch_for_offset(offset),
     };
+    // A new leader does not know yet what was committed before it: consumers would see offsets go back (KIP-207).
+    let known = match bound {
+        Bound::HighWatermark | Bound::LastStable if partition.is_high_watermark_behind() => {
+            Err(not_available(ctx.version))
+        }
+        _ => Ok(()),
+    };
     match asked.timestamp {
-        LATEST => Ok(Found { timestamp: Timestamp::NONE, offset: end, leader_epoch }),
+        LATEST => known.map(|()| Found { timestamp: Timestamp::NONE, offset: end, leader_epoch }),
         EARLIEST | EARLIEST_LOCAL => Ok(at(partition.log_start_offset())),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(Found::NOTHING),
-        _ => Ok(search(&partition, asked.timestamp, end)?.unwrap_or(Found::NOTHING)),
+        _ => match search(&partition, asked.timestamp, end)? {
+            Some(found) => Ok(found),
+            None => known.map(|()| Found::NOTHING),
+        },
     }
+}
+
+/// The error that clients of a version try again after.
+fn not_available(version: i16) -> ErrorCode {
+    if version >= 5 { ErrorCode::OffsetNotAvailable } else { ErrorCode::LeaderNotAvailable }
 }
 
 /// The record by time, as long as the asker may see it.

@@ -172,8 +172,10 @@ fn describe_partition(
     let isr_nodes = seen(&partition.isr);
     let offline =
         partition.replicas.iter().filter(|id| !ctx.is_reachable(image, **id)).map(|id| id.0);
-    let leader = ctx.node(image, partition.leader);
+    let is_gone = ctx.is_gone(image, partition.leader);
+    let leader = ctx.node(image, partition.leader).filter(|_| !is_gone);
     let error = match &leader {
+        None if is_gone => ErrorCode::LeaderNotAvailable,
         None if !image.cluster.brokers.contains_key(&partition.leader) || ctx.version < 6 => {
             ErrorCode::LeaderNotAvailable
         }

@@ -5,13 +5,19 @@
 //! their own: they answer without a task switch where they can, and Fetch sends file regions.
 
 mod admin;
+mod allocate_producer_ids;
 mod alter_client_quotas;
 mod alter_configs;
+mod alter_partition;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod alter_user_scram_credentials;
 mod api_versions;
+mod assign_replicas_to_dirs;
 pub(crate) mod auto_create;
+mod broker_heartbeat;
+mod broker_registration;
+mod controller_registration;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
@@ -32,6 +38,8 @@ mod describe_user_scram_credentials;
 mod elect_leaders;
 mod fetch;
 mod fetch_answer;
+mod fetch_metadata;
+mod fetch_snapshot;
 mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;
@@ -49,6 +57,8 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod quorum_message;
+mod read_replica;
 mod sync_group;
 mod unregister_broker;
 mod update_features;
@@ -58,15 +68,17 @@ pub(crate) use nodes::Leaders;
 pub use nodes::Node;
 
 use super::Shared;
-use crate::broker::Broker;
+use crate::broker::{Broker, ControllerReply, ControllerRequest};
 use crate::env::net::SendQueue;
 use ottla_protocol::apis::{self, ListenerType};
 use ottla_protocol::frame::FrameError;
-use ottla_protocol::request::{self, RequestHeader};
-use ottla_protocol::{ApiKey, Message, Reader, Request, WireError, Writer};
+use ottla_protocol::request::{self, QUORUM_MESSAGE_KEY, RequestHeader};
+use ottla_protocol::{
+    ApiKey, BrokerEpoch, BrokerId, ErrorCode, Message, Reader, Request, WireError, Writer,
+};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What a handler may know about the request beside its body.
 #[derive(Debug)]
@@ -90,6 +102,37 @@ pub struct RequestContext {
     /// Whether this broker is advertised at `local`, because the listener has no advertised address.
     pub(crate) is_dialled_address_advertised: bool,
     pub(crate) shared: Arc<Shared>,
+    /// The broker whose heartbeats come by this connection.
+    pub(crate) peer_broker: OnceLock<(BrokerId, BrokerEpoch)>,
+    /// The voter whose messages come by this connection.
+    pub(crate) peer_voter: OnceLock<BrokerId>,
+}
+
+impl RequestContext {
+    /// Puts a request to the active controller: on a broker's listener wherever that is, on a controller's listener
+    /// only to the one of this process.
+    ///
+    /// # Errors
+    /// Those of [`Broker::controller`].
+    pub(crate) async fn controller(
+        &self,
+        request: ControllerRequest,
+    ) -> Result<ControllerReply, ErrorCode> {
+        match self.listener_type {
+            ListenerType::Broker => self.broker.controller(request).await,
+            ListenerType::Controller => self.broker.controller_here(request).await,
+        }
+    }
+
+    /// The connection has ended: those who watch over the node at its other end are told.
+    pub(crate) fn peer_gone(&self) {
+        if let Some((id, epoch)) = self.peer_broker.get() {
+            self.broker.broker_disconnected(*id, *epoch);
+        }
+        if let Some(id) = self.peer_voter.get() {
+            self.broker.voter_disconnected(*id);
+        }
+    }
 }
 
 /// READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS of a topic, as bits: what a broker
@@ -167,6 +210,9 @@ pub(crate) fn begin<'a>(
     ctx.version = version;
     ctx.correlation_id = header.correlation_id;
     ctx.client_id = header.client_id;
+    if key == QUORUM_MESSAGE_KEY && ctx.listener_type == ListenerType::Controller {
+        return Ok(Begun::Pending(Box::pin(quorum_message::handle(ctx, body))));
+    }
     let not_served = Close::NotServed { key, version };
     let Some(api) = apis::check(key, version, ctx.listener_type) else { return Err(not_served) };
     if !api.serves(version) {
@@ -176,7 +222,9 @@ pub(crate) fn begin<'a>(
     }
     match api.key {
         ApiKey::Produce => return produce::begin(ctx, body, out),
-        ApiKey::Fetch => return fetch::begin(ctx, body, out),
+        ApiKey::Fetch if ctx.listener_type == ListenerType::Broker => {
+            return fetch::begin(ctx, body, out);
+        }
         _ => {}
     }
     match route(ctx, api.key, body) {
@@ -234,6 +282,15 @@ fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>>
         ApiKey::ListPartitionReassignments => call(ctx, body, list_partition_reassignments::handle),
         ApiKey::UnregisterBroker => call(ctx, body, unregister_broker::handle),
         ApiKey::UpdateFeatures => call(ctx, body, update_features::handle),
+        // That of the brokers has an entry of its own.
+        ApiKey::Fetch => call(ctx, body, fetch_metadata::handle),
+        ApiKey::FetchSnapshot => call(ctx, body, fetch_snapshot::handle),
+        ApiKey::AllocateProducerIds => call(ctx, body, allocate_producer_ids::handle),
+        ApiKey::AlterPartition => call(ctx, body, alter_partition::handle),
+        ApiKey::AssignReplicasToDirs => call(ctx, body, assign_replicas_to_dirs::handle),
+        ApiKey::BrokerRegistration => call(ctx, body, broker_registration::handle),
+        ApiKey::BrokerHeartbeat => call(ctx, body, broker_heartbeat::handle),
+        ApiKey::ControllerRegistration => call(ctx, body, controller_registration::handle),
         _ => return None,
     })
 }

@@ -50,6 +50,13 @@ impl RequestContext {
         let broker = image.cluster.brokers.get(&id);
         broker
             .is_some_and(|broker| !broker.fenced && broker.listeners.contains_key(&*self.listener))
+            && !self.is_gone(image, id)
+    }
+
+    /// Whether this broker has seen that the other one is gone, of which the controller has not told yet. A client that
+    /// is told of its partitions' leader in that moment would believe it until it asks again.
+    pub fn is_gone(&self, image: &Image, id: BrokerId) -> bool {
+        self.broker.is_gone(image, id)
     }
 }
 

@@ -8,13 +8,17 @@
 //! The frame's own bytes go to the log. With one replica, or acks other than -1, the answer is written at once on the
 //! connection's task; else it waits for the high watermark. What `flush.messages` asks for is waited for first, with
 //! any acks and without a limit of time: the records are in the log already. With `ottla.ack.durability=fsync` the high
-//! watermark waits for the sync, and so does acks=all. acks=0 has no answer; an error then closes the connection.
+//! watermark waits for the sync, and so does acks=all. Who waits learns at once when this broker no longer leads, and
+//! gets NOT_ENOUGH_REPLICAS_AFTER_APPEND where the ISR shrank below the minimum meanwhile. acks=0 has no answer; an
+//! error then closes the connection.
 //! Known differences from Kafka: a partition without records (null) is INVALID_RECORD, where Kafka fails with
 //! UNKNOWN_SERVER_ERROR; a transactional batch is INVALID_PRODUCER_ID_MAPPING until transactions are served.
 
 use super::waiting::{Watch, any_changed};
 use super::{Begun, Close, RequestContext, write_answer};
-use crate::broker::{AppendError, AppendInfo, AppendOrigin, FlushOwed, Partition, ProduceError};
+use crate::broker::{
+    Acks, AppendError, AppendInfo, AppendOrigin, FlushOwed, Partition, ProduceError,
+};
 use crate::env::net::SendQueue;
 use bytes::Bytes;
 use ottla_protocol::batch::Compression;
@@ -24,7 +28,7 @@ use ottla_protocol::messages::produce_response::{
     TopicProduceResponse,
 };
 use ottla_protocol::messages::{ProduceRequest, ProduceResponse};
-use ottla_protocol::{ErrorCode, Message, Offset, Reader, is_internal_topic};
+use ottla_protocol::{ErrorCode, LeaderEpoch, Message, Offset, Reader, is_internal_topic};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -69,6 +73,8 @@ pub(crate) fn begin<'a>(
 struct Waiting {
     partition: Arc<Partition>,
     required: Offset,
+    /// The leader's epoch when it was appended: another leader since may have replaced it.
+    leader_epoch: LeaderEpoch,
     /// Its place in the answer.
     topic: usize,
     index: usize,
@@ -101,7 +107,14 @@ fn append_all(ctx: &RequestContext, request: ProduceRequest) -> (ProduceResponse
                         if must_wait(request.acks, &partition, &info) {
                             let place = (responses.len(), partition_responses.len());
                             let (topic, index) = place;
-                            waiting.push(Waiting { partition, required, topic, index });
+                            let leader_epoch = info.leader_epoch;
+                            waiting.push(Waiting {
+                                partition,
+                                required,
+                                leader_epoch,
+                                topic,
+                                index,
+                            });
                         }
                         appended(index, &info)
                     }
@@ -317,15 +330,13 @@ async fn wait_for_replicas(
     loop {
         let mut watches: Vec<Watch<'_>> =
             open.iter().map(|one| Box::pin(one.partition.changed())).collect();
-        open.retain(|one| {
-            if one.partition.high_watermark() >= one.required {
-                return false;
+        open.retain(|one| match one.partition.acks(one.required, one.leader_epoch) {
+            Acks::Wait => true,
+            Acks::Done(Ok(())) => false,
+            Acks::Done(Err(error)) => {
+                one.fail(response, error);
+                false
             }
-            if one.partition.is_leader() && !one.partition.is_gone() {
-                return true;
-            }
-            one.fail(response, ErrorCode::NotLeaderOrFollower);
-            false
         });
         if open.is_empty() {
             return;

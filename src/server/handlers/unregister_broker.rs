@@ -11,7 +11,7 @@ pub async fn handle(
     ctx: &RequestContext,
     request: UnregisterBrokerRequest,
 ) -> UnregisterBrokerResponse {
-    match ctx.broker.controller(ControllerRequest::UnregisterBroker(request)).await {
+    match ctx.controller(ControllerRequest::UnregisterBroker(request)).await {
         Ok(ControllerReply::UnregisterBroker(response)) => response,
         other => {
             let error = super::admin::controller_error(other);

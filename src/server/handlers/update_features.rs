@@ -15,7 +15,7 @@ pub async fn handle(
     request: UpdateFeaturesRequest,
 ) -> UpdateFeaturesResponse {
     let operation = ControllerRequest::UpdateFeatures { request, version: ctx.version };
-    match ctx.broker.controller(operation).await {
+    match ctx.controller(operation).await {
         Ok(ControllerReply::UpdateFeatures(response)) => response,
         other => {
             let error = super::admin::controller_error(other);

@@ -109,7 +109,8 @@ impl Controller {
         }
         let id = BrokerId(request.broker_id);
         let existing = self.image.cluster.brokers.get(&id);
-        let other_lives = self.sessions.get(&id).is_some_and(|session| session.expires > now)
+        let session = self.sessions.get(&id);
+        let other_lives = session.is_some_and(|it| it.expires > now && it.is_connected)
             && existing.is_some_and(|broker| broker.incarnation_id != request.incarnation_id);
         if other_lives && existing.is_some_and(|broker| !broker.in_controlled_shutdown) {
             return Err(ErrorCode::DuplicateBrokerRegistration.into());
@@ -305,10 +306,12 @@ impl Controller {
     }
 
     fn touch(&mut self, now: Timestamp, id: BrokerId, metadata_offset: i64) {
-        if let Some(timeout_ms) = self.settings.session_timeout_ms {
-            let session = Session { expires: now.plus_ms(timeout_ms), metadata_offset };
-            self.sessions.insert(id, session);
+        if self.settings.is_sole_voter && id == self.settings.node_id {
+            return;
         }
+        let expires = now.plus_ms(self.settings.session_timeout_ms);
+        let session = Session { expires, metadata_offset, is_connected: true };
+        self.sessions.insert(id, session);
     }
 
     /// The metadata offset that a broker told of in its last heartbeat.
@@ -325,6 +328,41 @@ impl Controller {
 
     pub(super) fn next_session_end(&self) -> Option<Timestamp> {
         self.unfenced_sessions().map(|(_, expires)| expires).min()
+    }
+
+    /// This controller has become the active one: brokers have a whole session to find it.
+    pub fn begin_sessions(&mut self, now: Timestamp) {
+        let unfenced: Vec<BrokerId> = self.image.cluster.unfenced().map(|b| b.id).collect();
+        self.sessions.clear();
+        self.next_rebalance = self.settings.rebalance_interval_ms.map(|ms| now.plus_ms(ms));
+        for id in unfenced {
+            self.touch(now, id, -1);
+        }
+    }
+
+    /// The connection that the broker's heartbeats came by has ended: another process may have its id at once. It is
+    /// fenced no sooner for that, and its next heartbeat makes it good.
+    pub fn note_disconnect(&mut self, id: BrokerId, epoch: BrokerEpoch) {
+        let is_same = self.image.cluster.brokers.get(&id).is_some_and(|it| it.epoch == epoch);
+        if is_same && let Some(session) = self.sessions.get_mut(&id) {
+            session.is_connected = false;
+        }
+    }
+
+    /// A broker that has gone need not be waited for. One that has registered anew since is another.
+    pub(super) fn fence_broker(&mut self, id: BrokerId, epoch: BrokerEpoch) -> Decision {
+        let mut records = Vec::new();
+        let broker = match self.broker_in_epoch(id, epoch) {
+            Ok(broker) => broker.clone(),
+            Err(error) => return (records, ControllerReply::FenceBroker(Err(error.code))),
+        };
+        let is_new = !broker.fenced;
+        if is_new {
+            self.fence(&broker, &mut records);
+        }
+        // The next incarnation need not wait until the session of this one has ended.
+        self.sessions.remove(&id);
+        (records, ControllerReply::FenceBroker(Ok(is_new)))
     }
 
     /// One at a time, so that the next decision sees what this one did.

@@ -16,7 +16,10 @@ use ottla_protocol::messages::{
     AlterPartitionResponse, ElectLeadersRequest, ElectLeadersResponse, alter_partition_request,
     alter_partition_response,
 };
-use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, MetadataRecord};
+use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, MetadataRecord, Timestamp};
+
+/// Leaders that a rebalance moves in one batch.
+const REBALANCED_AT_ONCE: usize = 1000;
 
 impl Controller {
     pub(super) fn elect_leaders(&self, request: &ElectLeadersRequest) -> Decision {
@@ -98,6 +101,29 @@ impl Controller {
         };
         self.change_partition_now(topic, index, |change| change.election = election)
             .ok_or_else(|| none.into())
+    }
+
+    /// Leaders go back to the first replicas that are in sync again, as `auto.leader.rebalance.enable` says.
+    pub(super) fn rebalance_leaders(&mut self, now: Timestamp) -> Vec<MetadataRecord> {
+        let due = self.next_rebalance.is_some_and(|due| due <= now);
+        let Some(interval_ms) = self.settings.rebalance_interval_ms.filter(|_| due) else {
+            return Vec::new();
+        };
+        let mut records = Vec::new();
+        'all: for topic in self.image.topics.iter() {
+            for (index, partition) in topic.partitions.iter() {
+                if records.len() >= REBALANCED_AT_ONCE {
+                    break 'all;
+                }
+                if partition.leader != partition.preferred_leader() && partition.has_leader() {
+                    records.extend(self.elect_leader(&topic.name, *index, Election::Preferred));
+                }
+            }
+        }
+        // More of them wait for the next tick, so that others get in between.
+        let pause_ms = if records.len() < REBALANCED_AT_ONCE { interval_ms } else { 0 };
+        self.next_rebalance = Some(now.plus_ms(pause_ms));
+        records
     }
 
     pub(super) fn alter_partition_reassignments(

@@ -10,9 +10,9 @@ use ottla_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use ottla_protocol::messages::{
-    alter_client_quotas_request, alter_partition_reassignments_request, create_partitions_request,
-    delete_topics_request, elect_leaders_request, incremental_alter_configs_request,
-    update_features_request,
+    alter_client_quotas_request, alter_partition_reassignments_request, alter_partition_request,
+    create_partitions_request, delete_topics_request, elect_leaders_request,
+    incremental_alter_configs_request, update_features_request,
 };
 use ottla_protocol::{Offset, TopicId};
 
@@ -33,7 +33,9 @@ fn settings() -> ControllerSettings {
         min_insync_replicas: 1,
         unclean_leader_election: false,
         values: Values::default(),
-        session_timeout_ms: Some(9000),
+        session_timeout_ms: 9000,
+        is_sole_voter: false,
+        rebalance_interval_ms: Some(300_000),
         lone_replicas: LoneReplicas::Follow,
     }
 }
@@ -120,6 +122,42 @@ impl World {
             ControllerReply::BrokerHeartbeat(reply) => reply,
             other => panic!("not a heartbeat but {other:?}"),
         }
+    }
+
+    fn alter_isr(&mut self, name: &str, index: i32, leader: i32, isr: &[i32]) {
+        let image = self.controller.image();
+        let topic = image.topics.get(name).expect("created");
+        let partition = topic.partition(index).expect("created");
+        let wanted = alter_partition_request::PartitionData {
+            partition_index: index,
+            leader_epoch: partition.leader_epoch.0,
+            partition_epoch: partition.partition_epoch,
+            new_isr_with_epochs: isr
+                .iter()
+                .map(|id| alter_partition_request::BrokerState {
+                    broker_id: *id,
+                    broker_epoch: image.cluster.brokers[&BrokerId(*id)].epoch.0,
+                    ..Default::default()
+                })
+                .collect(),
+            ..Default::default()
+        };
+        let request = AlterPartitionRequest {
+            broker_id: leader,
+            broker_epoch: image.cluster.brokers[&BrokerId(leader)].epoch.0,
+            topics: vec![alter_partition_request::TopicData {
+                topic_id: topic.id,
+                partitions: vec![wanted],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let ControllerReply::AlterPartition(reply) =
+            self.ask(ControllerRequest::AlterPartition(request))
+        else {
+            panic!("not a change of the ISR")
+        };
+        assert_eq!((reply.error_code, reply.topics[0].partitions[0].error_code), (0, 0));
     }
 
     fn create(&mut self, topics: Vec<CreatableTopic>) -> CreateTopicsResponse {
@@ -433,6 +471,100 @@ fn a_silent_broker_is_fenced_and_its_partitions_move() {
         assert_eq!((partition.leader, &partition.isr), (BrokerId(2), &vec![BrokerId(2)]));
     }
     world.check_replay();
+}
+
+#[test]
+fn a_broker_that_is_known_to_be_gone_is_fenced_at_once_and_may_come_back_at_once() {
+    let mut world = World::with_brokers(2);
+    world.created("t", 2, 2);
+    let id = BrokerId(1);
+    let epoch = world.controller.image.cluster.brokers[&id].epoch;
+    let fence = |epoch| ControllerRequest::FenceBroker { broker_id: id, broker_epoch: epoch };
+    let stale = world.ask(fence(BrokerEpoch(epoch.0 - 1)));
+    assert_eq!(stale, ControllerReply::FenceBroker(Err(ErrorCode::StaleBrokerEpoch)));
+    assert!(!world.controller.image.cluster.brokers[&id].fenced);
+    assert_eq!(world.ask(fence(epoch)), ControllerReply::FenceBroker(Ok(true)));
+    let image = &world.controller.image;
+    assert!(image.cluster.brokers[&id].fenced);
+    for partition in image.topics.get("t").expect("created").partitions.values() {
+        assert_eq!((partition.leader, &partition.isr), (BrokerId(2), &vec![BrokerId(2)]));
+    }
+    // Its session would have gone on for seconds.
+    world.start_broker(1, 77, epoch.0);
+    world.check_replay();
+}
+
+#[test]
+fn a_broker_whose_connection_has_ended_may_be_replaced_but_stays_until_its_session_ends() {
+    let mut world = World::with_brokers(1);
+    let id = BrokerId(1);
+    let epoch = world.controller.image.cluster.brokers[&id].epoch;
+    let register = |world: &mut World| {
+        let request = BrokerRegistrationRequest {
+            broker_id: 1,
+            cluster_id: "cluster".into(),
+            incarnation_id: Uuid::from_u128(500),
+            log_dirs: vec![Uuid::from_u128(501)],
+            ..Default::default()
+        };
+        match world.ask(ControllerRequest::RegisterBroker(request)) {
+            ControllerReply::RegisterBroker(reply) => ErrorCode::from_code(reply.error_code),
+            other => panic!("not a registration but {other:?}"),
+        }
+    };
+    world.controller.note_disconnect(id, BrokerEpoch(epoch.0 - 1));
+    assert_eq!(register(&mut world), ErrorCode::DuplicateBrokerRegistration);
+    world.controller.note_disconnect(id, epoch);
+    assert!(world.controller.tick(world.now).records.is_empty());
+    world.heartbeat(1, epoch.0);
+    assert_eq!(register(&mut world), ErrorCode::DuplicateBrokerRegistration);
+    world.controller.note_disconnect(id, epoch);
+    // It has no features, which is the next thing that is looked at.
+    assert_eq!(register(&mut world), ErrorCode::UnsupportedVersion);
+}
+
+#[test]
+fn leaders_go_back_to_the_first_replicas_in_time() {
+    let mut world = World::with_brokers(2);
+    world.created("t", 4, 2);
+    let off_their_place = |world: &World| {
+        let topic = world.controller.image.topics.get("t").expect("created");
+        topic.partitions.values().filter(|it| it.leader != it.preferred_leader()).count()
+    };
+    let broker_id = BrokerId(1);
+    let broker_epoch = world.controller.image.cluster.brokers[&broker_id].epoch;
+    world.ask(ControllerRequest::FenceBroker { broker_id, broker_epoch });
+    let moved = off_their_place(&world);
+    assert!(moved > 0);
+    world.start_broker(1, 77, broker_epoch.0);
+    for index in 0..4 {
+        world.alter_isr("t", index, 2, &[2, 1]);
+    }
+    world.controller.begin_sessions(world.now);
+    let mut tick_after = |ms| {
+        world.now = world.now.plus_ms(ms);
+        for id in [1, 2] {
+            let epoch = world.controller.image.cluster.brokers[&BrokerId(id)].epoch.0;
+            world.heartbeat(id, epoch);
+        }
+        let output = world.controller.tick(world.now);
+        world.append(output.records);
+        off_their_place(&world)
+    };
+    assert_eq!(tick_after(299_999), moved);
+    assert_eq!(tick_after(1), 0);
+    world.check_replay();
+}
+
+#[test]
+fn a_new_controller_gives_brokers_a_whole_session_to_find_it() {
+    let mut world = World::with_brokers(2);
+    world.now = world.now.plus_ms(8999);
+    world.controller.begin_sessions(world.now);
+    world.now = world.now.plus_ms(8999);
+    assert!(world.controller.tick(world.now).records.is_empty());
+    world.now = world.now.plus_ms(1);
+    assert!(!world.controller.tick(world.now).records.is_empty());
 }
 
 #[test]

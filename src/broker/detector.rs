@@ -1,0 +1,150 @@
+//! How the death of a node is noticed at once.
+//!
+//! A process that dies has its connections reset by its machine, in a millisecond. That alone proves nothing: so
+//! the controller dials the broker's listener, and fences it if its machine answers that nobody listens there. A
+//! broker that is only slow, stopped, or cut off answers otherwise, or not at all, and has until its session ends.
+//! The voters do the same with the quorum's leader. Kafka waits for the session, or the fetch time-out, in all cases.
+
+use super::controller_link::{Active, ControllerLink};
+use super::metadata::MetadataNode;
+use super::peers::{PeerClient, PeerParams};
+use super::{ControllerReply, ControllerRequest, Image, Settings};
+use crate::env::Clock;
+use crate::machines::metadata::image::BrokerRegistration;
+use arc_swap::ArcSwap;
+use ottla_protocol::{BrokerEpoch, BrokerId, Timestamp};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long dialling may take. A machine that is there answers at once, whatever its processes do.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a broker that nobody fences is taken for gone, in milliseconds.
+const GONE_MS: i64 = 3000;
+
+/// Brokers that are gone, as this node has seen: under which epoch they were registered, and when it was seen.
+#[derive(Debug, Default)]
+pub(super) struct Gone(Mutex<BTreeMap<BrokerId, (BrokerEpoch, Timestamp)>>);
+
+/// Watches over the other nodes.
+pub(super) struct Detector {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) gone: Gone,
+    pub(super) settings: Arc<Settings>,
+    pub(super) image: Arc<ArcSwap<Image>>,
+    pub(super) link: Arc<ControllerLink>,
+    pub(super) metadata: Arc<MetadataNode>,
+}
+
+impl Detector {
+    /// A connection by which this broker's heartbeats or fetches came has ended.
+    pub(super) fn broker_disconnected(self: &Arc<Self>, id: BrokerId, epoch: BrokerEpoch) {
+        if let Some(controller) = self.link.here() {
+            // One that is not the active controller any more has nothing to note.
+            let _ = controller.with(|machine| machine.note_disconnect(id, epoch));
+        }
+        self.look_at_broker(id, epoch);
+    }
+
+    /// A fetch of this broker's was not answered.
+    pub(super) fn leader_lost(self: &Arc<Self>, id: BrokerId) {
+        let epoch = self.image.load().cluster.brokers.get(&id).map(|broker| broker.epoch);
+        if let Some(epoch) = epoch {
+            self.look_at_broker(id, epoch);
+        }
+    }
+
+    /// Whether the broker was seen to be gone, and is not fenced yet nor registered anew.
+    pub(super) fn is_gone(&self, broker: &BrokerRegistration) -> bool {
+        let gone = self.gone.0.lock();
+        let seen = gone.get(&broker.id);
+        !broker.fenced
+            && seen.is_some_and(|(epoch, at)| {
+                *epoch == broker.epoch && self.clock.now().0 < at.0 + GONE_MS
+            })
+    }
+
+    /// Looks at all brokers whenever this node becomes the active controller: those that died meanwhile reset no
+    /// connection to it. Runs until the broker stops.
+    pub(super) async fn run(self: Arc<Self>, mut active: watch::Receiver<Active>) {
+        loop {
+            match &*active.borrow_and_update() {
+                Active::Here(_) => self.look_around(),
+                Active::Gone => return,
+                Active::There(_) | Active::Unknown => {}
+            }
+            if active.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn look_around(self: &Arc<Self>) {
+        for broker in self.image.load().cluster.unfenced() {
+            if broker.id != self.settings.node_id {
+                self.look_at_broker(broker.id, broker.epoch);
+            }
+        }
+    }
+
+    fn look_at_broker(self: &Arc<Self>, id: BrokerId, epoch: BrokerEpoch) {
+        let image = self.image.load();
+        let Some(broker) = image.cluster.brokers.get(&id).filter(|it| it.epoch == epoch) else {
+            return;
+        };
+        let inter_broker = broker.listeners.get(&self.settings.inter_broker_listener);
+        let Some(endpoint) = inter_broker.or_else(|| broker.listeners.values().next()) else {
+            return;
+        };
+        let (host, port) = (endpoint.host.clone(), endpoint.port);
+        let detector = Arc::clone(self);
+        tokio::spawn(async move {
+            if !is_refused(host.clone(), port).await {
+                return;
+            }
+            detector.gone.0.lock().insert(id, (epoch, detector.clock.now()));
+            let request = ControllerRequest::FenceBroker { broker_id: id, broker_epoch: epoch };
+            match detector.link.call_here(request).await {
+                Ok(ControllerReply::FenceBroker(Ok(true))) => {
+                    tracing::warn!(broker = %id, "fenced: nobody listens on {host}:{port} any more");
+                }
+                // It has registered anew, or another node is the controller.
+                Ok(_) | Err(_) => {}
+            }
+        });
+    }
+
+    /// The connection by which this voter's messages came has ended.
+    pub(super) fn voter_disconnected(self: &Arc<Self>, id: BrokerId) {
+        if self.link.elsewhere() != Some(id) {
+            return;
+        }
+        let Some((host, port)) = self.settings.controller_addresses.get(&id).cloned() else {
+            return;
+        };
+        let detector = Arc::clone(self);
+        tokio::spawn(async move {
+            if is_refused(host.clone(), port).await && detector.link.elsewhere() == Some(id) {
+                tracing::warn!(leader = %id, "the quorum's leader is gone: nobody listens on {host}:{port}");
+                if let Some(quorum) = detector.metadata.quorum() {
+                    quorum.leader_is_dead();
+                }
+            }
+        });
+    }
+}
+
+/// Whether the machine answers that nobody listens there.
+async fn is_refused(host: String, port: u16) -> bool {
+    let client = PeerClient::new(PeerParams {
+        host,
+        port,
+        client_id: String::new(),
+        patience: PROBE_PATIENCE,
+        answer_bytes_max: 0,
+    });
+    client.probe().await.is_err_and(|error| error.is_refused())
+}

@@ -1,0 +1,181 @@
+//! Which changes are asked for, and what becomes of the answers.
+
+use super::*;
+use crate::broker::controller_calls::BoxFuture;
+use crate::broker::partition::PartitionParams;
+use crate::env::{RealDisk, SystemClock};
+use crate::log::{Log, LogConfig, LogParams};
+use crate::machines::metadata::image::BrokerRegistration;
+use crate::machines::replica::{IsrMember, Leadership, ReplicaSettings};
+use ottla_protocol::messages::alter_partition_response;
+use ottla_protocol::metadata::RegisterBrokerRecord;
+use ottla_protocol::{BrokerEpoch, Offset, Timestamp};
+use std::collections::VecDeque;
+
+const ME: BrokerId = BrokerId(1);
+
+/// A controller that answers each partition as the test says, in turn.
+#[derive(Default)]
+struct FakeController {
+    answers: Mutex<VecDeque<Result<ErrorCode, ErrorCode>>>,
+    requests: Mutex<Vec<AlterPartitionRequest>>,
+}
+
+impl ControllerCalls for FakeController {
+    fn call(
+        &self,
+        request: ControllerRequest,
+    ) -> BoxFuture<'_, Result<ControllerReply, ErrorCode>> {
+        let ControllerRequest::AlterPartition(request) = request else { panic!("{request:?}") };
+        self.requests.lock().push(request.clone());
+        let answer = self.answers.lock().pop_front().unwrap_or(Ok(ErrorCode::None));
+        let reply = answer.map(|error| ControllerReply::AlterPartition(reply(request, error)));
+        Box::pin(async move { reply })
+    }
+}
+
+fn reply(request: AlterPartitionRequest, error: ErrorCode) -> AlterPartitionResponse {
+    let partition = |one: &PartitionData| alter_partition_response::PartitionData {
+        partition_index: one.partition_index,
+        error_code: error.code(),
+        leader_id: ME.0,
+        leader_epoch: one.leader_epoch,
+        isr: one.new_isr_with_epochs.iter().map(|member| member.broker_id).collect(),
+        partition_epoch: one.partition_epoch + 1,
+        ..Default::default()
+    };
+    let topics = request.topics.iter().map(|topic| alter_partition_response::TopicData {
+        topic_id: topic.topic_id,
+        partitions: topic.partitions.iter().map(partition).collect(),
+    });
+    AlterPartitionResponse { topics: topics.collect(), ..Default::default() }
+}
+
+struct World {
+    _dir: tempfile::TempDir,
+    changes: Arc<IsrChanges>,
+    controller: Arc<FakeController>,
+    partition: Arc<Partition>,
+    stop: watch::Sender<bool>,
+}
+
+/// A leader whose follower has just caught up, and a controller that will answer so.
+fn world(answers: &[Result<ErrorCode, ErrorCode>]) -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let changes = Arc::new(IsrChanges::default());
+    let topic_id = uuid::Uuid::from_u128(3);
+    let log = Log::open(LogParams {
+        disk: Arc::new(RealDisk),
+        dir: dir.path().join("t-0"),
+        topic: "t".into(),
+        partition: 0,
+        topic_id,
+        config: Arc::new(LogConfig::default()),
+        log_start_offset: Offset(0),
+        recovery_point: Offset(0),
+        clean_shutdown: false,
+        earlier_writes_synced: false,
+        now: Timestamp(0),
+    });
+    let partition = Partition::new(PartitionParams {
+        name: ("t".into(), topic_id, 0),
+        replica: ReplicaSettings { broker_id: ME, lag_time_max_ms: 0, min_insync_replicas: 1 },
+        clock: Arc::new(SystemClock),
+        log: log.unwrap(),
+        high_watermark: Offset(0),
+        health: Arc::default(),
+        isr_changes: Arc::clone(&changes),
+        quotas: Arc::default(),
+    });
+    let leadership = Leadership {
+        leader_epoch: LeaderEpoch(4),
+        partition_epoch: 6,
+        isr: vec![ME, BrokerId(2)],
+        replicas: vec![ME, BrokerId(2)],
+    };
+    partition.lead(leadership).unwrap();
+    let controller = Arc::new(FakeController::default());
+    controller.answers.lock().extend(answers);
+    World { _dir: dir, changes, controller, partition, stop: watch::Sender::new(false) }
+}
+
+impl World {
+    async fn run_until(&self, is_so: impl Fn() -> bool) {
+        let mut image = Image::default();
+        let record = RegisterBrokerRecord { broker_id: 1, broker_epoch: 77, ..Default::default() };
+        let own = BrokerRegistration::from_record(&record);
+        Arc::make_mut(&mut image.cluster).brokers.insert(ME, own);
+        let identity = (ME, Arc::new(ArcSwap::from_pointee(image)));
+        let controller = Arc::clone(&self.controller) as Arc<dyn ControllerCalls>;
+        let running = Arc::clone(&self.changes).run(controller, identity, self.stop.subscribe());
+        let waiting = async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            self.stop.send_replace(true);
+        };
+        let both = async { tokio::join!(running, waiting) };
+        tokio::time::timeout(Duration::from_secs(20), both).await.expect("the controller's answer");
+    }
+
+    fn has_asked(&self, times: usize) -> bool {
+        self.controller.requests.lock().len() >= times
+    }
+
+    /// Nobody wants it before the follower has lagged.
+    fn lose_follower(&self) {
+        self.partition.check_isr(&[BrokerId(2)]);
+    }
+
+    fn is_alone(&self) -> bool {
+        let change = IsrChange {
+            leader_epoch: LeaderEpoch(4),
+            partition_epoch: 6,
+            isr: vec![IsrMember { id: ME, broker_epoch: BrokerEpoch(-1) }],
+        };
+        !self.partition.wants_isr(&change)
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_asked_for_with_the_brokers_epochs() {
+    let world = world(&[]);
+    world.lose_follower();
+    world.run_until(|| world.is_alone()).await;
+    let requests = world.controller.requests.lock();
+    assert_eq!((requests.len(), requests[0].broker_id, requests[0].broker_epoch), (1, 1, 77));
+    let asked = &requests[0].topics[0].partitions[0];
+    assert_eq!((asked.leader_epoch, asked.partition_epoch), (4, 6));
+    let members: Vec<_> =
+        asked.new_isr_with_epochs.iter().map(|it| (it.broker_id, it.broker_epoch)).collect();
+    assert_eq!(members, [(1, 77)]);
+}
+
+#[tokio::test]
+async fn what_fails_for_a_while_is_tried_again() {
+    let world = world(&[
+        Err(ErrorCode::NotController),
+        Ok(ErrorCode::UnknownServerError),
+        Ok(ErrorCode::None),
+    ]);
+    world.lose_follower();
+    world.run_until(|| world.is_alone()).await;
+    assert_eq!(world.controller.requests.lock().len(), 3);
+}
+
+#[tokio::test]
+async fn a_rejected_change_is_wanted_no_longer() {
+    let world = world(&[Ok(ErrorCode::IneligibleReplica)]);
+    world.lose_follower();
+    world.run_until(|| world.is_alone()).await;
+    assert_eq!(world.controller.requests.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn an_old_picture_waits_for_the_image_and_is_not_asked_about_again() {
+    let world = world(&[Ok(ErrorCode::InvalidUpdateVersion)]);
+    world.lose_follower();
+    world.run_until(|| world.has_asked(1)).await;
+    assert!(!world.is_alone(), "the change is still under way");
+    assert!(world.changes.take().is_empty());
+}

@@ -1,0 +1,500 @@
+//! The metadata of a node without a vote: it follows the quorum's log by Fetch, and by FetchSnapshot where it is far
+//! behind.
+//!
+//! Its log holds committed batches only, since the controllers give it no others, so that nothing it has applied is
+//! ever taken back. It need not be synced: what a crash takes is fetched again. Source: KIP-595, KIP-630.
+//! Invariant: what is published are the records of one log in their order, a snapshot standing for those before it.
+
+use super::controller_link::ControllerAddresses;
+use super::dir_health::DirHealth;
+use super::peers::{PeerClient, PeerError, PeerParams};
+use super::quorum::{
+    LeaderAndEpoch, METADATA_DIR, QuorumError, QuorumListener, VoterRecords, replay_batch,
+    take_voters,
+};
+use super::replay::{ReplayError, replay_log};
+use super::snapshots::{self, SnapshotId};
+use crate::env::{Clock, Disk};
+use crate::log::{Log, LogConfig, LogParams};
+use crate::machines::metadata::{Controller, ControllerSettings};
+use bytes::{Bytes, BytesMut};
+use ottla_protocol::batch::{BatchHeader, batches};
+use ottla_protocol::messages::{
+    FetchRequest, FetchResponse, FetchSnapshotRequest, fetch_request, fetch_response,
+    fetch_snapshot_request,
+};
+use ottla_protocol::{
+    BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, ErrorCode, LeaderEpoch, Offset,
+    apis,
+};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a controller may keep a fetch that finds nothing new; as in Kafka.
+const WAIT_MAX_MS: i32 = 500;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of the log in one answer.
+const FETCH_BYTES: i32 = 8 << 20;
+/// Longest answer: one batch may be larger than what was asked for.
+const ANSWER_BYTES_MAX: usize = 300 << 20;
+/// Largest snapshot.
+const SNAPSHOT_BYTES_MAX: i64 = 4 << 30;
+/// Wait before the next controller is asked.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What an observer needs to be opened.
+pub(super) struct ObserverParams {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// `metadata.log.dir`.
+    pub dir: PathBuf,
+    /// Whether that takes records.
+    pub health: Arc<DirHealth>,
+    /// This node.
+    pub node_id: BrokerId,
+    /// What a machine that replays the log is made with.
+    pub controller: ControllerSettings,
+    /// `metadata.log.segment.bytes` and its kin.
+    pub log: Arc<LogConfig>,
+    /// `metadata.log.max.record.bytes.between.snapshots`.
+    pub snapshot_bytes: u64,
+    /// Where the controllers listen.
+    pub controllers: ControllerAddresses,
+}
+
+struct Inner {
+    log: Log,
+    machine: Controller,
+    voters: VoterRecords,
+    snapshot: Option<SnapshotId>,
+    bytes_since_snapshot: u64,
+}
+
+/// A node without a vote.
+pub(super) struct Observer {
+    params: ObserverParams,
+    dir: PathBuf,
+    inner: Mutex<Inner>,
+    committed: AtomicI64,
+    leader: watch::Sender<LeaderAndEpoch>,
+}
+
+/// Why a round with a controller brought nothing.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error("the controller answers {0}")]
+    Refused(ErrorCode),
+    #[error("the answer is not for the metadata log")]
+    NotOurs,
+    #[error(transparent)]
+    Local(#[from] QuorumError),
+    #[error("{0}")]
+    Ended(String),
+}
+
+impl Observer {
+    /// Opens the log and replays newest snapshot and log.
+    ///
+    /// # Errors
+    /// Every [`QuorumError`].
+    pub(super) fn open(params: ObserverParams) -> Result<Observer, QuorumError> {
+        let dir = params.dir.join(METADATA_DIR);
+        let created = params.disk.create_dir_durably(&dir);
+        created.map_err(|source| QuorumError::File { path: dir.clone(), source })?;
+        let snapshot = snapshots::newest(params.disk.as_ref(), &dir)?;
+        let log = Log::open(LogParams {
+            disk: Arc::clone(&params.disk),
+            dir: dir.clone(),
+            topic: CLUSTER_METADATA_TOPIC.into(),
+            partition: 0,
+            topic_id: CLUSTER_METADATA_TOPIC_ID,
+            config: Arc::clone(&params.log),
+            log_start_offset: Offset(0),
+            recovery_point: Offset(0),
+            clean_shutdown: false,
+            earlier_writes_synced: false,
+            now: params.clock.now(),
+        })?;
+        let machine = Controller::new(params.controller.clone());
+        let voters = VoterRecords::default();
+        let mut inner = Inner { log, machine, voters, snapshot, bytes_since_snapshot: 0 };
+        if let Some(id) = snapshot {
+            let bytes = snapshots::read(params.disk.as_ref(), &dir, id)?;
+            snapshots::replay(&bytes, id, &mut inner.machine, &mut inner.voters)?;
+            if inner.log.log_end_offset() < id.end_offset {
+                let now = params.clock.now();
+                inner
+                    .log
+                    .truncate_fully_and_start_at(id.end_offset, now)
+                    .map_err(ReplayError::from)?;
+            }
+        }
+        let Inner { log, machine, voters, bytes_since_snapshot, .. } = &mut inner;
+        let from = snapshot.map_or(Offset(0), |id| id.end_offset).max(log.log_start_offset());
+        replay_log(log, from, |header, batch| {
+            *bytes_since_snapshot += batch.len() as u64;
+            apply(machine, voters, header, batch, from)
+        })?;
+        let end = log.log_end_offset();
+        let epoch = log.latest_epoch().unwrap_or(LeaderEpoch(0));
+        let (leader, _) = watch::channel(LeaderAndEpoch { leader: None, epoch });
+        let committed = AtomicI64::new(end.0);
+        Ok(Observer { params, dir, inner: Mutex::new(inner), committed, leader })
+    }
+
+    /// Below it everything is committed, applied and published here.
+    pub(super) fn committed(&self) -> Offset {
+        Offset(self.committed.load(Ordering::Acquire))
+    }
+
+    /// Tells of changes of the leader.
+    pub(super) fn leader_changes(&self) -> watch::Receiver<LeaderAndEpoch> {
+        self.leader.subscribe()
+    }
+
+    /// Follows the quorum until the broker stops.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        listener: Arc<dyn QuorumListener>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut clients = self.clients();
+        let mut last_trouble = String::new();
+        // What lies here is published at once: that the directories hold it shows that it was committed.
+        self.publish(&listener);
+        while !*stop.borrow() {
+            let Some(id) = self.whom_to_ask(&mut clients) else { return };
+            let Some(client) = clients.get(&id).cloned() else { return };
+            let round = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                round = Arc::clone(&self).round(id, client, Arc::clone(&listener)) => round,
+            };
+            let Err(trouble) = round else {
+                last_trouble.clear();
+                continue;
+            };
+            self.lose(id);
+            let text = trouble.to_string();
+            if text != last_trouble {
+                tracing::info!(controller = %id, "following the metadata: {text}");
+                last_trouble = text;
+            }
+            if self.params.health.is_offline() {
+                return;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    fn clients(&self) -> BTreeMap<BrokerId, PeerClient> {
+        let client = |(host, port): &(String, u16)| {
+            PeerClient::new(PeerParams {
+                host: host.clone(),
+                port: *port,
+                client_id: format!("observer-{}", self.params.node_id),
+                patience: PATIENCE,
+                answer_bytes_max: ANSWER_BYTES_MAX,
+            })
+        };
+        self.params.controllers.iter().map(|(id, address)| (*id, client(address))).collect()
+    }
+
+    /// The leader, or the controllers one after another.
+    fn whom_to_ask(&self, clients: &mut BTreeMap<BrokerId, PeerClient>) -> Option<BrokerId> {
+        let known = self.leader.borrow().leader.filter(|id| clients.contains_key(id));
+        if known.is_some() {
+            return known;
+        }
+        let turn = self.params.clock.now().0 / RETRY_PAUSE.as_millis() as i64;
+        let turn = turn.unsigned_abs() as usize % clients.len().max(1);
+        clients.keys().nth(turn).copied()
+    }
+
+    /// Notes who leads, as a controller says.
+    fn learn(&self, leader: i32, epoch: i32) {
+        let seen = LeaderAndEpoch {
+            leader: (leader >= 0).then_some(BrokerId(leader)),
+            epoch: LeaderEpoch(epoch),
+        };
+        self.leader.send_if_modified(|known| {
+            let is_new = seen.epoch >= known.epoch && *known != seen;
+            if is_new {
+                *known = seen;
+            }
+            is_new
+        });
+    }
+
+    /// The one that was asked is not who leads, or does not answer.
+    fn lose(&self, asked: BrokerId) {
+        self.leader.send_if_modified(|known| {
+            let is_lost = known.leader == Some(asked);
+            if is_lost {
+                known.leader = None;
+            }
+            is_lost
+        });
+    }
+
+    /// One fetch and what comes of it.
+    async fn round(
+        self: Arc<Self>,
+        id: BrokerId,
+        client: PeerClient,
+        listener: Arc<dyn QuorumListener>,
+    ) -> Result<(), Trouble> {
+        let max = apis::find(ottla_protocol::ApiKey::Fetch as i16).map_or(0, |api| api.max);
+        let response = client.call(max, self.request()).await?;
+        let partition = metadata_partition(response)?;
+        let current = &partition.current_leader;
+        if current.leader_epoch >= 0 {
+            self.learn(current.leader_id, current.leader_epoch);
+        }
+        match ErrorCode::from_code(partition.error_code) {
+            ErrorCode::None => {}
+            ErrorCode::NotLeaderOrFollower
+                if current.leader_id >= 0 && current.leader_id != id.0 =>
+            {
+                return Ok(());
+            }
+            error => return Err(Trouble::Refused(error)),
+        }
+        if partition.snapshot_id.end_offset >= 0 {
+            let id = SnapshotId {
+                end_offset: Offset(partition.snapshot_id.end_offset),
+                epoch: LeaderEpoch(partition.snapshot_id.epoch),
+            };
+            let bytes = self.fetch_snapshot(&client, id).await?;
+            return self
+                .on_a_thread(move |observer| {
+                    observer.install(id, &bytes)?;
+                    observer.publish(&listener);
+                    Ok(())
+                })
+                .await;
+        }
+        let Some(records) = partition.records.filter(|records| !records.is_empty()) else {
+            return Ok(());
+        };
+        self.on_a_thread(move |observer| {
+            observer.append(records)?;
+            observer.publish(&listener);
+            observer.snapshot_if_due();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Publishing opens logs, and the disk may be slow.
+    async fn on_a_thread(
+        self: Arc<Self>,
+        work: impl FnOnce(&Observer) -> Result<(), QuorumError> + Send + 'static,
+    ) -> Result<(), Trouble> {
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&self);
+            if done.is_err() {
+                // What lies here and what was applied may not be the same any more.
+                self.params.health.take_offline();
+            }
+            done
+        });
+        Ok(done.await.map_err(|error| Trouble::Ended(error.to_string()))??)
+    }
+
+    fn request(&self) -> FetchRequest {
+        let inner = self.inner.lock();
+        let end = inner.log.log_end_offset();
+        let partition = fetch_request::FetchPartition {
+            partition: 0,
+            current_leader_epoch: -1,
+            fetch_offset: end.0,
+            last_fetched_epoch: inner.log.latest_epoch().map_or(-1, |epoch| epoch.0),
+            log_start_offset: inner.log.log_start_offset().0,
+            partition_max_bytes: FETCH_BYTES,
+            high_watermark: self.committed().0,
+            ..Default::default()
+        };
+        FetchRequest {
+            cluster_id: Some(self.params.controller.cluster_id.clone()),
+            replica_state: fetch_request::ReplicaState {
+                replica_id: self.params.node_id.0,
+                replica_epoch: -1,
+                ..Default::default()
+            },
+            max_wait_ms: WAIT_MAX_MS,
+            min_bytes: 1,
+            max_bytes: FETCH_BYTES,
+            session_epoch: -1,
+            topics: vec![fetch_request::FetchTopic {
+                topic: CLUSTER_METADATA_TOPIC.to_owned(),
+                topic_id: CLUSTER_METADATA_TOPIC_ID,
+                partitions: vec![partition],
+                ..Default::default()
+            }],
+            ..Default::default()
+        }
+    }
+
+    async fn fetch_snapshot(&self, client: &PeerClient, id: SnapshotId) -> Result<Bytes, Trouble> {
+        let mut bytes = BytesMut::new();
+        loop {
+            let partition = fetch_snapshot_request::PartitionSnapshot {
+                partition: 0,
+                current_leader_epoch: -1,
+                snapshot_id: fetch_snapshot_request::SnapshotId {
+                    end_offset: id.end_offset.0,
+                    epoch: id.epoch.0,
+                    ..Default::default()
+                },
+                position: bytes.len() as i64,
+                ..Default::default()
+            };
+            let request = FetchSnapshotRequest {
+                cluster_id: Some(self.params.controller.cluster_id.clone()),
+                replica_id: self.params.node_id.0,
+                max_bytes: FETCH_BYTES,
+                topics: vec![fetch_snapshot_request::TopicSnapshot {
+                    name: CLUSTER_METADATA_TOPIC.to_owned(),
+                    partitions: vec![partition],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            };
+            let response = client.call(1, request).await?;
+            let part = response.topics.into_iter().next();
+            let part = part.and_then(|topic| topic.partitions.into_iter().next());
+            let part = part.ok_or(Trouble::NotOurs)?;
+            for code in [response.error_code, part.error_code] {
+                let error = ErrorCode::from_code(code);
+                if error.is_err() {
+                    return Err(Trouble::Refused(error));
+                }
+            }
+            let is_sound = part.position == bytes.len() as i64
+                && part.size <= SNAPSHOT_BYTES_MAX
+                && (part.size == part.position || !part.unaligned_records.is_empty());
+            if !is_sound {
+                return Err(Trouble::NotOurs);
+            }
+            bytes.extend_from_slice(&part.unaligned_records);
+            if bytes.len() as i64 >= part.size {
+                return Ok(bytes.freeze());
+            }
+        }
+    }
+
+    /// Puts a snapshot in the place of everything that is here.
+    fn install(&self, id: SnapshotId, bytes: &Bytes) -> Result<(), QuorumError> {
+        let mut machine = Controller::new(self.params.controller.clone());
+        let mut voters = VoterRecords::default();
+        snapshots::replay(bytes, id, &mut machine, &mut voters)?;
+        let disk = self.params.disk.as_ref();
+        snapshots::store(disk, &self.dir, id, bytes)?;
+        let mut inner = self.inner.lock();
+        let now = self.params.clock.now();
+        inner.log.truncate_fully_and_start_at(id.end_offset, now).map_err(ReplayError::from)?;
+        inner.machine = machine;
+        inner.voters = voters;
+        inner.snapshot = Some(id);
+        inner.bytes_since_snapshot = 0;
+        snapshots::remove_before(disk, &self.dir, id)
+    }
+
+    fn append(&self, records: Bytes) -> Result<(), QuorumError> {
+        let mut inner = self.inner.lock();
+        let from = inner.log.log_end_offset();
+        inner.log.append_as_follower(records.clone(), self.params.clock.now())?;
+        let end = inner.log.log_end_offset();
+        let Inner { machine, voters, bytes_since_snapshot, .. } = &mut *inner;
+        for batch in batches(&records) {
+            // The last one may be cut: the log has left it out.
+            let Ok((header, batch)) = batch else { break };
+            if header.next_offset() > end {
+                break;
+            }
+            *bytes_since_snapshot += batch.len() as u64;
+            apply(machine, voters, &header, &records.slice_ref(batch), from)?;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, listener: &Arc<dyn QuorumListener>) {
+        let (image, end) = {
+            let inner = self.inner.lock();
+            (Arc::new(inner.machine.image().clone()), inner.log.log_end_offset())
+        };
+        listener.publish(image);
+        self.committed.store(end.0, Ordering::Release);
+    }
+
+    /// Writes a snapshot when enough was applied since the last one, and drops the log before it.
+    fn snapshot_if_due(&self) {
+        let mut inner = self.inner.lock();
+        if inner.bytes_since_snapshot < self.params.snapshot_bytes {
+            return;
+        }
+        let Some(epoch) = inner.log.latest_epoch() else { return };
+        let id = SnapshotId { end_offset: inner.log.log_end_offset(), epoch };
+        if let Err(error) = self.snapshot(&mut inner, id) {
+            tracing::error!(%error, "snapshot of the cluster metadata not written");
+        }
+    }
+
+    fn snapshot(&self, inner: &mut Inner, id: SnapshotId) -> Result<(), QuorumError> {
+        let (disk, now) = (self.params.disk.as_ref(), self.params.clock.now());
+        snapshots::write(disk, &self.dir, id, inner.machine.image(), &inner.voters, now)?;
+        inner.bytes_since_snapshot = 0;
+        inner.snapshot = Some(id);
+        if inner.log.set_log_start_offset(id.end_offset, id.end_offset).is_ok() {
+            for files in inner.log.apply_retention(now, id.end_offset)? {
+                files.remove()?;
+            }
+        }
+        snapshots::remove_before(disk, &self.dir, id)
+    }
+
+    /// Flushes and closes the log.
+    ///
+    /// # Errors
+    /// The last bytes could not be made durable.
+    pub(super) fn close(&self) -> Result<(), QuorumError> {
+        Ok(self.inner.lock().log.close(self.params.clock.now())?)
+    }
+}
+
+fn apply(
+    machine: &mut Controller,
+    voters: &mut VoterRecords,
+    header: &BatchHeader,
+    batch: &Bytes,
+    from: Offset,
+) -> Result<(), ReplayError> {
+    if header.is_control() {
+        take_voters(header, batch, voters)?;
+        machine.advance_to(header.last_offset());
+        return Ok(());
+    }
+    replay_batch(header, batch, from, machine)
+}
+
+/// The answer for the metadata log's only partition.
+fn metadata_partition(response: FetchResponse) -> Result<fetch_response::PartitionData, Trouble> {
+    let error = ErrorCode::from_code(response.error_code);
+    if error.is_err() {
+        return Err(Trouble::Refused(error));
+    }
+    let topic = response.responses.into_iter().next();
+    let partition = topic.and_then(|topic| topic.partitions.into_iter().next());
+    partition.filter(|partition| partition.partition_index == 0).ok_or(Trouble::NotOurs)
+}

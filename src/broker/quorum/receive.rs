@@ -1,0 +1,153 @@
+//! What other voters ask of this one.
+//!
+//! Invariant: a snapshot is whole and durable under its final name before openraft hears of it, since openraft drops
+//! the log before it at once.
+
+use super::codec::{Answer, Message, PreVote, SnapshotPart};
+use super::types::{self, SnapshotFile};
+use super::{QuorumError, Shared, VoterRecords, index};
+use crate::broker::snapshots::{self, SnapshotId};
+use crate::machines::metadata::Controller;
+use bytes::{Bytes, BytesMut};
+use openraft::raft::{AppendEntriesResponse, SnapshotResponse};
+use openraft::{LogId, Snapshot, Vote};
+use std::sync::Arc;
+
+/// Bytes of a snapshot that a voter takes.
+const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;
+
+/// A snapshot on its way in.
+pub(super) struct Incoming {
+    id: SnapshotId,
+    last: LogId<i32>,
+    total: u64,
+    bytes: BytesMut,
+}
+
+/// Answers a message.
+pub(super) async fn receive(shared: &Arc<Shared>, message: Bytes) -> Bytes {
+    let answer = match Message::decode(message) {
+        Ok(message) => answer(shared, message).await,
+        Err(error) => Answer::Refused(error.to_string()),
+    };
+    answer.encode()
+}
+
+async fn answer(shared: &Arc<Shared>, message: Message) -> Answer {
+    let Some(raft) = shared.raft() else {
+        return Answer::Refused("this voter has not started yet".to_owned());
+    };
+    if shared.is_stalled() {
+        return Answer::Refused("this voter waits for space on its disk".to_owned());
+    }
+    if shared.is_closing() {
+        return Answer::Refused("this voter stops".to_owned());
+    }
+    match message {
+        Message::Append(request) => {
+            let vote = request.vote;
+            let is_known = shared.log.ballot().epoch <= types::epoch_of(vote.leader_id.term);
+            if is_known {
+                // Before it is worked on: a slow disk here is no silence of the leader.
+                shared.hear_leader();
+            }
+            match raft.append_entries(request).await {
+                Ok(answer) => {
+                    if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                        shared.hear_leader();
+                    }
+                    Answer::Append(answer)
+                }
+                Err(error) => Answer::Refused(error.to_string()),
+            }
+        }
+        Message::Vote(request) => match raft.vote(request).await {
+            Ok(answer) => Answer::Vote(answer),
+            Err(error) => Answer::Refused(error.to_string()),
+        },
+        Message::EndEpoch(epoch) => {
+            if shared.leader.borrow().epoch == epoch {
+                shared.suspect_leader();
+            }
+            Answer::EndEpoch
+        }
+        Message::PreVote(request) => pre_vote(shared, request),
+        Message::Snapshot(part) => match take_part(shared, part).await {
+            Ok(vote) => Answer::Snapshot(SnapshotResponse::new(vote)),
+            Err(error) => Answer::Refused(error.to_string()),
+        },
+    }
+}
+
+/// Whether the candidate would get this vote: its log is not behind, and no leader is heard here (KIP-996).
+fn pre_vote(shared: &Shared, request: PreVote) -> Answer {
+    let ballot = shared.log.ballot();
+    let (_, last) = shared.log.log_ids();
+    let is_voter = shared.log.params().voters.contains(&request.candidate);
+    let is_led = shared.log.leading().is_some() || shared.is_leader_kept();
+    let is_granted = is_voter && !is_led && request.epoch > ballot.epoch && request.last >= last;
+    Answer::PreVote { is_granted, epoch: ballot.epoch }
+}
+
+async fn take_part(shared: &Arc<Shared>, part: SnapshotPart) -> Result<Vote<i32>, QuorumError> {
+    shared.hear_leader();
+    let vote = part.vote;
+    let Some(incoming) = collect(shared, part)? else { return Ok(vote) };
+    let storing = Arc::clone(shared);
+    let stored = tokio::task::spawn_blocking(move || store(&storing, incoming)).await;
+    let (id, last, bytes) = stored.map_err(|error| QuorumError::Stopped(error.to_string()))??;
+    let meta = shared.snapshot_meta(id, last);
+    let file = SnapshotFile { end_offset: id.end_offset, bytes };
+    let snapshot = Snapshot { meta, snapshot: Box::new(file) };
+    let Some(raft) = shared.raft() else { return Ok(vote) };
+    let installed = raft.install_full_snapshot(vote, snapshot).await;
+    let answer = installed.map_err(|error| QuorumError::Stopped(error.to_string()))?;
+    shared.hear_leader();
+    Ok(answer.vote)
+}
+
+fn misfit(part: &SnapshotPart, cause: &str) -> QuorumError {
+    QuorumError::Entry { offset: part.end_offset, cause: format!("snapshot: {cause}") }
+}
+
+/// Puts a part to those before it; the whole once it is.
+fn collect(shared: &Shared, part: SnapshotPart) -> Result<Option<Incoming>, QuorumError> {
+    let id = SnapshotId { end_offset: part.end_offset, epoch: types::epoch_of_id(&part.last) };
+    if part.total > SNAPSHOT_BYTES_MAX || part.end_offset.0 <= 0 {
+        return Err(misfit(&part, "it is too large, or of nothing"));
+    }
+    let mut slot = shared.incoming.lock();
+    if part.position == 0 {
+        let (last, total) = (part.last, part.total);
+        *slot = Some(Incoming { id, last, total, bytes: BytesMut::new() });
+    }
+    let Some(incoming) = slot.as_mut().filter(|incoming| {
+        let is_same = incoming.id == id && incoming.last == part.last;
+        is_same && incoming.total == part.total && incoming.bytes.len() as u64 == part.position
+    }) else {
+        return Err(misfit(&part, "a part is missing"));
+    };
+    incoming.bytes.extend_from_slice(&part.bytes);
+    match incoming.bytes.len() as u64 {
+        have if have > part.total => Err(misfit(&part, "it is longer than it said")),
+        have if have == part.total => Ok(slot.take()),
+        _ => Ok(None),
+    }
+}
+
+type Stored = (SnapshotId, LogId<i32>, Bytes);
+
+/// Reads the snapshot once and writes it, where it is newer than what is here.
+fn store(shared: &Shared, incoming: Incoming) -> Result<Stored, QuorumError> {
+    let params = shared.log.params();
+    let (id, last, bytes) = (incoming.id, incoming.last, incoming.bytes.freeze());
+    let mut controller = Controller::new(params.controller.clone());
+    snapshots::replay(&bytes, id, &mut controller, &mut VoterRecords::default())?;
+    if shared.committed() < id.end_offset && !shared.log.is_failed() {
+        let (disk, dir) = (params.disk.as_ref(), shared.log.dir());
+        index::write_ordinal(disk, dir, id, last.index)?;
+        snapshots::store(disk, dir, id, &bytes)?;
+        shared.log.set_snapshot(id, last.index);
+    }
+    Ok((id, last, bytes))
+}

@@ -1,0 +1,221 @@
+//! Several voters: elections, crashes, cut links, laggards.
+
+use super::world::World;
+use crate::env::sim_disk::Crash;
+use ottla_protocol::BrokerId;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_voters_agree() {
+    let mut world = World::new(3, 1);
+    world.start_all().await;
+    world.write(50).await;
+    world.settle().await;
+    let leader = world.leader().await;
+    let status = world.voters[&leader].node.quorum().unwrap().status();
+    assert_eq!(status.leader_id, leader);
+    assert!(status.voters.iter().all(|voter| voter.log_end_offset == status.log_end_offset));
+    assert!(status.voters.iter().all(|voter| voter.last_caught_up.0 > 0), "{status:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_dies_is_replaced_and_comes_back() {
+    let mut world = World::new(3, 2);
+    world.start_all().await;
+    for crash in [Crash::Kill, Crash::PowerLoss, Crash::PowerLoss] {
+        world.write(10).await;
+        let leader = world.leader().await;
+        world.crash(leader, crash).await;
+        for voter in world.voters.values() {
+            voter.node.quorum().unwrap().leader_is_dead();
+        }
+        world.write(10).await;
+        assert_ne!(world.leader().await, leader);
+        world.start(leader).await;
+        world.settle().await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_voters_lose_power_at_once() {
+    let mut world = World::new(3, 3);
+    world.start_all().await;
+    for _ in 0..3 {
+        world.write(10).await;
+        for id in world.ids() {
+            world.crash(id, Crash::PowerLoss).await;
+        }
+        world.start_all().await;
+        world.settle().await;
+    }
+    world.stop().await;
+}
+
+/// The checks see it when syncs are left out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[should_panic]
+async fn records_that_were_not_synced_are_missed() {
+    let mut world = World::new(3, 10);
+    world.patience = Duration::from_secs(3);
+    for disk in world.disks.values() {
+        disk.ignore_syncs(".log");
+    }
+    world.start_all().await;
+    for _ in 0..10 {
+        world.write(10).await;
+        for id in world.ids() {
+            world.crash(id, Crash::PowerLoss).await;
+        }
+        world.start_all().await;
+        world.settle().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_its_followers_commits_nothing() {
+    let mut world = World::new(3, 4);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    world.isolate(leader, true);
+    let committed = world.voters[&leader].node.quorum().unwrap().committed();
+    assert!(world.write_at(leader).await.is_err());
+    assert_eq!(world.voters[&leader].node.quorum().unwrap().committed(), committed);
+    // The others have elected one of them meanwhile.
+    while world.leader().await == leader {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.write(5).await;
+    world.isolate(leader, false);
+    world.settle().await;
+    assert!(world.voters[&leader].node.quorum().unwrap().leading().is_none());
+    world.stop().await;
+}
+
+/// One that was cut off asks first, and so does not raise the epoch when it comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_comes_back_ends_no_epoch() {
+    let mut world = World::new(3, 5);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    let epoch = world.voters[&leader].node.quorum().unwrap().leading();
+    let follower = world.ids().into_iter().find(|id| *id != leader).unwrap();
+    world.isolate(follower, true);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    world.isolate(follower, false);
+    world.settle().await;
+    assert_eq!(world.voters[&leader].node.quorum().unwrap().leading(), epoch);
+    world.stop().await;
+}
+
+/// Callers are told, rather than kept waiting, and the same controller goes on once there is a majority again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hears_no_majority_gives_its_controller_up_until_it_does() {
+    let mut world = World::new(3, 8);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    for id in world.ids() {
+        world.isolate(id, true);
+    }
+    let call = world.write_at(leader);
+    assert!(call.await.is_err());
+    world.until(|world| !world.is_active(leader)).await;
+    for id in world.ids() {
+        world.isolate(id, false);
+    }
+    world.settle().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_is_followed_by_another_without_its_silence() {
+    let mut world = World::new(3, 9);
+    // Nobody stands for election because of silence.
+    world.election_timeout = Duration::from_secs(3600);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    let voter = world.voters.remove(&leader).unwrap();
+    voter.node.close().await.unwrap();
+    world.write(5).await;
+    world.start(leader).await;
+    world.settle().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_laggard_is_brought_up_by_a_snapshot() {
+    let mut world = World::new(3, 6);
+    world.snapshot_bytes = 2000;
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    let laggard = world.ids().into_iter().find(|id| *id != leader).unwrap();
+    world.crash(laggard, Crash::PowerLoss).await;
+    // More than the leader keeps beside its snapshot.
+    world.write(1200).await;
+    world.start(laggard).await;
+    world.settle().await;
+    let (id, _) = world.voters[&laggard].node.quorum().unwrap().shared.log.snapshot().unwrap();
+    assert!(id.end_offset.0 > 100);
+    // And it lives on from there.
+    world.crash(laggard, Crash::PowerLoss).await;
+    world.start(laggard).await;
+    world.settle().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_whose_disk_is_full_waits_and_the_others_go_on() {
+    let mut world = World::new(3, 7);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    let full = world.ids().into_iter().find(|id| *id != leader).unwrap();
+    world.disks[&full].set_room(Some(0));
+    world.write(20).await;
+    world.disks[&full].set_room(None);
+    world.settle().await;
+    world.stop().await;
+}
+
+/// Two, or those of `QUORUM_SEEDS=first..end`.
+fn seeds() -> std::ops::Range<u64> {
+    let given = std::env::var("QUORUM_SEEDS").ok();
+    let bounds = given.as_deref().and_then(|text| text.split_once(".."));
+    let parse = |text: &str| text.parse().unwrap();
+    bounds.map_or(11..13, |(first, end)| parse(first)..parse(end))
+}
+
+/// Disks that end at any operation, links that are cut, restarts; then all is mended, and everything must be there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_voters_survive_whatever_leaves_a_majority() {
+    for seed in seeds() {
+        let mut world = World::new(5, seed);
+        world.snapshot_bytes = 3000;
+        world.start_all().await;
+        world.write(5).await;
+        for _ in 0..8 {
+            let victim = BrokerId(1 + world.rng.below(5) as i32);
+            match world.rng.below(3) {
+                0 => world.isolate(victim, true),
+                1 => world.crash(victim, Crash::PowerLoss).await,
+                _ => {
+                    let count = world.rng.below(40) as u64;
+                    world.disks[&victim].end_after(count);
+                }
+            }
+            world.write(10).await;
+            world.isolate(victim, false);
+            world.crash(victim, Crash::PowerLoss).await;
+            world.start(victim).await;
+            world.write(3).await;
+        }
+        world.settle().await;
+        world.stop().await;
+    }
+}

@@ -1,0 +1,241 @@
+//! Several whole nodes in one process, over loopback: three voters and a node without a vote.
+
+use super::*;
+use crate::broker::{AdvertisedListener, ControllerReply, ControllerRequest};
+use crate::config::{Source, Values};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Nothing here may take longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+const VOTERS: [i32; 3] = [1, 2, 3];
+const OBSERVER: i32 = 4;
+
+struct Node {
+    broker: Arc<Broker>,
+    server: Server,
+}
+
+struct Cluster {
+    dirs: BTreeMap<i32, TempDir>,
+    /// Where each voter's controller listens.
+    controllers: BTreeMap<i32, u16>,
+    nodes: BTreeMap<i32, Node>,
+}
+
+fn node_settings(
+    id: i32,
+    dir: &Path,
+    client: SocketAddr,
+    controllers: &BTreeMap<i32, u16>,
+) -> broker::Settings {
+    let voters: Vec<String> =
+        controllers.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+    let own = controllers.get(&id);
+    let mut listeners = format!("PLAINTEXT://127.0.0.1:{}", client.port());
+    let mut bound = vec![("PLAINTEXT", client.port())];
+    if let Some(port) = own {
+        listeners.push_str(&format!(",CONTROLLER://127.0.0.1:{port}"));
+        bound.push(("CONTROLLER", *port));
+    }
+    let mut values = Values::default();
+    for (key, value) in [
+        ("log.dirs", dir.to_str().unwrap()),
+        ("process.roles", if own.is_some() { "broker,controller" } else { "broker" }),
+        ("node.id", &id.to_string()),
+        ("listeners", &listeners),
+        ("controller.listener.names", "CONTROLLER"),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
+        ("controller.quorum.voters", &voters.join(",")),
+        // A few topics are enough for a snapshot.
+        ("metadata.log.max.record.bytes.between.snapshots", "2000"),
+    ] {
+        values.set(key, value, Source::Override);
+    }
+    let config = Config::from_values(values).unwrap();
+    let bound: Vec<AdvertisedListener> = bound
+        .into_iter()
+        .map(|(name, port)| AdvertisedListener {
+            name: name.to_owned(),
+            host: "127.0.0.1".to_owned(),
+            port,
+            security_protocol: 0,
+        })
+        .collect();
+    broker::Settings::new(Arc::new(config), &bound)
+}
+
+/// Opens one node; it joins the cluster when it can.
+async fn open(
+    id: i32,
+    dir: &Path,
+    controllers: &BTreeMap<i32, u16>,
+    controller: Option<BoundListener>,
+) -> (Node, BoundListener) {
+    let client = bind("PLAINTEXT", ListenerType::Broker).await;
+    let settings = node_settings(id, dir, client.address(), controllers);
+    let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock)).await.unwrap();
+    let config = Config::without_file().unwrap();
+    let (limits, settings) = (Limits::from_config(&config), Settings::from_config(&config));
+    let first = controller.into_iter().collect();
+    let server = Server::start(Arc::clone(&broker), limits, settings, first);
+    (Node { broker, server }, client)
+}
+
+impl Cluster {
+    /// Three voters that have joined.
+    async fn start() -> Cluster {
+        let mut listeners = BTreeMap::new();
+        for id in VOTERS {
+            listeners.insert(id, bind("CONTROLLER", ListenerType::Controller).await);
+        }
+        let controllers = listeners.iter().map(|(id, bound)| (*id, bound.address().port()));
+        let mut cluster = Cluster {
+            dirs: BTreeMap::new(),
+            controllers: controllers.collect(),
+            nodes: BTreeMap::new(),
+        };
+        let mut clients = Vec::new();
+        for (id, controller) in listeners {
+            let dir = tempfile::tempdir().unwrap();
+            let opened = open(id, dir.path(), &cluster.controllers, Some(controller)).await;
+            cluster.dirs.insert(id, dir);
+            clients.push((id, opened.1));
+            cluster.nodes.insert(id, opened.0);
+        }
+        let joining: Vec<_> = cluster
+            .nodes
+            .values()
+            .map(|node| {
+                let broker = Arc::clone(&node.broker);
+                tokio::spawn(async move { broker.join().await })
+            })
+            .collect();
+        for joined in joining {
+            tokio::time::timeout(PATIENCE, joined).await.unwrap().unwrap().unwrap();
+        }
+        for (id, client) in clients {
+            cluster.nodes.get_mut(&id).unwrap().server.open(vec![client]);
+        }
+        cluster
+    }
+
+    async fn add_observer(&mut self) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut node, client) = open(OBSERVER, dir.path(), &self.controllers, None).await;
+        tokio::time::timeout(PATIENCE, node.broker.join()).await.unwrap().unwrap();
+        node.server.open(vec![client]);
+        self.dirs.insert(OBSERVER, dir);
+        self.nodes.insert(OBSERVER, node);
+    }
+
+    async fn create_topic(&self, at: i32, name: &str, partitions: i32, replicas: i16) {
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: partitions,
+            replication_factor: replicas,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+        let request = ControllerRequest::CreateTopics { request, seed: uuid::Uuid::new_v4() };
+        let reply = self.nodes[&at].broker.controller(request).await.unwrap();
+        let ControllerReply::CreateTopics(reply) = reply else { panic!("{reply:?}") };
+        assert_eq!(reply.topics[0].error_code, 0, "{reply:?}");
+    }
+
+    /// Waits until `holds` does.
+    async fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
+        let begin = Instant::now();
+        while !holds(self) {
+            assert!(begin.elapsed() < PATIENCE, "{what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn knows(&self, id: i32, topic: &str) -> bool {
+        self.nodes[&id].broker.image().topics.get(topic).is_some()
+    }
+
+    async fn stop(self) {
+        for node in self.nodes.into_values() {
+            node.server.stop().await;
+            node.broker.stop().await;
+        }
+    }
+}
+
+fn batch(text: &str) -> Bytes {
+    let mut batch = BatchBuilder::new(BatchParams::default());
+    batch.push(Timestamp(1), None, Some(text.as_bytes()), &[]);
+    batch.build().freeze()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_with_and_without_a_vote_share_metadata_and_replicate_records() {
+    let mut cluster = Cluster::start().await;
+    // Enough for a snapshot, from which the newcomer has to begin.
+    for number in 0..20 {
+        cluster.create_topic(1 + number % 3, &format!("t{number}"), 1, 3).await;
+    }
+    cluster.add_observer().await;
+    assert!(cluster.knows(OBSERVER, "t0"));
+    let quorum = cluster.nodes.values().find_map(|node| {
+        let status = node.broker.quorum_status()?;
+        (status.leader_id == node.broker.node_id()).then_some((node, status))
+    });
+    let (leader, status) = quorum.expect("a leader");
+    assert_eq!(status.voters.len(), 3);
+    let metadata_dir = cluster.dirs[&OBSERVER].path().join("__cluster_metadata-0");
+    let names: Vec<String> = std::fs::read_dir(metadata_dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(names.iter().any(|name| name.ends_with(".checkpoint")), "{names:?}");
+    let observers = leader.broker.metadata_observers();
+    assert_eq!(observers.iter().map(|it| it.id.0).collect::<Vec<_>>(), [OBSERVER]);
+
+    // The request goes from a node without a vote to the controller; the newcomer gets replicas too.
+    cluster.create_topic(OBSERVER, "all", 1, 4).await;
+    cluster
+        .until("everybody knows the topic", |it| it.nodes.keys().all(|id| it.knows(*id, "all")))
+        .await;
+    let image = cluster.nodes[&1].broker.image();
+    let leader = image.topics.get("all").unwrap().partition(0).unwrap().leader;
+    let partition = cluster.nodes[&leader.0].broker.partition("all", 0).unwrap();
+    cluster.until("it leads", |_| partition.is_leader()).await;
+    let appended = partition.append(batch("a record"), -1, broker::AppendOrigin::Client).unwrap();
+    let end = appended.last_offset.plus(1);
+    cluster
+        .until("all replicas have the record, and know that it is committed", |it| {
+            it.nodes.values().all(|node| {
+                node.broker.partition("all", 0).is_ok_and(|it| it.high_watermark() == end)
+            })
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_that_is_gone_led_has_another_leader() {
+    let mut cluster = Cluster::start().await;
+    cluster.create_topic(1, "t", 6, 3).await;
+    cluster
+        .until("everybody knows the topic", |it| it.nodes.keys().all(|id| it.knows(*id, "t")))
+        .await;
+    let gone = 2;
+    let node = cluster.nodes.remove(&gone).unwrap();
+    // As a process that is killed: its listeners and connections are gone, and it said nothing.
+    node.server.stop().await;
+    node.broker.abandon().await;
+    drop(node.broker);
+    cluster
+        .until("others lead, before any session has ended", |it| {
+            let image = it.nodes[&1].broker.image();
+            let topic = image.topics.get("t").unwrap();
+            topic.partitions.values().all(|it| it.leader.0 != gone && it.isr.len() == 2)
+        })
+        .await;
+    cluster.stop().await;
+}
