@@ -1,7 +1,8 @@
 //! The death of a node that leads thousands of partitions: how long until every one can be written elsewhere.
 //!
-//! librdkafka writes one record to each partition at once, right after SIGKILL; printed is the time from the signal to
-//! the last acknowledgement, asserted that nothing is lost, doubled or fails.
+//! The Java client writes one record to each partition at once, right after SIGKILL: it puts many partitions into one
+//! request, where librdkafka sends one for each, which a broker answers one after another. Printed is the time from the
+//! signal to the last acknowledgement, asserted that nothing is lost, doubled or fails.
 //!
 //! `COMPAT_PARTITIONS` is how many: 5,000, and 300 with Apache Kafka, which opens them slowly.
 
@@ -11,6 +12,7 @@ use crate::broker::Side;
 use crate::clients;
 use crate::cluster::{self, Cluster};
 use crate::disk::judge;
+use crate::java::KAFKA;
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::writer::{self, Job, Tape, Work, Writer, now_us};
@@ -30,17 +32,23 @@ pub fn run(paths: &Paths, side: Side, report: &Report) -> Result<(), String> {
     let wanted = std::env::var("COMPAT_PARTITIONS").ok().and_then(|text| text.parse().ok());
     let fewer = if side.is_kafka() { PARTITIONS_OF_KAFKA } else { PARTITIONS };
     let partitions = wanted.unwrap_or(fewer);
+    let client = ("java", clients::java_client(paths, KAFKA, "HistoryLoad")?);
     let mut cluster = Cluster::start(paths, side, 3, &[])?;
     judge(&format!("leaders/{partitions} [{side}]"), report, || {
         let tape = Tape::create(&paths.work.join(format!("histories/leaders-{side}.txt")))?;
         cluster::keeping(paths, &mut cluster, "leaders", |cluster| {
-            scenario(cluster, partitions, &tape)
+            scenario(cluster, &client, partitions, &tape)
         })
     });
     Ok(())
 }
 
-fn scenario(cluster: &mut Cluster, partitions: usize, tape: &Tape) -> Result<String, String> {
+fn scenario(
+    cluster: &mut Cluster,
+    client: &(&str, Vec<String>),
+    partitions: usize,
+    tape: &Tape,
+) -> Result<String, String> {
     let controller = cluster.controller()?;
     let mut ids = cluster.ids();
     // The one that is killed is not the controller.
@@ -49,9 +57,8 @@ fn scenario(cluster: &mut Cluster, partitions: usize, tape: &Tape) -> Result<Str
     let begin = Instant::now();
     cluster.create("many", &vec![ids; partitions], &[("min.insync.replicas", "2")])?;
     let created = begin.elapsed().as_millis();
-    let client = ("librdkafka", clients::librdkafka()?);
     let job = Job { topic: "many", partitions, work: Work::Sweeps };
-    let mut writer = Writer::start(&client, &cluster.servers(), &job, tape)?;
+    let mut writer = Writer::start(client, &cluster.servers(), &job, tape)?;
     let mut warm = 0;
     for _ in 0..WARM_UP {
         warm = sweep(&mut writer, partitions, now_us())?;

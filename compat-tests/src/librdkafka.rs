@@ -3,8 +3,7 @@
 //! `compat-librdkafka SERVERS PREFIX RECORDS` is the group scenario; `load SERVERS TOPIC PARTITIONS
 //! PADDING` is a load of `load.rs`, `read SERVERS TOPIC PARTITIONS` reads its records; `compact SERVERS RECORDS` is the
 //! scenario of `compaction.rs`; `history SERVERS TOPIC PARTITIONS PAUSE_US [GROUP]` is a load of `writer.rs`, and
-//! `dump SERVERS TOPIC PARTITIONS` reads its records; `sweep SERVERS TOPIC PARTITIONS` writes to each partition when it
-//! is told to.
+//! `dump SERVERS TOPIC PARTITIONS` reads its records.
 
 #[path = "librdkafka/compact.rs"]
 mod compact;
@@ -31,7 +30,6 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["read", servers, topic, partitions] => read::run(servers, topic, partitions, read::number),
         ["dump", servers, topic, partitions] => read::run(servers, topic, partitions, read::whole),
-        ["sweep", servers, topic, partitions] => history::sweep(servers, topic, partitions),
         ["history", servers, topic, partitions, pause] => {
             history::run(servers, topic, partitions, pause, None)
         }

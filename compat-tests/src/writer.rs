@@ -93,7 +93,7 @@ pub struct Job<'a> {
 pub enum Work<'a> {
     /// One record after another until it is told to end, with so many microseconds between two; perhaps a group reads.
     On { pause_us: u64, group: Option<&'a str> },
-    /// One record to each partition whenever it is told to ([`Writer::sweep`]); librdkafka alone.
+    /// One record to each partition whenever it is told to ([`Writer::sweep`]); the Java client alone.
     Sweeps,
 }
 

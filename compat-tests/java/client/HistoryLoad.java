@@ -23,7 +23,7 @@ import java.util.concurrent.locks.LockSupport;
  * The load of compat-tests/src/writer.rs with Apache Kafka's Java client at its defaults: an idempotent producer and,
  * where a group is named, its only member, that print all they do (the lines of compat-tests/src/history.rs) until
  * the standard input ends. Arguments: "history", bootstrap servers, topic, partitions, microseconds between two
- * records, and perhaps a group.
+ * records, and perhaps a group; or "sweep", bootstrap servers, topic, partitions.
  */
 public final class HistoryLoad {
     private static final int KEYS = 4;
@@ -53,34 +53,56 @@ public final class HistoryLoad {
         }
     }
 
-    private long produce() {
-        Properties config = new Properties();
+    private KafkaProducer<String, String> producer(Properties config) {
         config.put("bootstrap.servers", servers);
         config.put("enable.idempotence", "true");
         config.put("acks", "all");
         config.put("key.serializer", StringSerializer.class.getName());
         config.put("value.serializer", StringSerializer.class.getName());
+        return new KafkaProducer<>(config);
+    }
+
+    private void send(KafkaProducer<String, String> producer, long key, long sequence) {
+        String what = key + " " + sequence;
+        say("p " + nowUs() + " " + what);
+        producer.send(new ProducerRecord<>(topic, (int) (key % partitions), "" + key, "" + sequence),
+            (metadata, e) -> {
+                if (e == null) {
+                    say("a " + nowUs() + " " + what + " " + metadata.partition() + " " + metadata.offset());
+                } else {
+                    say("f " + nowUs() + " " + what + " " + ("" + e).replace('\n', ' '));
+                }
+            });
+    }
+
+    private long produce() {
         int keys = partitions * KEYS;
         long number = 0;
-        try (KafkaProducer<String, String> producer = new KafkaProducer<>(config)) {
+        try (KafkaProducer<String, String> producer = producer(new Properties())) {
             for (; !over; number++) {
-                long key = number % keys;
-                long sequence = number / keys;
-                String what = key + " " + sequence;
-                say("p " + nowUs() + " " + what);
-                producer.send(new ProducerRecord<>(topic, (int) (key % partitions), "" + key, "" + sequence),
-                    (metadata, e) -> {
-                        if (e == null) {
-                            say("a " + nowUs() + " " + what + " " + metadata.partition() + " " + metadata.offset());
-                        } else {
-                            say("f " + nowUs() + " " + what + " " + ("" + e).replace('\n', ' '));
-                        }
-                    });
+                send(producer, number % keys, number / keys);
                 LockSupport.parkNanos(pauseUs * 1000);
             }
             producer.flush();
         }
         return number;
+    }
+
+    /** One record to each partition for each line of the standard input; many partitions go in one request. */
+    private String sweep() throws java.io.IOException {
+        Properties config = new Properties();
+        config.put("linger.ms", "20");
+        long sweeps = 0;
+        try (KafkaProducer<String, String> producer = producer(config)) {
+            for (int read = System.in.read(); read >= 0; read = System.in.read()) {
+                for (int partition = 0; partition < partitions; partition++) {
+                    send(producer, partition, sweeps);
+                }
+                sweeps++;
+            }
+            producer.flush();
+        }
+        return sweeps + " sweeps";
     }
 
     private void consume(String group) {
@@ -162,8 +184,9 @@ public final class HistoryLoad {
         int status = 0;
         try {
             int partitions = Integer.parseInt(args[3]);
-            HistoryLoad load = new HistoryLoad(args[1], args[2], partitions, Long.parseLong(args[4]));
-            say("ok " + load.run(args.length > 5 ? args[5] : null));
+            boolean sweeps = args[0].equals("sweep");
+            HistoryLoad load = new HistoryLoad(args[1], args[2], partitions, sweeps ? 0 : Long.parseLong(args[4]));
+            say("ok " + (sweeps ? load.sweep() : load.run(args.length > 5 ? args[5] : null)));
         } catch (Exception e) {
             System.err.println("failed: " + e);
             status = 1;

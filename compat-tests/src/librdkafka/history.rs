@@ -112,22 +112,6 @@ pub fn run(
     }
 }
 
-/// Sends one record to each partition for each line of the standard input, until that ends. Keys are partitions, sequences lines.
-pub fn sweep(servers: &str, topic: &str, partitions: &str) -> Result<String, String> {
-    let partitions: i32 = partitions.parse().map_err(|e| format!("{partitions}: {e}"))?;
-    let producer = producer(servers)?;
-    let mut sweeps = 0;
-    for line in std::io::stdin().lines() {
-        line.map_err(|e| e.to_string())?;
-        for partition in 0..partitions {
-            send(&producer, topic, partition, (u64::from(partition.unsigned_abs()), sweeps));
-        }
-        sweeps += 1;
-    }
-    producer.flush(limit() * 3).map_err(|e| format!("flush: {e}"))?;
-    Ok(format!("{sweeps} sweeps"))
-}
-
 fn producer(servers: &str) -> Result<ThreadedProducer<Printed>, String> {
     let mut config = with_short_back_offs(servers);
     config.set("enable.idempotence", "true");
