@@ -2,7 +2,7 @@
 //!
 //! | Scenario | What happens |
 //! | --- | --- |
-//! | `cluster:life` | topics, two groups, a broker killed, a topic deleted meanwhile, the broker back, leaders and replicas moved |
+//! | `cluster:life` | topics, groups, a broker killed, a topic deleted meanwhile, the broker back, replicas moved |
 //! | `cluster:orders` | the nodes are started one after another in each order, on what the round before left |
 //! | others | who may join and who may not, and what is left without a majority ([`crate::strangers`]) |
 //!

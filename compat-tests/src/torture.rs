@@ -1,9 +1,10 @@
 //! Three nodes under load while they are killed, halted, restarted and cut off from each other; afterwards everything
 //! that both clients did and saw is judged.
 //!
-//! librdkafka and the Java client write one topic each, with keys and sequence numbers, and read it as a group; what is
-//! done to the cluster is drawn from a seed ([`crate::nemesis`]). As root each node is in a network namespace of its own
-//! ([`crate::network`]), and the network fails too; others are told that this was left out.
+//! librdkafka and the Java client write one topic each, with keys and sequence numbers, and read it as a group;
+//! what is done to the cluster is drawn from a seed ([`crate::nemesis`]). As root each node is in a network
+//! namespace of its own ([`crate::network`]), and the network fails too; others are told that this was left
+//! out.
 //!
 //! `COMPAT_SEED` is the seed (1), `COMPAT_DURATION_S` how long faults go on (60). The history with the faults among its
 //! lines is kept below `target/compat/histories`.

@@ -130,10 +130,15 @@ pub fn write_request<R: Request>(
     finish_frame(w, 0)
 }
 
-/// The whole frame, length included, of a message that voter `sender` sends another; version 0.
-pub fn write_quorum_message(correlation_id: i32, sender: BrokerId, body: &[u8]) -> BytesMut {
+/// The whole frame, length included, of a message that voter `sender` of a cluster sends another; version 0.
+pub fn write_quorum_message(
+    correlation_id: i32,
+    (sender, cluster_id): (BrokerId, &str),
+    body: &[u8],
+) -> BytesMut {
     let mut w = begin_request(QUORUM_MESSAGE_KEY, 0, correlation_id, None, i16::MAX);
     w.i32(sender.0);
+    w.string(cluster_id, false);
     w.raw(body);
     finish_frame(w, 0)
 }

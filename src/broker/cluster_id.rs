@@ -21,22 +21,26 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// DescribeCluster's kind of endpoint that stands for controllers (KIP-919).
 const CONTROLLERS: i8 = 2;
 
-/// The cluster's id as its controllers say; nothing where the configuration or a formatted directory has it.
+/// The cluster's id as its controllers say; nothing where a formatted directory has it.
 ///
 /// # Errors
-/// `NoController` when none answers within `initial.broker.registration.timeout.ms`; a directory that cannot be read.
+/// `NoController` when none answers within `initial.broker.registration.timeout.ms`, which is waited for where nobody
+/// else says the id; `OtherCluster`; a directory that cannot be read.
 pub(super) async fn find(
     settings: &Settings,
     disk: &dyn Disk,
 ) -> Result<Option<String>, StartError> {
-    if settings.cluster_id.is_some() || is_formatted(settings, disk)? {
-        return Ok(None);
-    }
+    let known = settings.cluster_id.clone().or(formatted(settings, disk)?);
     let begun = Instant::now();
     let mut said = begun;
     loop {
-        if let Some(id) = ask(&settings.controller_addresses).await {
-            return Ok(Some(id));
+        match (ask(&settings.controller_addresses).await, &known) {
+            (Some(found), Some(own)) if found != *own => {
+                return Err(StartError::OtherCluster { own: own.clone(), found });
+            }
+            (_, Some(_)) => return Ok(None),
+            (Some(id), None) => return Ok(Some(id)),
+            (None, None) => {}
         }
         if begun.elapsed() >= settings.initial_registration_timeout {
             return Err(StartError::NoController { waited: begun.elapsed() });
@@ -49,14 +53,15 @@ pub(super) async fn find(
     }
 }
 
-fn is_formatted(settings: &Settings, disk: &dyn Disk) -> Result<bool, DirectoryError> {
+/// The cluster that the directories were formatted for.
+fn formatted(settings: &Settings, disk: &dyn Disk) -> Result<Option<String>, DirectoryError> {
     for log_dir in &settings.log_dirs {
         let meta = read_meta_properties(disk, log_dir)?;
-        if meta.is_some_and(|meta| meta.cluster_id.is_some()) {
-            return Ok(true);
+        if let Some(id) = meta.and_then(|meta| meta.cluster_id) {
+            return Ok(Some(id));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 async fn ask(controllers: &ControllerAddresses) -> Option<String> {

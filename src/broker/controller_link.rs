@@ -51,6 +51,10 @@ impl Active {
     }
 }
 
+/// How the `client.id` ends with which brokers pass requests of clients on; what such a request changes of the broker
+/// itself has been checked there.
+pub const FORWARDING_CLIENT: &str = "-controller-link";
+
 /// Where each controller listens: host and port by node.
 pub type ControllerAddresses = BTreeMap<BrokerId, (String, u16)>;
 
@@ -71,7 +75,7 @@ impl ControllerLink {
         ControllerLink {
             active,
             addresses: settings.controller_addresses.clone(),
-            client_id: format!("broker-{}-controller-link", settings.node_id),
+            client_id: format!("broker-{}{FORWARDING_CLIENT}", settings.node_id),
             is_sole_voter: settings.is_sole_voter,
             patience: settings.controller_patience,
             clients: Mutex::default(),

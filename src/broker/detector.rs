@@ -24,8 +24,11 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a broker that nobody fences is taken for gone, in milliseconds.
 const GONE_MS: i64 = 3000;
+/// How long a broker whose connection has ended is taken for gone before it was dialled, in milliseconds.
+const SUSPECT_MS: i64 = 50;
 
-/// Brokers that are gone, as this node has seen: under which epoch they were registered, and when it was seen.
+/// Brokers that are gone, as this node has seen: under which epoch they were registered, and until when that is
+/// believed.
 #[derive(Debug, Default)]
 pub(super) struct Gone(Mutex<BTreeMap<BrokerId, (BrokerEpoch, Timestamp)>>);
 
@@ -62,9 +65,28 @@ impl Detector {
         let gone = self.gone.0.lock();
         let seen = gone.get(&broker.id);
         !broker.fenced
-            && seen.is_some_and(|(epoch, at)| {
-                *epoch == broker.epoch && self.clock.now().0 < at.0 + GONE_MS
-            })
+            && seen
+                .is_some_and(|(epoch, until)| *epoch == broker.epoch && self.clock.now() < *until)
+    }
+
+    /// Whether any broker was seen to be gone lately.
+    pub(super) fn misses_any(&self) -> bool {
+        let now = self.clock.now();
+        let mut gone = self.gone.0.lock();
+        gone.retain(|_, (_, until)| now < *until);
+        !gone.is_empty()
+    }
+
+    fn believe_gone(&self, id: BrokerId, epoch: BrokerEpoch, ms: i64) {
+        let now = self.clock.now();
+        let mut gone = self.gone.0.lock();
+        gone.retain(|_, (_, until)| now < *until);
+        let until = gone.get(&id).filter(|(known, _)| *known == epoch).map_or(now, |it| it.1);
+        gone.insert(id, (epoch, until.max(now.plus_ms(ms))));
+    }
+
+    fn believe_alive(&self, id: BrokerId) {
+        self.gone.0.lock().remove(&id);
     }
 
     /// Looks at all brokers whenever this node becomes the active controller: those that died meanwhile reset no
@@ -100,12 +122,14 @@ impl Detector {
             return;
         };
         let (host, port) = (endpoint.host.clone(), endpoint.port);
+        self.believe_gone(id, epoch, SUSPECT_MS);
         let detector = Arc::clone(self);
         tokio::spawn(async move {
             if !is_refused(host.clone(), port).await {
+                detector.believe_alive(id);
                 return;
             }
-            detector.gone.0.lock().insert(id, (epoch, detector.clock.now()));
+            detector.believe_gone(id, epoch, GONE_MS);
             let request = ControllerRequest::FenceBroker { broker_id: id, broker_epoch: epoch };
             // Otherwise it was fenced before, has registered anew, or another node is the controller.
             let answer = detector.link.call_here(request).await;

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::runtime::Handle;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -119,6 +120,8 @@ pub struct MetadataNode {
     /// The hosts' drivers, each of which ends with its host's machine, and those that follow the quorum.
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stopping: watch::Sender<bool>,
+    /// There is a newer Image.
+    image_moved: Notify,
     /// Leadership of this node has begun or ended.
     changed: Notify,
     runtime: Handle,
@@ -143,6 +146,7 @@ impl MetadataNode {
             failure: Mutex::new(None),
             tasks: Mutex::default(),
             stopping: watch::Sender::new(false),
+            image_moved: Notify::new(),
             changed: Notify::new(),
             runtime: Handle::current(),
         });
@@ -177,6 +181,11 @@ impl MetadataNode {
             Source::Quorum(quorum) => quorum.committed(),
             Source::Observer(observer) => observer.committed(),
         }
+    }
+
+    /// Completes when there is a newer Image, counted from this call on.
+    pub(super) fn image_moved(&self) -> Notified<'_> {
+        self.image_moved.notified()
     }
 
     fn who_is_active(&self) -> Active {
@@ -338,6 +347,7 @@ impl QuorumListener for MetadataNode {
             *published = Some(Arc::clone(&image));
         }
         self.params.image.store(image);
+        self.image_moved.notify_waiters();
     }
 
     fn lead(&self, epoch: LeaderEpoch, mut controller: Controller, end: Offset) {

@@ -68,6 +68,7 @@ pub use crate::machines::metadata::{
     config_rules, effective, features, image, validate_topic_name,
 };
 pub use crate::machines::replica::{Eligibility, FollowerFetch};
+pub use controller_link::FORWARDING_CLIENT;
 pub use metadata_reads::MetadataRead;
 pub use partition::{
     Acks, IsolationLevel, Partition, PartitionRead, ProduceError, ReadFrom, ReadParams, ReplicaView,
@@ -97,8 +98,12 @@ use parking_lot::Mutex;
 use publisher::Publisher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// How long a client that would be sent to a broker that is gone waits for the name of another.
+const SUCCESSION_MAX: Duration = Duration::from_millis(500);
 
 /// Producer ids that this broker may still give out: `next..end`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -275,6 +280,22 @@ impl Broker {
         if may_configure {
             self.cleaner.reconfigure(&self.image.load());
             self.report_cordoned_dirs().await;
+        }
+    }
+
+    /// Waits, for half a second at most, while the metadata name a leader that this broker has seen to be gone:
+    /// `is_concerned` tells of an Image whether somebody who asks now would be sent there. A client that hears of no
+    /// better leader looks again after a second only (librdkafka).
+    pub async fn await_successors(&self, is_concerned: impl Fn(&Image) -> bool) {
+        let deadline = tokio::time::Instant::now() + SUCCESSION_MAX;
+        loop {
+            let moved = self.metadata.image_moved();
+            if !self.detector.misses_any() || !is_concerned(&self.image.load()) {
+                return;
+            }
+            if tokio::time::timeout_at(deadline, moved).await.is_err() {
+                return;
+            }
         }
     }
 

@@ -146,16 +146,17 @@ impl PeerClient {
         parsed.map(|(_, response)| response).map_err(|cause| self.malformed(&cause))
     }
 
-    /// Sends a message of the voters' own as `sender` and waits for the answer to it.
+    /// Sends a message of the voters' own as `sender` of a cluster and waits for the answer to it.
     ///
     /// # Errors
     /// Those of [`PeerClient::call`].
     pub async fn quorum_message(
         &self,
-        sender: BrokerId,
+        (sender, cluster_id): (BrokerId, Arc<str>),
         message: Bytes,
     ) -> Result<Bytes, PeerError> {
         let write = move |correlation_id, _| {
+            let sender = (sender, &*cluster_id);
             request::write_quorum_message(correlation_id, sender, &message).freeze()
         };
         let (answer, _) = self.send(QUORUM_MESSAGE_KEY, 0, Box::new(write)).await?;

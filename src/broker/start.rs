@@ -64,6 +64,16 @@ pub enum StartError {
         /// Where the other one does.
         other: String,
     },
+    /// The controllers are of another cluster than the directories.
+    #[error(
+        "the controllers of controller.quorum.voters are of cluster {found}, and log.dirs of cluster {own}: one of them is not what was meant"
+    )]
+    OtherCluster {
+        /// The id in the directories, or `ottla.cluster.id`.
+        own: String,
+        /// The id that the controllers say.
+        found: String,
+    },
     /// The quorum has no leader that can be reached.
     #[error(
         "no active controller found in {} s (controller.quorum.voters: are a majority of them running?)",
@@ -202,8 +212,11 @@ struct Parts {
 
 impl Parts {
     fn metadata(&self) -> MetadataParams {
-        let voters =
-            VoterConnections::new(self.settings.node_id, &self.settings.controller_addresses);
+        let voters = VoterConnections::new(
+            self.settings.node_id,
+            &self.directories.cluster_id,
+            &self.settings.controller_addresses,
+        );
         let publisher = Arc::clone(&self.publisher);
         MetadataParams {
             node_id: self.settings.node_id,

@@ -88,7 +88,7 @@ impl Lone {
         quorum
             .start(
                 Arc::clone(&listener),
-                Arc::new(VoterConnections::new(BrokerId(1), &Default::default())),
+                Arc::new(VoterConnections::new(BrokerId(1), "", &Default::default())),
             )
             .await
             .unwrap();

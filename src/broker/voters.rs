@@ -6,6 +6,7 @@ use super::quorum::{BoxFuture, RaftTransport, TransportError};
 use bytes::Bytes;
 use ottla_protocol::BrokerId;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long an answer may take; the quorum itself gives most messages up sooner.
@@ -16,11 +17,16 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Connections to the other voters.
 pub(super) struct VoterConnections {
     node_id: BrokerId,
+    cluster_id: Arc<str>,
     clients: BTreeMap<BrokerId, PeerClient>,
 }
 
 impl VoterConnections {
-    pub(super) fn new(node_id: BrokerId, voters: &ControllerAddresses) -> VoterConnections {
+    pub(super) fn new(
+        node_id: BrokerId,
+        cluster_id: &str,
+        voters: &ControllerAddresses,
+    ) -> VoterConnections {
         let client = |(host, port): &(String, u16)| {
             PeerClient::new(PeerParams {
                 host: host.clone(),
@@ -32,7 +38,7 @@ impl VoterConnections {
         };
         let others = voters.iter().filter(|(id, _)| **id != node_id);
         let clients = others.map(|(id, address)| (*id, client(address))).collect();
-        VoterConnections { node_id, clients }
+        VoterConnections { node_id, cluster_id: cluster_id.into(), clients }
     }
 }
 
@@ -42,7 +48,8 @@ impl RaftTransport for VoterConnections {
             let Some(client) = self.clients.get(&to) else {
                 return Err(TransportError { to, cause: "it is no voter".to_owned() });
             };
-            let answer = client.quorum_message(self.node_id, message).await;
+            let sender = (self.node_id, Arc::clone(&self.cluster_id));
+            let answer = client.quorum_message(sender, message).await;
             answer.map_err(|error| TransportError { to, cause: error.to_string() })
         })
     }

@@ -63,7 +63,8 @@ fn answer(manner: Manner, header: &request::RequestHeader, body: &mut Reader) ->
     let id = header.correlation_id;
     if header.api_key == QUORUM_MESSAGE_KEY {
         let sender = body.i32().unwrap();
-        let text = format!("{sender}: {:?}", body.rest());
+        let cluster_id = body.string(false).unwrap();
+        let text = format!("{sender} of {cluster_id}: {:?}", body.rest());
         return Some(request::write_quorum_answer(id, text.as_bytes()).freeze());
     }
     if header.api_key == ApiKey::ApiVersions as i16 {
@@ -120,8 +121,11 @@ async fn many_requests_share_a_connection_and_each_gets_its_own_answer() {
 #[tokio::test]
 async fn voters_messages_go_as_they_are() {
     let (client, _) = start(Manner::Answer, PATIENCE).await;
-    let answer = client.quorum_message(BrokerId(3), Bytes::from_static(b"hello")).await.unwrap();
-    assert_eq!(&answer[..], b"3: b\"hello\"");
+    let answer = client
+        .quorum_message((BrokerId(3), "here".into()), Bytes::from_static(b"hello"))
+        .await
+        .unwrap();
+    assert_eq!(&answer[..], b"3 of here: b\"hello\"");
 }
 
 #[tokio::test]

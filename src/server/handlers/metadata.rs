@@ -23,11 +23,12 @@ use std::collections::BTreeSet;
 
 /// Answers the request.
 pub async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
-    let image = ctx.broker.image();
     let named = match asked(ctx.version, request.topics.as_deref()) {
         Ok(named) => named,
         Err(error) => return refused(error, request.topics.unwrap_or_default()),
     };
+    ctx.broker.await_successors(|image| has_lost_leaders(ctx, image, &named)).await;
+    let image = ctx.broker.image();
     let mut topics = match named {
         Asked::All => image.topics.iter().map(|topic| describe(ctx, &image, topic)).collect(),
         Asked::ById(ids) => by_id(ctx, &image, ids),
@@ -57,6 +58,22 @@ enum Asked {
     All,
     ById(BTreeSet<TopicId>),
     ByName(BTreeSet<String>),
+}
+
+/// Whether one of the topics that are asked for by name or id has a leader that is gone.
+fn has_lost_leaders(ctx: &RequestContext, image: &Image, named: &Asked) -> bool {
+    let has_lost = |topic: &TopicImage| {
+        topic.partitions.values().any(|partition| ctx.is_gone(image, partition.leader))
+    };
+    match named {
+        Asked::All => image.topics.iter().any(|topic| has_lost(topic)),
+        Asked::ById(ids) => {
+            ids.iter().filter_map(|id| image.topics.get_by_id(id)).any(|topic| has_lost(topic))
+        }
+        Asked::ByName(names) => {
+            names.iter().filter_map(|name| image.topics.get(name)).any(|topic| has_lost(topic))
+        }
+    }
 }
 
 fn asked(version: i16, topics: Option<&[MetadataRequestTopic]>) -> Result<Asked, ErrorCode> {

@@ -68,7 +68,7 @@ pub(crate) use nodes::Leaders;
 pub use nodes::Node;
 
 use super::Shared;
-use crate::broker::{Broker, ControllerReply, ControllerRequest};
+use crate::broker::{Broker, ControllerReply, ControllerRequest, FORWARDING_CLIENT};
 use crate::env::net::SendQueue;
 use ottla_protocol::apis::{self, ListenerType};
 use ottla_protocol::frame::FrameError;
@@ -124,6 +124,12 @@ impl RequestContext {
         }
     }
 
+    /// Whether a broker has passed this request on to the controller, after it checked what concerns the broker alone.
+    pub(crate) fn is_forwarded(&self) -> bool {
+        self.listener_type == ListenerType::Controller
+            && self.client_id.as_deref().is_some_and(|id| id.ends_with(FORWARDING_CLIENT))
+    }
+
     /// The connection has ended: those who watch over the node at its other end are told.
     pub(crate) fn peer_gone(&self) {
         if let Some((id, epoch)) = self.peer_broker.get() {
@@ -167,6 +173,14 @@ pub(crate) enum Close {
         /// The request's version.
         version: i16,
     },
+    /// A voter of the same addresses and of another cluster.
+    #[error("voter {id} belongs to another cluster: its directories are of {cluster_id}")]
+    OtherCluster {
+        /// Who it says it is.
+        id: BrokerId,
+        /// Its cluster.
+        cluster_id: String,
+    },
     /// A produce request that wants no answer failed: closing is how the producer learns (as Kafka does).
     #[error("error in a produce request with acks=0: {0}")]
     UnansweredProduce(String),
@@ -180,6 +194,7 @@ impl Close {
             Close::Frame(_)
             | Close::Malformed(_)
             | Close::NotServed { .. }
+            | Close::OtherCluster { .. }
             | Close::UnansweredProduce(_) => true,
         }
     }

@@ -337,6 +337,10 @@ impl Controller {
         self.next_rebalance = self.settings.rebalance_interval_ms.map(|ms| now.plus_ms(ms));
         for id in unfenced {
             self.touch(now, id, -1);
+            // It has not been heard by this controller: one that starts now with its id need not wait for it.
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.is_connected = false;
+            }
         }
     }
 
