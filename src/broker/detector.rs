@@ -62,11 +62,14 @@ impl Detector {
 
     /// Whether the broker was seen to be gone, and is not fenced yet nor registered anew.
     pub(super) fn is_gone(&self, broker: &BrokerRegistration) -> bool {
+        !broker.fenced && self.has_gone_lately(broker)
+    }
+
+    /// Whether the broker was seen to be gone in the last seconds, and has not registered anew.
+    pub(super) fn has_gone_lately(&self, broker: &BrokerRegistration) -> bool {
         let gone = self.gone.0.lock();
         let seen = gone.get(&broker.id);
-        !broker.fenced
-            && seen
-                .is_some_and(|(epoch, until)| *epoch == broker.epoch && self.clock.now() < *until)
+        seen.is_some_and(|(epoch, until)| *epoch == broker.epoch && self.clock.now() < *until)
     }
 
     /// Whether any broker was seen to be gone lately.

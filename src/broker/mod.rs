@@ -62,7 +62,9 @@ pub use crate::log::{
     MinOne, RecordError, TimestampOffset,
 };
 pub use crate::machines::group::{GroupRequest, GroupResponse, Join, partition_for};
-pub use crate::machines::metadata::image::{ConfigResource, ResourceType, TopicImage};
+pub use crate::machines::metadata::image::{
+    BrokerRegistration, ConfigResource, ResourceType, TopicImage,
+};
 pub use crate::machines::metadata::{
     ApiError, ControllerReply, ControllerRequest, ControllerSettings, Image, alter_config,
     config_rules, effective, features, image, validate_topic_name,
@@ -302,6 +304,11 @@ impl Broker {
     /// Whether this broker has seen that the other one is gone, of which the controller has not told yet.
     pub fn is_gone(&self, image: &Image, id: BrokerId) -> bool {
         image.cluster.brokers.get(&id).is_some_and(|broker| self.detector.is_gone(broker))
+    }
+
+    /// Whether a broker, fenced by now or not, was seen to be gone in the last seconds.
+    pub fn has_gone_lately(&self, broker: &BrokerRegistration) -> bool {
+        self.detector.has_gone_lately(broker)
     }
 
     /// The connection by which a broker's heartbeats or fetches came has ended.

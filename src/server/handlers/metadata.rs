@@ -213,7 +213,12 @@ fn describe_partition(
 }
 
 fn brokers(ctx: &RequestContext, image: &Image) -> Vec<MetadataResponseBroker> {
+    // One that has just gone stays in sight for a moment: librdkafka takes a broker that it hears of no more apart, and
+    // with it, for a second, the partitions that are on their way from there to their new leaders.
+    let gone = image.cluster.brokers.values().filter(|broker| broker.fenced);
+    let gone = gone.filter(|broker| ctx.broker.has_gone_lately(broker));
     let nodes = ctx.alive_nodes(image).into_iter();
+    let nodes = nodes.chain(gone.filter_map(|broker| ctx.node_of(broker)));
     nodes
         .map(|node| MetadataResponseBroker {
             node_id: node.id,
