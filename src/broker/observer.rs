@@ -9,13 +9,12 @@ use super::controller_link::ControllerAddresses;
 use super::dir_health::DirHealth;
 use super::peers::{PeerClient, PeerError, PeerParams};
 use super::quorum::{
-    LeaderAndEpoch, METADATA_DIR, QuorumError, QuorumListener, VoterRecords, replay_batch,
-    take_voters,
+    LeaderAndEpoch, QuorumError, QuorumListener, VoterRecords, open_log, replay_batch, take_voters,
 };
 use super::replay::{ReplayError, replay_log};
 use super::snapshots::{self, SnapshotId};
 use crate::env::{Clock, Disk};
-use crate::log::{Log, LogConfig, LogParams};
+use crate::log::{Log, LogConfig};
 use crate::machines::metadata::{Controller, ControllerSettings};
 use bytes::{Bytes, BytesMut};
 use ottla_protocol::batch::{BatchHeader, batches};
@@ -108,23 +107,9 @@ impl Observer {
     /// # Errors
     /// Every [`QuorumError`].
     pub(super) fn open(params: ObserverParams) -> Result<Observer, QuorumError> {
-        let dir = params.dir.join(METADATA_DIR);
-        let created = params.disk.create_dir_durably(&dir);
-        created.map_err(|source| QuorumError::File { path: dir.clone(), source })?;
+        let now = params.clock.now();
+        let (dir, log) = open_log(&params.disk, &params.dir, &params.log, now)?;
         let snapshot = snapshots::newest(params.disk.as_ref(), &dir)?;
-        let log = Log::open(LogParams {
-            disk: Arc::clone(&params.disk),
-            dir: dir.clone(),
-            topic: CLUSTER_METADATA_TOPIC.into(),
-            partition: 0,
-            topic_id: CLUSTER_METADATA_TOPIC_ID,
-            config: Arc::clone(&params.log),
-            log_start_offset: Offset(0),
-            recovery_point: Offset(0),
-            clean_shutdown: false,
-            earlier_writes_synced: false,
-            now: params.clock.now(),
-        })?;
         let machine = Controller::new(params.controller.clone());
         let voters = VoterRecords::default();
         let mut inner = Inner { log, machine, voters, snapshot, bytes_since_snapshot: 0 };
@@ -132,7 +117,6 @@ impl Observer {
             let bytes = snapshots::read(params.disk.as_ref(), &dir, id)?;
             snapshots::replay(&bytes, id, &mut inner.machine, &mut inner.voters)?;
             if inner.log.log_end_offset() < id.end_offset {
-                let now = params.clock.now();
                 inner
                     .log
                     .truncate_fully_and_start_at(id.end_offset, now)

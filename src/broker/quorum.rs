@@ -36,6 +36,7 @@ use crate::log::{AppendError, LogConfig, LogSlice, ReadError, RecoveryError, Sto
 use crate::machines::metadata::{Controller, ControllerSettings, Image, record_version};
 use applied::{Applied, Applier};
 use bytes::Bytes;
+pub(super) use log::open_log;
 use log::{MetadataLog, WriteError};
 use network::Network;
 use openraft::{Config, SnapshotPolicy};

@@ -15,8 +15,9 @@ use super::types::{self, Batch, Payload, QuorumEntry};
 use super::{METADATA_DIR, QuorumError, QuorumParams};
 use crate::broker::replay::{ReplayError, replay_log};
 use crate::broker::snapshots::{self, SnapshotId};
+use crate::env::Disk;
 use crate::log::{
-    AppendContext, AppendError, AppendOrigin, FlushJob, Log, LogParams, StorageError,
+    AppendContext, AppendError, AppendOrigin, FlushJob, Log, LogConfig, LogParams, StorageError,
     TransactionCheck,
 };
 use bytes::Bytes;
@@ -26,11 +27,11 @@ use ottla_protocol::messages::leader_change_message::Voter;
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::{
-    BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, LeaderEpoch, Offset,
+    BrokerId, CLUSTER_METADATA_TOPIC, CLUSTER_METADATA_TOPIC_ID, LeaderEpoch, Offset, Timestamp,
 };
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes of the newest batches that stay in memory: what openraft appends it reads again at once, to send and to apply.
@@ -83,31 +84,47 @@ pub(super) struct MetadataLog {
     inner: Mutex<Inner>,
 }
 
+/// Opens the log of the metadata below `metadata.log.dir`, which a crash may have left as it was; answers its directory
+/// too.
+///
+/// # Errors
+/// The directory cannot be made; the log cannot be recovered.
+pub(in crate::broker) fn open_log(
+    disk: &Arc<dyn Disk>,
+    metadata_log_dir: &Path,
+    config: &Arc<LogConfig>,
+    now: Timestamp,
+) -> Result<(PathBuf, Log), QuorumError> {
+    let dir = metadata_log_dir.join(METADATA_DIR);
+    let created = disk.create_dir_durably(&dir);
+    created.map_err(|source| QuorumError::File { path: dir.clone(), source })?;
+    let log = Log::open(LogParams {
+        disk: Arc::clone(disk),
+        dir: dir.clone(),
+        topic: CLUSTER_METADATA_TOPIC.into(),
+        partition: 0,
+        topic_id: CLUSTER_METADATA_TOPIC_ID,
+        config: Arc::clone(config),
+        log_start_offset: Offset(0),
+        recovery_point: Offset(0),
+        clean_shutdown: false,
+        earlier_writes_synced: false,
+        now,
+    })?;
+    Ok((dir, log))
+}
+
 impl MetadataLog {
     /// Opens the log: recovery, and the ordinals of its batches.
     ///
     /// # Errors
     /// Every [`QuorumError`].
     pub fn open(params: QuorumParams) -> Result<MetadataLog, QuorumError> {
-        let dir = params.dir.join(METADATA_DIR);
+        let now = params.clock.now();
+        let (dir, mut log) = open_log(&params.disk, &params.dir, &params.log, now)?;
         let disk = params.disk.as_ref();
-        let created = disk.create_dir_durably(&dir);
-        created.map_err(|source| QuorumError::File { path: dir.clone(), source })?;
         let id = snapshots::newest(disk, &dir)?.filter(|id| id.end_offset > Offset(0));
         let start = id.map_or(Offset(0), |id| id.end_offset);
-        let mut log = Log::open(LogParams {
-            disk: Arc::clone(&params.disk),
-            dir: dir.clone(),
-            topic: CLUSTER_METADATA_TOPIC.into(),
-            partition: 0,
-            topic_id: CLUSTER_METADATA_TOPIC_ID,
-            config: Arc::clone(&params.log),
-            log_start_offset: Offset(0),
-            recovery_point: Offset(0),
-            clean_shutdown: false,
-            earlier_writes_synced: false,
-            now: params.clock.now(),
-        })?;
         if let Some(id) = id
             && !goes_on_after(&log, id)
         {
