@@ -73,7 +73,8 @@ pub use crate::machines::replica::{Eligibility, FollowerFetch};
 pub use controller_link::FORWARDING_CLIENT;
 pub use metadata_reads::MetadataRead;
 pub use partition::{
-    Acks, IsolationLevel, Partition, PartitionRead, ProduceError, ReadFrom, ReadParams, ReplicaView,
+    Acks, Interest, IsolationLevel, News, Partition, PartitionRead, ProduceError, ReadFrom,
+    ReadParams, ReplicaView, Subscription,
 };
 pub use quorum::{QuorumStatus, VoterStatus};
 pub use settings::{AdvertisedListener, Settings, TopicSettings};
