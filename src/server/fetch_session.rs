@@ -4,7 +4,8 @@
 //! [`FetchContext::finish`] which of them its answer holds.
 //!
 //! A partition that gave nothing, and of which there is nothing to note, is quiet: no request looks at it again before
-//! it is named, or says itself that it has changed. So a request costs what there is to tell, not what the session holds.
+//! it is named, or says itself that it has changed. So a request costs what there is to tell, not what the session
+//! holds.
 //!
 //! Invariants: at most `slots` sessions; a session's epoch moves with every request that it accepts; a partition that
 //! had data goes to the end of its session's order, so that all get their turn under a byte limit; a quiet partition is

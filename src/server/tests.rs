@@ -5,6 +5,7 @@ mod configs;
 mod cordoned_log_dirs;
 mod describe_cluster;
 mod durability;
+mod fetch_sessions;
 mod groups;
 mod log_dirs;
 mod replication;

@@ -9,8 +9,8 @@
 //! - v17: directory id (KIP-853). - v18: the follower's high watermark (KIP-1166).
 //!
 //! The answer is written by hand: its header, and regions of the segments' files that the kernel sends. A fetch that
-//! finds fewer than `min_bytes` waits for its partitions' changes, not by polling. Within a session only those partitions
-//! are looked at that may have something to tell.
+//! finds fewer than `min_bytes` waits for its partitions' changes, not by polling. Within a session only those
+//! partitions are looked at that may have something to tell.
 //!
 //! A follower's fetch says first how far it is, which moves the high watermark, and reads up to the log's end. When
 //! only the high watermark has moved since it was last told, a fetch that waits is answered soon, so that the follower

@@ -54,6 +54,10 @@ impl Fetch<'_> {
                     None => found.push(again),
                 }
             }
+            // One that went away while it was waited for is told at once, as in Kafka's DelayedFetch.
+            if changed.iter().any(|at| found[*at].partition.is_none()) {
+                return found;
+            }
         }
     }
 
