@@ -175,9 +175,7 @@ fn check_broker_change(
     resource: &AlterConfigsResource,
 ) -> Result<(), ApiError> {
     let name = &resource.resource_name;
-    if !name.is_empty() {
-        check_node_id(ctx.broker.node_id(), name)?;
-    }
+    let is_here = name.is_empty() || is_this_broker(ctx, name)?;
     let before = image.config(&ConfigResource::new(ResourceType::Broker, name));
     let mut after = (*before).clone();
     for config in &resource.configs {
@@ -192,9 +190,11 @@ fn check_broker_change(
                     subset of the current configuration value.";
         return Err(ApiError::new(ErrorCode::InvalidConfig, text));
     }
-    check_cordoned_dirs(ctx, &after)?;
+    if is_here {
+        check_cordoned_dirs(ctx, &after)?;
+    }
     check_broker(&after, if name.is_empty() { BrokerScope::All } else { BrokerScope::One })?;
-    check_cleaner(ctx, name, &after)
+    if is_here { check_cleaner(ctx, name, &after) } else { Ok(()) }
 }
 
 /// Whether no more directories are cordoned: a controller does not know which ones a broker has.
@@ -206,8 +206,18 @@ fn uncordons_only(before: &BTreeMap<String, String>, after: &BTreeMap<String, St
     dirs(after).is_subset(&dirs(before))
 }
 
-/// A broker takes changes for itself alone.
-pub(super) fn check_node_id(node_id: BrokerId, name: &str) -> Result<(), ApiError> {
+/// Whether a change is for this broker. A broker takes none for others; a controller does, and what only that broker
+/// could find wrong with it is not looked for, as in Kafka's `ControllerApis`.
+pub(super) fn is_this_broker(ctx: &RequestContext, name: &str) -> Result<bool, ApiError> {
+    match check_node_id(ctx.broker.node_id(), name) {
+        Err(_) if ctx.listener_type == ListenerType::Controller && name.parse::<i32>().is_ok() => {
+            Ok(false)
+        }
+        checked => checked.map(|()| true),
+    }
+}
+
+fn check_node_id(node_id: BrokerId, name: &str) -> Result<(), ApiError> {
     match name.parse::<i32>() {
         Err(_) => Err(invalid(format!("Node id must be an integer, but it is: {name}"))),
         Ok(id) if id != node_id.0 => {

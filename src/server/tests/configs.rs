@@ -171,3 +171,29 @@ fn root_logger_is_set_and_described() {
     check("kafka.log", set, Some("WARN"), false, ErrorCode::InvalidConfig, "DEBUG");
     check("root", set, Some("FATAL"), false, ErrorCode::None, "FATAL");
 }
+
+#[test]
+fn a_controller_takes_changes_for_other_brokers() {
+    let world = World::new();
+    let change = |address, key: &str| {
+        let config = AlterableConfig {
+            name: key.to_owned(),
+            config_operation: 0,
+            value: Some("1000".to_owned()),
+        };
+        let resource = AlterConfigsResource {
+            resource_type: ResourceType::Broker.id(),
+            resource_name: "2".to_owned(),
+            configs: vec![config],
+        };
+        let request =
+            IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+        let response = World::connect_to(address).call(1, &request);
+        ErrorCode::from_code(response.responses[0].error_code)
+    };
+    const RATE: &str = "leader.replication.throttled.rate";
+    assert_eq!(change(world.address, RATE), ErrorCode::InvalidRequest);
+    // It knows no such broker, and would not ask had it refused for another's sake.
+    assert_eq!(change(world.controller_address, RATE), ErrorCode::BrokerIdNotRegistered);
+    assert_eq!(change(world.controller_address, "node.id"), ErrorCode::InvalidRequest);
+}
