@@ -2,6 +2,7 @@
 
 mod bench_command;
 mod check_command;
+mod status_command;
 
 use clap::{Args, Parser, Subcommand};
 use ottla::broker::{AdvertisedListener, Broker, Settings};
@@ -58,6 +59,10 @@ enum Command {
     /// LOAD is ready, produce, fetch, small, latency or connections; without one all but ready are
     /// run. Topics are made for the run and deleted after it.
     Bench(bench_command::BenchArgs),
+    /// Print a cluster at a glance: brokers, metadata quorum, partitions that are not as they should be.
+    ///
+    /// Exit status: 0 no data is at risk, 1 some is, 2 no broker could be asked.
+    Status(status_command::StatusArgs),
     /// Print the version.
     Version,
 }
@@ -92,6 +97,7 @@ fn main() -> ExitCode {
         Command::ExportZookeeper { address } => export(&address),
         Command::Bench(arguments) => bench_command::run(&arguments),
         Command::Check(arguments) => return check_command::run(&arguments),
+        Command::Status(arguments) => return status_command::run(&arguments),
         Command::Version => print_all(concat!("ottla ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     match result {
