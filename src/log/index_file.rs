@@ -24,6 +24,8 @@ pub(crate) struct IndexFile<const N: usize> {
     pending: Vec<[u8; N]>,
     /// The file exists; an index without entries has none until the segment is closed.
     is_made: bool,
+    /// The file may have bytes past the written entries. They go before the next write.
+    has_stale_end: bool,
 }
 
 /// Entries at the front of an index.
@@ -38,11 +40,13 @@ pub(crate) struct Front<const N: usize> {
 impl<const N: usize> IndexFile<N> {
     /// `len` bytes are there; what is beyond the last whole entry is ignored.
     pub(crate) fn new(base_offset: i64, suffix: &'static str, len: Option<u64>) -> Self {
+        let bytes = len.unwrap_or(0) as usize;
         IndexFile {
             file: LazyFile::new(base_offset, suffix),
-            written: len.unwrap_or(0) as usize / N,
+            written: bytes / N,
             pending: Vec::new(),
             is_made: len.is_some(),
+            has_stale_end: !bytes.is_multiple_of(N),
         }
     }
 
@@ -67,6 +71,9 @@ impl<const N: usize> IndexFile<N> {
     }
 
     pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        if self.has_stale_end {
+            self.set_len(directory)?;
+        }
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -181,14 +188,16 @@ impl<const N: usize> IndexFile<N> {
         let file = self.file.create(directory)?;
         self.is_made = true;
         file.set_len((self.written * N) as u64)
-            .map_err(|e| self.file.error(directory, "truncate", e))
+            .map_err(|e| self.file.error(directory, "truncate", e))?;
+        self.has_stale_end = false;
+        Ok(())
     }
 
-    /// Drops all entries, and whatever bytes the file has.
-    pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {
+    /// Drops all entries. Those in the file go before others are written.
+    pub(crate) fn reset(&mut self) {
+        self.has_stale_end |= self.written > 0;
         self.pending.clear();
         self.written = 0;
-        if self.is_made { self.set_len(directory) } else { Ok(()) }
     }
 
     /// Writes what waits and makes the file even where it has no entries: Kafka rebuilds a segment without one.

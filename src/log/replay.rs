@@ -57,7 +57,7 @@ impl Log {
         let directory = self.directory.clone();
         let interval = self.config.index_interval_bytes;
         let file = self.segments[n].file(&directory)?;
-        self.segments[n].reset_for_recovery(&directory)?;
+        self.segments[n].reset_for_recovery();
         let mut reader = BatchReader::new(&*file, file_len);
         let mut next_offset = self.segments[n].base_offset;
         let mut position = 0;
@@ -190,13 +190,11 @@ impl Log {
         Ok(())
     }
 
-    /// Brings the producers' state to the log end offset, and writes a snapshot there.
+    /// Brings the producers' state to the log end offset.
     pub(super) fn rebuild_producers(&mut self, now: Timestamp) -> Result<(), ReadError> {
-        let directory = self.directory.clone();
         let segments = self.segments.len();
         self.replay_producers(self.log_end_offset, segments, now)?;
         self.producers.set_map_end_offset(self.log_end_offset);
-        self.producers.take_snapshot(&directory)?;
         Ok(())
     }
 }

@@ -498,10 +498,10 @@ impl Segment {
     }
 
     /// Empties the indexes and forgets what is known of the batches, to be noted again one by one.
-    pub(crate) fn reset_for_recovery(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.offset_index.reset(directory)?;
-        self.time_index.reset(directory)?;
-        self.transactions.reset(directory)?;
+    pub(crate) fn reset_for_recovery(&mut self) {
+        self.offset_index.reset();
+        self.time_index.reset();
+        self.transactions.reset();
         self.tail.clear();
         self.cursors.clear();
         self.size = 0;
@@ -509,7 +509,6 @@ impl Segment {
         *self.first_timestamp.get_mut() = None;
         let none = TimestampOffset { timestamp: Timestamp::NONE, offset: self.base_offset };
         *self.max_timestamp.get_mut() = Some(none);
-        Ok(())
     }
 
     /// Writes what the indexes still hold in memory.

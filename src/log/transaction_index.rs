@@ -99,8 +99,8 @@ impl TransactionIndex {
         self.file.truncate(directory, kept.count)
     }
 
-    pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.reset(directory)
+    pub(crate) fn reset(&mut self) {
+        self.file.reset();
     }
 
     pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
