@@ -7,7 +7,7 @@
 //! Kafka allocates an active segment's index at `segment.index.bytes` and trims it when the segment closes; ours
 //! grow as they are written. Kafka reads both.
 
-use super::directory::{Directory, LazyFile};
+use super::directory::{Directory, LazyFile, ToSync};
 use super::error::StorageError;
 use std::io::IoSlice;
 
@@ -210,12 +210,13 @@ impl<const N: usize> IndexFile<N> {
         Ok(())
     }
 
-    /// The file to sync, once it is made.
-    pub(crate) fn file_to_sync(
+    /// Adds the file to those to sync, once it is made.
+    pub(crate) fn add_to(
         &self,
+        to_sync: &mut ToSync,
         directory: &Directory,
-    ) -> Result<Option<std::sync::Arc<dyn crate::env::DiskFile>>, StorageError> {
-        if self.is_made { self.file.get(directory).map(Some) } else { Ok(None) }
+    ) -> Result<(), StorageError> {
+        if self.is_made { to_sync.add(&self.file, directory) } else { Ok(()) }
     }
 
     pub(crate) fn close(&self) {

@@ -5,7 +5,7 @@
 //! are overwritten. Files are opened on first use; an empty segment at the log's beginning has none.
 
 use super::cursors::{Cursor, Cursors};
-use super::directory::{Directory, LOG_SUFFIX, LazyFile};
+use super::directory::{Directory, LOG_SUFFIX, LazyFile, ToSync};
 use super::error::{ReadError, StorageError};
 use super::offset_index::{self, OffsetIndex};
 use super::time_index::{self, TimeIndex, TimestampOffset};
@@ -473,7 +473,8 @@ impl Segment {
         self.cursors.clear();
         self.size = size;
         self.has_torn_end = false;
-        self.file(directory)?
+        self.file
+            .get_to_write(directory)?
             .set_len(u64::from(size))
             .map_err(|e| self.file_error(directory, "truncate", u64::from(size), e))
     }
@@ -540,44 +541,37 @@ impl Segment {
         if directory_is_without(directory, &self.file) {
             return Ok(());
         }
-        self.sync_files_of(&[self.file(directory)?], directory)
+        let mut to_sync = ToSync::new();
+        to_sync.add(&self.file, directory)?;
+        to_sync.take_owed().run(directory)
     }
 
     /// Makes the batches and all index entries durable.
     pub(crate) fn sync_files(&self, directory: &Directory) -> Result<(), StorageError> {
-        self.sync_files_of(&self.files_to_sync(directory)?, directory)
+        let mut to_sync = ToSync::new();
+        self.add_files_to(&mut to_sync, directory)?;
+        to_sync.take_owed().run(directory)
     }
 
-    fn sync_files_of(
+    /// Adds the `.log` file to those to sync, where it has batches.
+    pub(crate) fn add_log_to(
         &self,
-        files: &[Arc<dyn DiskFile>],
+        to_sync: &mut ToSync,
         directory: &Directory,
     ) -> Result<(), StorageError> {
-        let mut synced = files.iter().map(|file| file.sync());
-        synced.try_for_each(|it| it.map_err(|e| self.file_error(directory, "sync", 0, e)))
+        if self.size > 0 { to_sync.add(&self.file, directory) } else { Ok(()) }
     }
 
-    /// The `.log` file, where it has batches.
-    pub(crate) fn log_to_sync(
+    /// Adds the files that have to be synced for every batch and index entry to be durable.
+    pub(crate) fn add_files_to(
         &self,
+        to_sync: &mut ToSync,
         directory: &Directory,
-    ) -> Result<Option<Arc<dyn DiskFile>>, StorageError> {
-        if self.size > 0 { self.file(directory).map(Some) } else { Ok(None) }
-    }
-
-    /// The files to sync so that every batch and index entry is durable.
-    pub(crate) fn files_to_sync(
-        &self,
-        directory: &Directory,
-    ) -> Result<Vec<Arc<dyn DiskFile>>, StorageError> {
-        let mut files = Vec::with_capacity(3);
-        if self.size > 0 {
-            files.push(self.file(directory)?);
-        }
-        files.extend(self.offset_index.file_to_sync(directory)?);
-        files.extend(self.time_index.file_to_sync(directory)?);
-        files.extend(self.transactions.file_to_sync(directory)?);
-        Ok(files)
+    ) -> Result<(), StorageError> {
+        self.add_log_to(to_sync, directory)?;
+        self.offset_index.add_to(to_sync, directory)?;
+        self.time_index.add_to(to_sync, directory)?;
+        self.transactions.add_to(to_sync, directory)
     }
 
     /// Gives the descriptors back.
