@@ -1,9 +1,9 @@
 //! A bound on the files that are open: who opens one more than the bound closes another that has not been used lately.
 //!
 //! So thousands of partitions cost descriptors for those that are in use. A file's owner keeps a [`Handle`], opens the
-//! file when it needs it and the handle has none, and tells [`OpenFiles`]. The hand of a clock goes over the handles: one
-//! that was used since it last came by is passed over once. A use of an open file costs its handle's own lock and one
-//! flag. Whoever works with a file holds it by an `Arc`, so a handle that is closed meanwhile takes nothing from him.
+//! file when it needs it and the handle has none, and tells [`OpenFiles`]. The hand of a clock goes over the handles:
+//! one that was used since it last came by is passed over once. A use of an open file costs its handle's own lock and
+//! one flag. Whoever works with a file holds it by an `Arc`, so a handle that is closed meanwhile takes nothing from him.
 //!
 //! **What is written and not synced.** The hand prefers files that owe no sync, but where thousands of logs are written
 //! to and none is synced, as Kafka's defaults have it, it closes those too: syncing each first would make every record
@@ -12,7 +12,8 @@
 //! kernel has kept the inode since (`errseq_t`, Linux 4.17). The file system itself remembers such a failure and tells
 //! it to the next `syncfs` (Linux 5.8). So whoever syncs a file that was closed like that calls
 //! [`OpenFiles::sync_closed`] as well, before he believes the sync: one `syncfs` serves all files of the directory that
-//! were closed before it began, and where it fails the directory's files never count as synced again.
+//! were closed before it began, and where it fails the directory's files never count as synced again. What is left is
+//! another process whose own `syncfs` hears of the failure first while the inode is dropped; and older kernels.
 
 use super::disk::{Disk, DiskFile};
 use parking_lot::Mutex;
@@ -23,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-/// Files that are open at the most. More partitions than this that are written to at once pay some microseconds a record
-/// for opening their files again, and thousands that are idle cost nothing.
+/// Files that are open at the most. More partitions than this that are written to at once pay some microseconds a
+/// record for opening their files again, and thousands that are idle cost nothing.
 const OPEN_MAX: usize = 800;
 /// Of the descriptors that this process may have, one in so many is for files; the others are for connections.
 const LIMIT_SHARE: u64 = 2;
