@@ -1,19 +1,22 @@
-//! A bound on the files that are open: who opens one more than the bound closes another that has not been used lately.
+//! A bound on the files that are open: who opens one more than the bound closes another that has not been used
+//! lately.
 //!
-//! So thousands of partitions cost descriptors for those that are in use. A file's owner keeps a [`Handle`], opens the
-//! file when it needs it and the handle has none, and tells [`OpenFiles`]. The hand of a clock goes over the handles:
-//! one that was used since it last came by is passed over once. A use of an open file costs its handle's own lock and
-//! one flag. Whoever works with a file holds it by an `Arc`, so a handle that is closed meanwhile takes nothing from him.
+//! So thousands of partitions cost descriptors for those that are in use. A file's owner keeps a [`Handle`], opens
+//! the file when it needs it and the handle has none, and tells [`OpenFiles`]. The hand of a clock goes over the
+//! handles: one that was used since it last came by is passed over once. A use of an open file costs its handle's own
+//! lock and one flag. Whoever works with a file holds it by an `Arc`, so a handle that is closed meanwhile takes
+//! nothing from him.
 //!
-//! **What is written and not synced.** The hand prefers files that owe no sync, but where thousands of logs are written
-//! to and none is synced, as Kafka's defaults have it, it closes those too: syncing each first would make every record
-//! wait for the device. The pages stay in the page cache and a sync of the file, opened again, writes them; but a
-//! write-back that failed while the file was closed is told to that later sync only if nobody has heard of it and the
-//! kernel has kept the inode since (`errseq_t`, Linux 4.17). The file system itself remembers such a failure and tells
-//! it to the next `syncfs` (Linux 5.8). So whoever syncs a file that was closed like that calls
-//! [`OpenFiles::sync_closed`] as well, before he believes the sync: one `syncfs` serves all files of the directory that
-//! were closed before it began, and where it fails the directory's files never count as synced again. What is left is
-//! another process whose own `syncfs` hears of the failure first while the inode is dropped; and older kernels.
+//! **What is written and not synced.** The hand prefers files that owe no sync, but where thousands of logs are
+//! written to and none is synced, as Kafka's defaults have it, it closes those too: syncing each first would make
+//! every record wait for the device. The pages stay in the page cache and a sync of the file, opened again, writes
+//! them; but a write-back that failed while the file was closed is told to that later sync only if nobody has heard
+//! of it and the kernel has kept the inode since (`errseq_t`, Linux 4.17). The file system itself remembers such a
+//! failure and tells it to the next `syncfs` (Linux 5.8). So whoever syncs a file that was closed like that calls
+//! [`OpenFiles::sync_closed`] as well, before he believes the sync: one `syncfs` serves all files of the directory
+//! that were closed before it began, and where it fails the directory's files never count as synced again. What is
+//! left is another process whose own `syncfs` hears of the failure first while the inode is dropped; and older
+//! kernels.
 
 use super::disk::{Disk, DiskFile};
 use parking_lot::Mutex;
@@ -87,8 +90,8 @@ impl Handle {
         }
     }
 
-    /// What a sync of the file that begins after this owes. Called with the file in hand and while nobody writes to it;
-    /// the caller does the sync, or nothing of the file counts any more.
+    /// What a sync of the file that begins after this owes. Called with the file in hand and while nobody writes to
+    /// it; the caller does the sync, or nothing of the file counts any more.
     pub fn take_owed(&self) -> Owed {
         self.owes_sync.store(false, Ordering::Release);
         Owed(self.closed_unsynced.swap(0, Ordering::AcqRel))
@@ -193,8 +196,8 @@ impl OpenFiles {
         Owed(self.closed_unsynced.load(Ordering::Acquire))
     }
 
-    /// Makes sure that no write-back failed of files in `dir` that were closed with a sync owed, as `owed` says. To be
-    /// called after the sync of the files themselves.
+    /// Makes sure that no write-back failed of files in `dir` that were closed with a sync owed, as `owed` says. To
+    /// be called after the sync of the files themselves.
     ///
     /// # Errors
     /// One failed: nothing counts that was written in this directory and not synced before.
