@@ -9,7 +9,9 @@
 
 use super::directory::{Directory, LazyFile, ToSync};
 use super::error::StorageError;
+use crate::env::DiskFile;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 /// Entries that wait in memory: a few kilobytes for each log that is written to.
 const PENDING_MAX: usize = 512;
@@ -77,8 +79,7 @@ impl<const N: usize> IndexFile<N> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let file = self.file.create(directory)?;
-        self.is_made = true;
+        let file = self.file_to_write(directory)?;
         let position = (self.written * N) as u64;
         let bytes = self.pending.as_flattened();
         file.write_all_at(&[IoSlice::new(bytes)], position)
@@ -185,8 +186,7 @@ impl<const N: usize> IndexFile<N> {
     }
 
     fn set_len(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        let file = self.file.create(directory)?;
-        self.is_made = true;
+        let file = self.file_to_write(directory)?;
         file.set_len((self.written * N) as u64)
             .map_err(|e| self.file.error(directory, "truncate", e))?;
         self.has_stale_end = false;
@@ -203,11 +203,16 @@ impl<const N: usize> IndexFile<N> {
     /// Writes what waits and makes the file even where it has no entries: Kafka rebuilds a segment without one.
     pub(crate) fn finish(&mut self, directory: &Directory) -> Result<(), StorageError> {
         self.write_pending(directory)?;
-        if !self.is_made {
-            self.file.create(directory)?;
-            self.is_made = true;
+        if self.is_made { Ok(()) } else { self.file_to_write(directory).map(drop) }
+    }
+
+    fn file_to_write(&mut self, directory: &Directory) -> Result<Arc<dyn DiskFile>, StorageError> {
+        if self.is_made {
+            return self.file.get_to_write(directory);
         }
-        Ok(())
+        let file = self.file.create(directory)?;
+        self.is_made = true;
+        Ok(file)
     }
 
     /// Adds the file to those to sync, once it is made.

@@ -166,7 +166,10 @@ impl Segment {
         index_interval_bytes: i32,
     ) -> Result<(), StorageError> {
         let position = u64::from(self.size);
-        let file = self.create_file(directory)?;
+        let file = match position {
+            0 => self.create_file(directory)?,
+            _ => self.file.get_to_write(directory)?,
+        };
         if let Err(e) = file.write_all_at(slices, position) {
             // What was written of it lies past the segment's size, which is what counts. It goes at once, or is
             // overwritten by the next append and goes when the segment is finished.
