@@ -361,13 +361,21 @@ fn producers(model: &Model, seen: &Seen) -> Result<(), Broken> {
     if left.is_some() {
         return Ok(());
     }
-    let is_whole =
-        |found: &ActiveProducer| whole.producers.get(&found.producer_id.0) == Some(found);
+    // A transaction of which the log has nothing any more need not be open.
+    let is_same = |known: &ActiveProducer, found: &ActiveProducer| {
+        let is_gone =
+            |first: &Offset| first.0 < seen.start && found.current_txn_start_offset.is_none();
+        let first = known.current_txn_start_offset.filter(|first| !is_gone(first));
+        ActiveProducer { current_txn_start_offset: first, ..*known } == *found
+    };
+    let is_of = |replay: &Replay, found: &ActiveProducer| {
+        replay.producers.get(&found.producer_id.0).is_some_and(|known| is_same(known, found))
+    };
     let mut others: Vec<&ActiveProducer> =
-        seen.producers.iter().filter(|found| !is_whole(found)).collect();
+        seen.producers.iter().filter(|found| !is_of(&whole, found)).collect();
     while !others.is_empty() {
         let some = replay(before.iter().copied().chain(seen.visible()));
-        others.retain(|found| some.producers.get(&found.producer_id.0) != Some(*found));
+        others.retain(|found| !is_of(&some, found));
         if before.is_empty() {
             break;
         }
