@@ -5,8 +5,8 @@ use super::super::directory::{
     offset_of_name,
 };
 use super::super::{
-    AbortedTransaction, ActiveProducer, EpochEntry, Log, MinOne, TimestampOffset, checkpoint,
-    leader_epochs,
+    AbortedTransaction, ActiveProducer, EpochEntry, Log, MinOne, TimeQuery, TimestampOffset,
+    checkpoint, leader_epochs,
 };
 use super::model::{Batch, Entry, Model, Opened, Replay, replay};
 use crate::env::Disk;
@@ -71,8 +71,7 @@ impl Seen {
         }
         let mut times = Vec::new();
         for timestamp in timestamps(&all) {
-            let found = log.offset_for_timestamp(Timestamp(timestamp)).map_err(|e| text(&e))?;
-            times.push((timestamp, found));
+            times.push((timestamp, find(log, TimeQuery::AtOrAfter(Timestamp(timestamp)))?));
         }
         Ok(Seen {
             opened,
@@ -84,7 +83,7 @@ impl Seen {
             reads,
             bytes: read_through(log)?,
             times,
-            max_timestamp: log.max_timestamp().map_err(|e| text(&e))?,
+            max_timestamp: find(log, TimeQuery::Largest)?,
             epochs: log.leader_epochs().to_vec(),
             producers: log.active_producers(),
             aborted: log.aborted_transactions(start, end).map_err(|e| text(&e))?,
@@ -100,6 +99,14 @@ impl Seen {
         let records = self.visible().flat_map(|batch| &batch.records);
         records.filter(|record| record.offset >= self.start)
     }
+}
+
+/// What the log finds by time, and a view of it.
+fn find(log: &Log, query: TimeQuery) -> Result<Option<TimestampOffset>, Broken> {
+    let found = log.find_by_time(query).map_err(|e| e.to_string())?;
+    let by_view = log.time_view().find(query).map_err(|e| e.to_string())?;
+    that(found == by_view, || format!("the log finds {found:?}, and a view {by_view:?}"))?;
+    Ok(found)
 }
 
 fn walk(base_offset: i64, bytes: Vec<u8>) -> Found {
