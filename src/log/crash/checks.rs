@@ -268,7 +268,7 @@ fn bounds(model: &Model, seen: &Seen) -> Result<(), Broken> {
     // Where batches are missing, a log start offset that went back takes the end with it.
     let reaches = |offset: i64| {
         let last = model.batches.iter().map(|batch| batch.last() + 1).rfind(|it| *it <= offset);
-        end >= offset || (start < model.start && last.is_some_and(|last| end >= last))
+        end >= offset || (start < model.start && last.is_none_or(|last| end >= last))
     };
     that(reaches(model.durable), || format!("end {end} below {}", model.durable))?;
     let end_max = model.unanswered.last().map_or(model.end, |batch| batch.last() + 1);
