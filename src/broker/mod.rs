@@ -59,7 +59,7 @@ mod voters;
 
 pub use crate::log::{
     AbortedTransaction, ActiveProducer, AppendError, AppendInfo, AppendOrigin, FlushOwed, LogSlice,
-    MinOne, RecordError, TimestampOffset,
+    MinOne, RecordError, TimeQuery, TimestampOffset,
 };
 pub use crate::machines::group::{GroupRequest, GroupResponse, Join, partition_for};
 pub use crate::machines::metadata::image::{

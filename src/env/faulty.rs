@@ -133,6 +133,11 @@ impl Faults {
         self.changed.notify_all();
     }
 
+    /// Lets none go on any more.
+    pub(crate) fn take_permits(&self) {
+        self.state.lock().permits = 0;
+    }
+
     /// Waits until `count` syncs have begun since the gate was closed.
     pub(crate) fn wait_for_syncs(&self, count: usize) {
         let mut state = self.state.lock();
@@ -188,6 +193,10 @@ struct FaultyFile {
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        let region = position..position + buf.len() as u64;
+        if !self.faults.is_in_memory(&self.path, &region) {
+            self.faults.bring_in(&self.path, region);
+        }
         self.file.read_at(buf, position)
     }
 

@@ -335,9 +335,11 @@ fn timestamps_below_the_log_start_offset_are_not_found() {
     log.roll(Offset(3), NOW).unwrap();
     append(&mut log, at(&[500])).unwrap();
     log.set_log_start_offset(Offset(1), Offset(4)).unwrap();
-    let find = |ms: i64| log.offset_for_timestamp(NOW.plus_ms(ms)).unwrap().map(|it| it.offset.0);
+    let find = |ms: i64| {
+        log.find_by_time(TimeQuery::AtOrAfter(NOW.plus_ms(ms))).unwrap().map(|it| it.offset.0)
+    };
     assert_eq!([find(5), find(15), find(100), find(600)], [Some(1), Some(2), Some(3), None]);
-    assert_eq!(log.max_timestamp().unwrap().unwrap().offset, Offset(3));
+    assert_eq!(log.find_by_time(TimeQuery::Largest).unwrap().unwrap().offset, Offset(3));
 }
 
 #[test]
@@ -347,9 +349,9 @@ fn the_largest_timestamp_may_be_in_the_batch_that_the_log_starts_in() {
     append(&mut log, at(&[900, 10, 30])).unwrap();
     append(&mut log, at(&[20])).unwrap();
     log.set_log_start_offset(Offset(1), Offset(4)).unwrap();
-    assert_eq!(log.max_timestamp().unwrap().unwrap().offset, Offset(2));
+    assert_eq!(log.find_by_time(TimeQuery::Largest).unwrap().unwrap().offset, Offset(2));
     log.set_log_start_offset(Offset(3), Offset(4)).unwrap();
-    assert_eq!(log.max_timestamp().unwrap().unwrap().offset, Offset(3));
+    assert_eq!(log.find_by_time(TimeQuery::Largest).unwrap().unwrap().offset, Offset(3));
 }
 
 /// The records below it may not be synced, and the log start offset may go back in a crash.

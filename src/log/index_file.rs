@@ -56,6 +56,11 @@ impl<const N: usize> IndexFile<N> {
         self.written + self.pending.len()
     }
 
+    /// Entries that are in the file.
+    pub(crate) fn written(&self) -> usize {
+        self.written
+    }
+
     pub(crate) fn append(
         &mut self,
         directory: &Directory,

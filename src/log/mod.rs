@@ -37,6 +37,7 @@ mod retention;
 mod roll;
 mod segment;
 mod time_index;
+mod time_search;
 mod transaction_index;
 mod truncate;
 mod validate;
@@ -56,6 +57,7 @@ pub use read::{LogSlice, MinOne};
 pub use recovery::{Cut, LogParams, RecoveryReport};
 pub use retention::{DeletedFiles, StartOffsetError};
 pub use time_index::TimestampOffset;
+pub use time_search::{TimeQuery, TimeView};
 pub use transaction_index::AbortedTransaction;
 
 use crate::env::Disk;

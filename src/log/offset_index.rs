@@ -49,6 +49,10 @@ impl OffsetIndex {
         self.file.entries()
     }
 
+    pub(crate) fn written(&self) -> usize {
+        self.file.written()
+    }
+
     pub(crate) fn is_full(&self, index_bytes_max: i32) -> bool {
         self.entries() >= index_bytes_max.max(0) as usize / ENTRY_SIZE
     }

@@ -1,4 +1,4 @@
-//! Reads: a region of a segment's file for a fetch, and the lookups by timestamp.
+//! Reads: a region of a segment's file for a fetch.
 //!
 //! A region is found with the offset index and a few headers, or without a system call among the newest batches;
 //! its bytes are not read here. It begins with the batch that holds the offset and ends with a batch, but within one
@@ -8,14 +8,10 @@ use super::Log;
 use super::directory::Directory;
 use super::error::{ReadError, StorageError};
 use super::segment::{BatchPosition, Segment};
-use super::time_index::TimestampOffset;
 use super::transaction_index::AbortedTransaction;
 use crate::env::DiskFile;
 use bytes::Bytes;
-use ottla_protocol::batch::{BatchHeader, TimestampType};
-use ottla_protocol::record::Payload;
-use ottla_protocol::{Offset, Timestamp};
-use std::ops::ControlFlow;
+use ottla_protocol::Offset;
 use std::sync::Arc;
 
 /// Whether the first batch is returned whole even if it is larger than asked for.
@@ -167,157 +163,6 @@ impl Log {
         }
     }
 
-    /// The first record at or after the log start offset whose timestamp is at least `timestamp`.
-    ///
-    /// # Errors
-    /// `Corrupt` and `Storage` when a segment cannot be read.
-    pub fn offset_for_timestamp(
-        &self,
-        timestamp: Timestamp,
-    ) -> Result<Option<TimestampOffset>, ReadError> {
-        for segment in &self.segments {
-            // The segment's largest timestamp may lie below the log start offset.
-            if segment.largest_timestamp(&self.directory)? >= timestamp
-                && let Some(found) = self.search_segment(segment, timestamp)?
-            {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    fn search_segment(
-        &self,
-        segment: &Segment,
-        timestamp: Timestamp,
-    ) -> Result<Option<TimestampOffset>, ReadError> {
-        let entry = segment.time_index.lookup(&self.directory, timestamp)?;
-        let from = entry.offset.max(self.log_start_offset);
-        let entry = segment.offset_index.lookup(&self.directory, from)?;
-        let mut position = u64::from(entry.place.position);
-        // A batch may hold the timestamp below the log start offset only: then the search goes on after it.
-        while let Some((header, at)) = self.batch_with_timestamp(segment, position, timestamp)? {
-            let records = self.read_batch(segment, &header, at)?;
-            let found = first_record(&header, &records, |found| {
-                found.timestamp >= timestamp && found.offset >= self.log_start_offset
-            });
-            if let Some(found) = found.map_err(|cause| self.corrupt(segment, at, cause))? {
-                return Ok(Some(found));
-            }
-            position = at + header.size() as u64;
-        }
-        Ok(None)
-    }
-
-    fn batch_with_timestamp(
-        &self,
-        segment: &Segment,
-        position: u64,
-        timestamp: Timestamp,
-    ) -> Result<Option<(BatchHeader, u64)>, ReadError> {
-        segment.scan(&self.directory, position, u64::from(segment.size), |header, at| {
-            let is_below = header.last_offset() < self.log_start_offset;
-            if header.max_timestamp < timestamp || is_below {
-                return ControlFlow::Continue(());
-            }
-            ControlFlow::Break((*header, at))
-        })
-    }
-
-    /// The record at or after the log start offset with the largest timestamp, the first of them (KIP-734); `None`
-    /// without records.
-    ///
-    /// # Errors
-    /// `Corrupt` and `Storage` when a segment cannot be read.
-    pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
-        let mut largest: Option<(&Segment, TimestampOffset)> = None;
-        for segment in &self.segments {
-            let found = if segment.base_offset < self.log_start_offset {
-                self.largest_above_start(segment)?
-            } else {
-                segment.max_timestamp(&self.directory)?
-            };
-            if largest.is_none_or(|(_, before)| found.timestamp > before.timestamp) {
-                largest = Some((segment, found));
-            }
-        }
-        let Some((segment, largest)) = largest.filter(|(_, found)| found.timestamp.0 >= 0) else {
-            return Ok(None);
-        };
-        let entry = segment.offset_index.lookup(&self.directory, largest.offset)?;
-        let end = u64::from(segment.size);
-        let batch =
-            segment.scan(&self.directory, u64::from(entry.place.position), end, |header, at| {
-                if header.last_offset() >= largest.offset {
-                    ControlFlow::Break((*header, at))
-                } else {
-                    ControlFlow::Continue(())
-                }
-            })?;
-        let Some((header, at)) = batch else { return Ok(None) };
-        let records = self.read_batch(segment, &header, at)?;
-        let found = if header.timestamp_type() == TimestampType::LogAppendTime {
-            Ok(Some(TimestampOffset {
-                timestamp: header.max_timestamp,
-                offset: header.base_offset,
-            }))
-        } else {
-            first_record(&header, &records, |found| {
-                found.timestamp == largest.timestamp && found.offset >= self.log_start_offset
-            })
-        };
-        found.map_err(|cause| self.corrupt(segment, at, cause))
-    }
-
-    /// The largest timestamp at or after the log start offset, which the segment holds, and the last offset of the
-    /// batch that has it.
-    fn largest_above_start(&self, segment: &Segment) -> Result<TimestampOffset, ReadError> {
-        let (start, end) = (self.log_start_offset, u64::from(segment.size));
-        let none = TimestampOffset { timestamp: Timestamp::NONE, offset: start };
-        let Some(first) = segment.find(&self.directory, start)? else { return Ok(none) };
-        let (mut largest, mut cut) = (none, None);
-        segment.scan(&self.directory, u64::from(first.position), end, |header, at| {
-            let offset = header.last_offset();
-            if header.base_offset < start {
-                cut = Some((*header, at));
-            } else if header.max_timestamp > largest.timestamp {
-                largest = TimestampOffset { timestamp: header.max_timestamp, offset };
-            }
-            ControlFlow::<()>::Continue(())
-        })?;
-        let Some((header, at)) = cut else { return Ok(largest) };
-        let records = self.read_batch(segment, &header, at)?;
-        let mut offset_largest = none;
-        let found = first_record(&header, &records, |found| {
-            if found.offset >= start && found.timestamp > offset_largest.timestamp {
-                let offset = header.last_offset();
-                offset_largest = TimestampOffset { timestamp: found.timestamp, offset };
-            }
-            false
-        });
-        found.map_err(|cause| self.corrupt(segment, at, cause))?;
-        let is_cut = offset_largest.timestamp >= largest.timestamp;
-        Ok(if is_cut { offset_largest } else { largest })
-    }
-
-    fn read_batch(
-        &self,
-        segment: &Segment,
-        header: &BatchHeader,
-        at: u64,
-    ) -> Result<Vec<u8>, ReadError> {
-        let mut batch = vec![0; header.size()];
-        segment
-            .file(&self.directory)?
-            .read_exact_at(&mut batch, at)
-            .map_err(|e| segment.file_error(&self.directory, "read", at, e))?;
-        Ok(batch)
-    }
-
-    fn corrupt(&self, segment: &Segment, position: u64, cause: String) -> ReadError {
-        ReadError::Corrupt { path: self.directory.join(&segment.name()), position, cause }
-    }
-
     /// Aborted transactions with records in `from..to`, by their markers' offsets.
     ///
     /// # Errors
@@ -357,26 +202,6 @@ impl Log {
         }
         Ok(found)
     }
-}
-
-/// The first record of a batch that `is_wanted`.
-fn first_record(
-    header: &BatchHeader,
-    batch: &[u8],
-    mut is_wanted: impl FnMut(&TimestampOffset) -> bool,
-) -> Result<Option<TimestampOffset>, String> {
-    let mut scratch = Vec::new();
-    let limit = i32::MAX as usize;
-    let payload = Payload::expand(header, batch, limit, &mut scratch).map_err(|e| e.to_string())?;
-    for record in payload.iter() {
-        let record = record.map_err(|e| e.to_string())?;
-        let found =
-            TimestampOffset { timestamp: record.timestamp(header), offset: record.offset(header) };
-        if is_wanted(&found) {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

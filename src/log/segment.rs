@@ -111,19 +111,21 @@ impl Segment {
         }
     }
 
-    /// Another view of a segment that takes no more appends, with descriptors of its own.
+    /// Another view of the segment as it is now, with descriptors of its own: its batches, and the index entries that
+    /// are in the files.
     pub(crate) fn view(&self) -> Segment {
         let len = |entries: usize, size: usize| Some((entries * size) as u64);
-        let transactions = self.transactions.entries();
+        let transactions = self.transactions.written();
         let files = SegmentFiles {
             log: Some(u64::from(self.size)),
-            offset_index: len(self.offset_index.entries(), offset_index::ENTRY_SIZE),
-            time_index: len(self.time_index.entries(), time_index::ENTRY_SIZE),
+            offset_index: len(self.offset_index.written(), offset_index::ENTRY_SIZE),
+            time_index: len(self.time_index.written(), time_index::ENTRY_SIZE),
             transactions: len(transactions, transaction_index::ENTRY_SIZE)
                 .filter(|_| transactions > 0),
         };
         let mut view = Segment::new(self.base_offset, files, self.created);
         view.roll_jitter_ms = self.roll_jitter_ms;
+        view.max_timestamp = Mutex::new(*self.max_timestamp.lock());
         view
     }
 

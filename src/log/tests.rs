@@ -382,7 +382,9 @@ fn timestamps_are_looked_up_by_record() {
         append(&mut log, batch(2, NOW.0 + n * 10)).unwrap();
     }
     let check = |log: &Log| {
-        let find = |timestamp| log.offset_for_timestamp(Timestamp(NOW.0 + timestamp)).unwrap();
+        let find = |timestamp| {
+            log.find_by_time(TimeQuery::AtOrAfter(Timestamp(NOW.0 + timestamp))).unwrap()
+        };
         for n in 0..30 {
             assert_eq!(find(n * 10).unwrap().offset, Offset(n * 2));
             let found = find(n * 10 + 1).unwrap();
@@ -392,18 +394,18 @@ fn timestamps_are_looked_up_by_record() {
             );
         }
         assert!(find(292).is_none());
-        let largest = log.max_timestamp().unwrap().unwrap();
+        let largest = log.find_by_time(TimeQuery::Largest).unwrap().unwrap();
         assert_eq!((largest.offset, largest.timestamp), (Offset(59), Timestamp(NOW.0 + 291)));
     };
     check(&log);
     log.set_log_start_offset(Offset(7), Offset(60)).unwrap();
-    assert_eq!(log.offset_for_timestamp(NOW).unwrap().unwrap().offset, Offset(7));
+    assert_eq!(log.find_by_time(TimeQuery::AtOrAfter(NOW)).unwrap().unwrap().offset, Offset(7));
     drop(log);
     check(&fixture.open());
     fixture.open().close(NOW).unwrap();
     check(&fixture.open_clean());
     let empty = Fixture::new();
-    assert_eq!(empty.open().max_timestamp().unwrap(), None);
+    assert_eq!(empty.open().find_by_time(TimeQuery::Largest).unwrap(), None);
 }
 
 #[test]
@@ -548,6 +550,28 @@ fn left_over_files_are_dealt_with() {
             || name.contains("77")
     };
     assert!(!fixture.files().iter().any(odd), "{:?}", fixture.files());
+}
+
+#[test]
+fn a_view_for_look_ups_by_time_tells_when_its_batches_have_moved() {
+    let fixture = Fixture::new();
+    let mut log = fixture.open();
+    for n in 0..30 {
+        append(&mut log, batch(2, NOW.0 + n)).unwrap();
+    }
+    let query = TimeQuery::AtOrAfter(NOW.plus_ms(7));
+    let view = log.time_view();
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    log.roll_if_needed(NOW).unwrap();
+    assert!(log.has_all_of(&view));
+    assert_eq!(view.find(query).unwrap(), log.find_by_time(query).unwrap());
+    log.truncate_to(Offset(50), NOW).unwrap();
+    assert!(!log.has_all_of(&view));
+    let view = log.time_view();
+    log.set_config(Arc::new(LogConfig { retention_bytes: 0, ..LogConfig::default() }));
+    assert!(!log.apply_retention(NOW, log.log_end_offset()).unwrap().is_empty());
+    assert!(!log.has_all_of(&view));
+    assert!(log.has_all_of(&log.time_view()));
 }
 
 #[test]

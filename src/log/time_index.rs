@@ -45,6 +45,10 @@ impl TimeIndex {
         self.file.entries()
     }
 
+    pub(crate) fn written(&self) -> usize {
+        self.file.written()
+    }
+
     /// One entry is kept free for the one that a roll adds.
     pub(crate) fn is_full(&self, index_bytes_max: i32) -> bool {
         self.file.entries() + 1 >= index_bytes_max.max(0) as usize / ENTRY_SIZE

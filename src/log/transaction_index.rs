@@ -49,8 +49,8 @@ impl TransactionIndex {
         TransactionIndex { file: IndexFile::new(base_offset.0, TXN_INDEX_SUFFIX, len) }
     }
 
-    pub(crate) fn entries(&self) -> usize {
-        self.file.entries()
+    pub(crate) fn written(&self) -> usize {
+        self.file.written()
     }
 
     pub(crate) fn append(

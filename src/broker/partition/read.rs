@@ -4,18 +4,20 @@ use super::super::replay::{self, ReplayError};
 use super::{Owned, Partition};
 use crate::env::OpenMode;
 use crate::log::{
-    AbortedTransaction, Log, LogSlice, MinOne, ReadError, StorageError, TimestampOffset,
+    AbortedTransaction, Log, LogSlice, MinOne, ReadError, StorageError, TimeQuery, TimestampOffset,
 };
 use crate::machines::replica::{Event, FollowerFetch};
 use bytes::Bytes;
 use ottla_protocol::batch::BatchHeader;
-use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, Timestamp};
+use ottla_protocol::{ErrorCode, LeaderEpoch, Offset};
 use std::sync::atomic::Ordering;
 
 /// Places that are brought into memory for one look-up: a binary search of an index, and a few headers.
 pub(super) const COLD_LOOKS_MAX: usize = 32;
 /// Bytes brought in at each.
 const COLD_LOOK_BYTES: usize = 64 * 1024;
+/// Look-ups by time that the log's cleaning, truncation or retention may overtake before one is done with the lock.
+const TIME_VIEWS_MAX: usize = 4;
 
 /// What a reader may see (`isolation.level`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,24 +247,40 @@ impl Partition {
         owned.log.as_ref().map_or(high_watermark, |log| log.last_stable_offset(high_watermark))
     }
 
-    /// The first record at or after a time; `None` where there is none.
+    /// The record that `query` asks for, `None` where there is none; for a thread that must not wait for the device.
+    /// Where that is needed, the answer is `None` and [`Partition::find_by_time_cold`] has to be called on another.
     ///
     /// # Errors
     /// KAFKA_STORAGE_ERROR, NOT_LEADER_OR_FOLLOWER.
-    pub fn offset_for_timestamp(
+    pub fn find_by_time_in_memory(
         &self,
-        timestamp: Timestamp,
-    ) -> Result<Option<TimestampOffset>, ErrorCode> {
-        self.with_log(|log| log.offset_for_timestamp(timestamp))?
-            .map_err(|error| self.read_failed(&error))
+        query: TimeQuery,
+    ) -> Result<Option<Option<TimestampOffset>>, ErrorCode> {
+        match self.with_log(|log| log.find_by_time_in_memory(query))? {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.not_in_memory().is_some() => Ok(None),
+            Err(error) => Err(self.read_failed(&error)),
+        }
     }
 
-    /// The record with the largest timestamp.
+    /// The record that `query` asks for; `None` where there is none. The partition's lock is free meanwhile, so that
+    /// its producers do not wait.
     ///
     /// # Errors
     /// KAFKA_STORAGE_ERROR, NOT_LEADER_OR_FOLLOWER.
-    pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ErrorCode> {
-        self.with_log(|log| log.max_timestamp())?.map_err(|error| self.read_failed(&error))
+    pub fn find_by_time_cold(
+        &self,
+        query: TimeQuery,
+    ) -> Result<Option<TimestampOffset>, ErrorCode> {
+        for _ in 0..TIME_VIEWS_MAX {
+            let view = self.with_log(|log| log.time_view())?;
+            let found = view.find(query);
+            if self.with_log(|log| log.has_all_of(&view))? {
+                return found.map_err(|error| self.read_failed(&error));
+            }
+        }
+        let found = self.with_log(|log| log.find_by_time(query))?;
+        found.map_err(|error| self.read_failed(&error))
     }
 
     /// The epoch in which the record at `offset` was written; -1 when it is not known.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::env::SystemClock;
 use crate::env::faulty::{Faults, FaultyDisk};
-use crate::log::{FlushOwed, LogConfig, LogParams, MinOne};
+use crate::log::{FlushOwed, LogConfig, LogParams, MinOne, TimeQuery};
 use crate::machines::replica::{Eligibility, FollowerFetch, IsrAnswer, Leadership};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::{BrokerEpoch, BrokerId, Timestamp};
@@ -226,6 +226,32 @@ async fn producers_do_not_wait_for_a_cold_read() {
     let again = partition.read_from_memory(params(3)).unwrap().expect("in memory");
     assert_eq!(again.slice.unwrap().base_offset, Offset(3));
     assert_eq!(partition.read_cold(params(102)).err(), Some(ErrorCode::OffsetOutOfRange));
+}
+
+#[tokio::test]
+async fn producers_do_not_wait_for_a_cold_look_up_by_time() {
+    let small =
+        LogConfig { segment_bytes: 1000, index_interval_bytes: 100, ..LogConfig::default() };
+    let World { faults, partition, _dir } = world(small);
+    for _ in 0..100 {
+        append(&partition, 1);
+    }
+    let first = TimeQuery::AtOrAfter(Timestamp(0));
+    let hot = partition.find_by_time_in_memory(first).unwrap().expect("in memory");
+    assert_eq!(hot.unwrap().offset, Offset(0));
+    for query in [first, TimeQuery::Largest] {
+        let found = partition.find_by_time_cold(query).unwrap();
+        faults.take_permits();
+        faults.empty_memory();
+        faults.gate_syncs();
+        assert!(partition.find_by_time_in_memory(query).unwrap().is_none(), "it is not in memory");
+        let reader = Arc::clone(&partition);
+        let reading = std::thread::spawn(move || reader.find_by_time_cold(query));
+        faults.wait_for_syncs(1);
+        append(&partition, 1);
+        faults.permit_syncs(usize::MAX);
+        assert_eq!(reading.join().unwrap().unwrap(), found);
+    }
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use super::super::directory::{
     offset_of_name,
 };
 use super::super::{
-    AbortedTransaction, ActiveProducer, EpochEntry, Log, MinOne, TimestampOffset, checkpoint,
-    leader_epochs,
+    AbortedTransaction, ActiveProducer, EpochEntry, Log, MinOne, TimeQuery, TimestampOffset,
+    checkpoint, leader_epochs,
 };
 use super::model::{Batch, Entry, Model, Opened, Replay, replay};
 use crate::env::Disk;
@@ -71,8 +71,7 @@ impl Seen {
         }
         let mut times = Vec::new();
         for timestamp in timestamps(&all) {
-            let found = log.offset_for_timestamp(Timestamp(timestamp)).map_err(|e| text(&e))?;
-            times.push((timestamp, found));
+            times.push((timestamp, find(log, TimeQuery::AtOrAfter(Timestamp(timestamp)))?));
         }
         Ok(Seen {
             opened,
@@ -84,7 +83,7 @@ impl Seen {
             reads,
             bytes: read_through(log)?,
             times,
-            max_timestamp: log.max_timestamp().map_err(|e| text(&e))?,
+            max_timestamp: find(log, TimeQuery::Largest)?,
             epochs: log.leader_epochs().to_vec(),
             producers: log.active_producers(),
             aborted: log.aborted_transactions(start, end).map_err(|e| text(&e))?,
@@ -100,6 +99,14 @@ impl Seen {
         let records = self.visible().flat_map(|batch| &batch.records);
         records.filter(|record| record.offset >= self.start)
     }
+}
+
+/// What the log finds by time, and a view of it.
+fn find(log: &Log, query: TimeQuery) -> Result<Option<TimestampOffset>, Broken> {
+    let found = log.find_by_time(query).map_err(|e| e.to_string())?;
+    let by_view = log.time_view().find(query).map_err(|e| e.to_string())?;
+    that(found == by_view, || format!("the log finds {found:?}, and a view {by_view:?}"))?;
+    Ok(found)
 }
 
 fn walk(base_offset: i64, bytes: Vec<u8>) -> Found {
@@ -261,7 +268,7 @@ fn bounds(model: &Model, seen: &Seen) -> Result<(), Broken> {
     // Where batches are missing, a log start offset that went back takes the end with it.
     let reaches = |offset: i64| {
         let last = model.batches.iter().map(|batch| batch.last() + 1).rfind(|it| *it <= offset);
-        end >= offset || (start < model.start && last.is_some_and(|last| end >= last))
+        end >= offset || (start < model.start && last.is_none_or(|last| end >= last))
     };
     that(reaches(model.durable), || format!("end {end} below {}", model.durable))?;
     let end_max = model.unanswered.last().map_or(model.end, |batch| batch.last() + 1);
@@ -361,13 +368,21 @@ fn producers(model: &Model, seen: &Seen) -> Result<(), Broken> {
     if left.is_some() {
         return Ok(());
     }
-    let is_whole =
-        |found: &ActiveProducer| whole.producers.get(&found.producer_id.0) == Some(found);
+    // A transaction of which the log has nothing any more need not be open.
+    let is_same = |known: &ActiveProducer, found: &ActiveProducer| {
+        let is_gone =
+            |first: &Offset| first.0 < seen.start && found.current_txn_start_offset.is_none();
+        let first = known.current_txn_start_offset.filter(|first| !is_gone(first));
+        ActiveProducer { current_txn_start_offset: first, ..*known } == *found
+    };
+    let is_of = |replay: &Replay, found: &ActiveProducer| {
+        replay.producers.get(&found.producer_id.0).is_some_and(|known| is_same(known, found))
+    };
     let mut others: Vec<&ActiveProducer> =
-        seen.producers.iter().filter(|found| !is_whole(found)).collect();
+        seen.producers.iter().filter(|found| !is_of(&whole, found)).collect();
     while !others.is_empty() {
         let some = replay(before.iter().copied().chain(seen.visible()));
-        others.retain(|found| some.producers.get(&found.producer_id.0) != Some(*found));
+        others.retain(|found| !is_of(&some, found));
         if before.is_empty() {
             break;
         }

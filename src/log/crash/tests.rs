@@ -14,9 +14,10 @@ const SEEDS: u64 = 400;
 
 fn seeds_wanted() -> (u64, u64) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let from = number("OTTLA_CRASH_FROM").unwrap_or(0);
     match number("OTTLA_CRASH_SEED") {
         Some(seed) => (seed, seed + 1),
-        None => (0, number("OTTLA_CRASH_SEEDS").unwrap_or(SEEDS)),
+        None => (from, from + number("OTTLA_CRASH_SEEDS").unwrap_or(SEEDS)),
     }
 }
 

@@ -8,7 +8,8 @@
 //! Without tiering -4 is -2, and -5 and -6 have no offset. Known differences from Kafka: none.
 
 use super::RequestContext;
-use crate::broker::Partition;
+use crate::broker::{Partition, TimeQuery};
+use crate::env::cold;
 use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
@@ -16,6 +17,7 @@ use ottla_protocol::messages::list_offsets_response::{
 use ottla_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, Timestamp};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -40,23 +42,23 @@ pub async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOf
         (-1, _) => Bound::HighWatermark,
         _ => Bound::LogEnd,
     };
-    let answer = |topic: &ListOffsetsTopic| ListOffsetsTopicResponse {
-        name: topic.name.clone(),
-        partitions: topic
-            .partitions
-            .iter()
-            .map(|asked| {
-                let twice = duplicates.contains(&(topic.name.as_str(), asked.partition_index));
-                let found = if twice {
-                    Err(ErrorCode::InvalidRequest)
-                } else {
-                    find(ctx, topic, asked, bound)
-                };
-                response(asked.partition_index, found)
-            })
-            .collect(),
-    };
-    let topics = request.topics.iter().map(answer).collect();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in &request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            let twice = duplicates.contains(&(topic.name.as_str(), asked.partition_index));
+            let found = match twice {
+                true => Err(ErrorCode::InvalidRequest),
+                false => find(ctx, topic, asked, bound).await,
+            };
+            partitions.push(response(asked.partition_index, found));
+        }
+        topics.push(ListOffsetsTopicResponse {
+            name: topic.name.clone(),
+            partitions,
+            ..Default::default()
+        });
+    }
     ListOffsetsResponse { topics, ..Default::default() }
 }
 
@@ -116,7 +118,7 @@ fn is_supported(timestamp: i64, version: i16) -> bool {
     version >= since
 }
 
-fn find(
+async fn find(
     ctx: &RequestContext,
     topic: &ListOffsetsTopic,
     asked: &ListOffsetsPartition,
@@ -148,7 +150,7 @@ fn find(
         LATEST => known.map(|()| Found { timestamp: Timestamp::NONE, offset: end, leader_epoch }),
         EARLIEST | EARLIEST_LOCAL => Ok(at(partition.log_start_offset())),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(Found::NOTHING),
-        _ => match search(&partition, asked.timestamp, end)? {
+        _ => match search(&partition, asked.timestamp, end).await? {
             Some(found) => Ok(found),
             None => known.map(|()| Found::NOTHING),
         },
@@ -160,11 +162,23 @@ fn not_available(version: i16) -> ErrorCode {
     if version >= 5 { ErrorCode::OffsetNotAvailable } else { ErrorCode::LeaderNotAvailable }
 }
 
-/// The record by time, as long as the asker may see it.
-fn search(partition: &Partition, timestamp: i64, end: Offset) -> Result<Option<Found>, ErrorCode> {
-    let found = match timestamp {
-        MAX_TIMESTAMP => partition.max_timestamp()?,
-        _ => partition.offset_for_timestamp(Timestamp(timestamp))?,
+/// The record by time, as long as the asker may see it; what is not in memory is read on a thread that may wait.
+async fn search(
+    partition: &Arc<Partition>,
+    timestamp: i64,
+    end: Offset,
+) -> Result<Option<Found>, ErrorCode> {
+    let query = match timestamp {
+        MAX_TIMESTAMP => TimeQuery::Largest,
+        _ => TimeQuery::AtOrAfter(Timestamp(timestamp)),
+    };
+    let found = match partition.find_by_time_in_memory(query)? {
+        Some(found) => found,
+        None => {
+            let reader = Arc::clone(partition);
+            let found = cold::run(move || reader.find_by_time_cold(query)).await;
+            found.unwrap_or(Err(ErrorCode::KafkaStorageError))?
+        }
     };
     Ok(found.filter(|found| found.offset < end).map(|found| Found {
         timestamp: found.timestamp,
