@@ -24,6 +24,7 @@
 
 mod cleaner;
 mod cluster_id;
+mod controller_addresses;
 mod controller_calls;
 mod controller_link;
 mod cordon;
@@ -31,6 +32,7 @@ mod detector;
 mod dir_health;
 mod directories;
 mod fetcher;
+mod founding;
 mod groups;
 mod host;
 mod housekeeping;
@@ -70,7 +72,9 @@ pub use crate::machines::metadata::{
     config_rules, effective, features, image, validate_topic_name,
 };
 pub use crate::machines::replica::{Eligibility, FollowerFetch};
+pub use controller_addresses::{Address, ControllerAddresses};
 pub use controller_link::FORWARDING_CLIENT;
+pub use founding::{Bootstrap, Founding};
 pub use metadata_reads::MetadataRead;
 pub use partition::{
     Acks, IsolationLevel, Partition, PartitionRead, ProduceError, ReadFrom, ReadParams, ReplicaView,
@@ -83,7 +87,7 @@ use crate::env::Clock;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaner::Cleaner;
-use controller_link::{ControllerAddresses, ControllerLink};
+use controller_link::ControllerLink;
 use detector::Detector;
 use directories::Directories;
 use groups::Groups;
