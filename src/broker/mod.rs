@@ -57,6 +57,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod voter_changes;
 mod voters;
 
 pub use crate::log::{
@@ -79,7 +80,7 @@ pub use metadata_reads::MetadataRead;
 pub use partition::{
     Acks, IsolationLevel, Partition, PartitionRead, ProduceError, ReadFrom, ReadParams, ReplicaView,
 };
-pub use quorum::{QuorumStatus, VoterStatus};
+pub use quorum::{Answered, QuorumStatus, Voter, VoterEndpoint, VoterSet, VoterStatus};
 pub use settings::{AdvertisedListener, Settings, TopicSettings};
 pub use start::StartError;
 
@@ -425,6 +426,11 @@ impl Broker {
     /// What `DescribeQuorum` tells; `None` for a node without a vote.
     pub fn quorum_status(&self) -> Option<QuorumStatus> {
         self.metadata.quorum().map(|quorum| quorum.status())
+    }
+
+    /// The quorum's voters; nobody for a node without a vote.
+    pub fn voters(&self) -> Arc<VoterSet> {
+        self.metadata.quorum().map(|quorum| quorum.voters()).unwrap_or_default()
     }
 
     /// The log directories and what lies in them.

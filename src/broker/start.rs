@@ -127,11 +127,14 @@ impl Broker {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Broker>, StartError> {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
-        let is_joining = matches!(settings.founding, Founding::Join);
-        if is_joining && settings.config.is_controller && !settings.bootstrap.auto_join {
-            require_format(&settings, disk.as_ref())?;
+        let is_controller = settings.config.is_controller;
+        let is_new = matches!(settings.founding, Founding::Join)
+            && is_controller
+            && !is_formatted(&settings, disk.as_ref())?;
+        if is_new && !settings.bootstrap.auto_join {
+            return Err(StartError::NotFormatted);
         }
-        if is_joining || !settings.config.is_controller {
+        if is_new || !is_controller {
             settings.voters_cluster_id = cluster_id::find(&settings, disk.as_ref()).await?;
         }
         let settings = Arc::new(settings);
@@ -204,10 +207,9 @@ impl Broker {
         self.cleaner.reconfigure(&self.image.load());
         let mut tasks =
             vec![tokio::spawn(Arc::clone(&self.housekeeping).run(self.stopping.subscribe()))];
-        if !self.settings.is_sole_voter {
-            let heartbeats = Arc::clone(&self.membership).run(self.stopping.subscribe());
-            tasks.push(tokio::spawn(heartbeats));
-        }
+        let heartbeats =
+            Arc::clone(&self.membership).run(Arc::clone(&self.metadata), self.stopping.subscribe());
+        tasks.push(tokio::spawn(heartbeats));
         self.tasks.lock().extend(tasks);
         self.report_cordoned_dirs().await;
         self.report_moved_partitions().await;
@@ -304,14 +306,15 @@ impl Parts {
     }
 }
 
-/// A controller that nobody has formatted neither founds a quorum nor follows one: two of them might found two.
-fn require_format(settings: &Settings, disk: &dyn Disk) -> Result<(), StartError> {
+/// Whether somebody has formatted the directories. A controller of which nobody has said what it is to be neither founds
+/// a quorum nor follows one: two of them might found two.
+fn is_formatted(settings: &Settings, disk: &dyn Disk) -> Result<bool, DirectoryError> {
     for log_dir in &settings.log_dirs {
-        if read_meta_properties(disk, log_dir).map_err(DirectoryError::from)?.is_some() {
-            return Ok(());
+        if read_meta_properties(disk, log_dir)?.is_some() {
+            return Ok(true);
         }
     }
-    Err(StartError::NotFormatted)
+    Ok(false)
 }
 
 /// Takes the id that the log directories were formatted with, where the configuration names none.
