@@ -179,6 +179,14 @@ impl MetadataNode {
         let _ = voters.wait_for(|voters| !voters.is_only(node_id)).await;
     }
 
+    /// The finalized `kraft.version`.
+    pub(super) fn kraft_version(&self) -> i16 {
+        match &self.source {
+            Source::Quorum(quorum) => i16::from(quorum.voters().is_dynamic),
+            Source::Observer(observer) => observer.kraft_version(),
+        }
+    }
+
     /// Follows who is the active controller.
     pub(super) fn active(&self) -> watch::Receiver<Active> {
         self.active.subscribe()

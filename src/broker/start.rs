@@ -306,8 +306,8 @@ impl Parts {
     }
 }
 
-/// Whether somebody has formatted the directories. A controller of which nobody has said what it is to be neither founds
-/// a quorum nor follows one: two of them might found two.
+/// Whether somebody has formatted the directories. A controller of which nobody has said what it is to be neither
+/// founds a quorum nor follows one: two of them might found two.
 fn is_formatted(settings: &Settings, disk: &dyn Disk) -> Result<bool, DirectoryError> {
     for log_dir in &settings.log_dirs {
         if read_meta_properties(disk, log_dir)?.is_some() {

@@ -70,8 +70,8 @@ fn described(ctx: &RequestContext, status: &QuorumStatus) -> DescribeQuorumRespo
     }
 }
 
-/// The voters and where they listen: as the log says, or where it does not say it this one as it is configured, others as
-/// they registered.
+/// The voters and where they listen: as the log says, or where it does not say it this one as it is configured, others
+/// as they registered.
 fn nodes(ctx: &RequestContext, status: &QuorumStatus) -> Vec<Node> {
     let image = ctx.broker.image();
     let listener = |name: &str, host: &str, port| Listener {
