@@ -47,7 +47,6 @@ fn described(ctx: &RequestContext, status: &QuorumStatus) -> DescribeQuorumRespo
         log_end_offset: replica.log_end_offset.0,
         last_fetch_timestamp: replica.last_fetch.0,
         last_caught_up_timestamp: replica.last_caught_up.0,
-        ..Default::default()
     };
     let followers = ctx.broker.metadata_observers();
     // One that was given a vote, or that the leader sends to, may have fetched before.

@@ -178,6 +178,7 @@ impl World {
             image: Arc::clone(&image),
             clock,
             settings,
+            formatted: None,
         };
         let node = MetadataNode::start(Source::Quorum(quorum), metadata).await.unwrap();
         node.begin();
