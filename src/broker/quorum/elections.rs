@@ -102,7 +102,7 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         let contact = *shared.contact.lock();
         let leads = shared.leader.borrow().leader == Some(node_id);
         let is_idle = match leads {
-            true => voters.is_only(node_id) && shared.learner_ids().is_empty(),
+            true => voters.is_only(node_id) && shared.learners.lock().is_empty(),
             false => !shared.has_vote(),
         };
         let due = if is_idle {
