@@ -3,12 +3,13 @@
 mod bench_command;
 mod check_command;
 mod format_command;
+mod status_command;
 
 use clap::{Args, Parser, Subcommand};
 use ottla::broker::{AdvertisedListener, Broker, Settings};
 use ottla::config::{self, Config, Loaded};
 use ottla::env::{Disk, RealDisk, SystemClock};
-use ottla::server::{self, BoundListener, Limits, Server};
+use ottla::server::{self, BoundListener, Limits, RootLogger, Server};
 use ottla::zookeeper;
 use ottla_protocol::apis::ListenerType;
 use std::io::Write;
@@ -64,6 +65,10 @@ enum Command {
     /// LOAD is ready, produce, fetch, small, latency or connections; without one all but ready are
     /// run. Topics are made for the run and deleted after it.
     Bench(bench_command::BenchArgs),
+    /// Print a cluster at a glance: brokers, metadata quorum, partitions that are not as they should be.
+    ///
+    /// Exit status: 0 no data is at risk, 1 some is, 2 no broker could be asked.
+    Status(status_command::StatusArgs),
     /// Print the version.
     Version,
 }
@@ -99,6 +104,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench_command::run(&arguments),
         Command::Format(arguments) => format_command::run(&arguments),
         Command::Check(arguments) => return check_command::run(&arguments),
+        Command::Status(arguments) => return status_command::run(&arguments),
         Command::Version => print_all(concat!("ottla ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     match result {
@@ -144,9 +150,17 @@ fn start(arguments: &StartArgs) -> Result<(), String> {
         _ => config.log_level.clone(),
     };
     // What openraft has to say the quorum says itself; a directive of the operator's goes before.
-    let filter = EnvFilter::try_new(format!("openraft=off,{filter}"))
+    let directives = format!("openraft=off,{filter}");
+    let filter = EnvFilter::try_new(&directives)
         .map_err(|error| format!("ottla.log.level or RUST_LOG: {filter}: {error}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = log.with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
+    let root_logger = RootLogger::new(&directives, move |directives| {
+        let filter = EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    });
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -158,7 +172,8 @@ fn start(arguments: &StartArgs) -> Result<(), String> {
         builder.worker_threads(config.socket.worker_threads);
     }
     let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
-    let result = runtime.block_on(run(Arc::new(config), arguments.from_zookeeper.as_deref()));
+    let result =
+        runtime.block_on(run(Arc::new(config), arguments.from_zookeeper.as_deref(), root_logger));
     // A thread that waits for a failed disk must not keep the process.
     runtime.shutdown_background();
     result
@@ -189,7 +204,11 @@ fn greet(config: &Config, addresses: &[(String, std::net::SocketAddr)]) -> Resul
     print_all(&text)
 }
 
-async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), String> {
+async fn run(
+    config: Arc<Config>,
+    from_zookeeper: Option<&str>,
+    root_logger: RootLogger,
+) -> Result<(), String> {
     let zookeeper = match from_zookeeper {
         Some(text) => {
             let source = zookeeper::Source::open(text, |path| RealDisk.read(path)).await;
@@ -214,7 +233,7 @@ async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), St
         bound.push(listening);
     }
     let limits = Limits::from_config(&config);
-    let serving = server::Settings::from_config(&config);
+    let serving = server::Settings::from_config(&config, Arc::new(root_logger));
     let settings = Settings { zookeeper, ..Settings::new(Arc::clone(&config), &advertised) };
     let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock))
         .await

@@ -91,7 +91,8 @@ impl Cluster {
         let settings = node_settings(id, dir, ports, quorum);
         let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock)).await?;
         let config = Config::without_file().unwrap();
-        let (limits, settings) = (Limits::from_config(&config), Settings::from_config(&config));
+        let (limits, settings) =
+            (Limits::from_config(&config), Settings::from_config(&config, root_logger()));
         let mut server = Server::start(Arc::clone(&broker), limits, settings, vec![controller]);
         tokio::time::timeout(PATIENCE, broker.join()).await.unwrap()?;
         server.open(vec![client]);
