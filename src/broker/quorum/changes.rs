@@ -61,6 +61,27 @@ impl Shared {
         Ok((epoch, voters))
     }
 
+    /// The same, waiting for what is to be committed first: a leader that was just elected is asked to do what the one
+    /// before could not.
+    async fn await_changeable(
+        &self,
+        deadline: Instant,
+    ) -> Result<(LeaderEpoch, Arc<VoterSet>), ErrorCode> {
+        loop {
+            let moved = self.moved.notified();
+            match self.changeable() {
+                Err(ErrorCode::RequestTimedOut) => {}
+                found => return found,
+            }
+            // A leader that was suspended goes on without a commit.
+            let look = (Instant::now() + LOOK_PAUSE).min(deadline);
+            let _ = tokio::time::timeout_at(look.into(), moved).await;
+            if Instant::now() >= deadline {
+                return Err(ErrorCode::RequestTimedOut);
+            }
+        }
+    }
+
     /// Writes and proposes a new set; answers where its record ends.
     fn write_voters(
         &self,
@@ -169,7 +190,7 @@ impl Shared {
     ) -> Result<(), ErrorCode> {
         let deadline = Instant::now() + timeout;
         let _changing = self.changing.try_lock().map_err(|_| ErrorCode::RequestTimedOut)?;
-        let (epoch, voters) = self.changeable()?;
+        let (epoch, voters) = self.await_changeable(deadline).await?;
         if voters.get(voter.id).is_some() {
             return Err(ErrorCode::DuplicateVoter);
         }
@@ -180,7 +201,7 @@ impl Shared {
             self.await_commit(epoch, end, deadline).await?;
         }
         self.await_catching_up(epoch, voter.id, deadline).await?;
-        let (epoch, voters) = self.changeable()?;
+        let (epoch, voters) = self.await_changeable(deadline).await?;
         learners.remove(&voter.id);
         let id = voter.id;
         let end = self.write_voters(epoch, &voters.with(voter), learners, None)?;
@@ -231,7 +252,7 @@ impl Shared {
     ) -> Result<(), ErrorCode> {
         let deadline = Instant::now() + timeout;
         let _changing = self.changing.try_lock().map_err(|_| ErrorCode::RequestTimedOut)?;
-        let (epoch, voters) = self.changeable()?;
+        let (epoch, voters) = self.await_changeable(deadline).await?;
         let removed = voters.get(id).filter(|voter| voter.directory_id == directory_id);
         let removed = removed.ok_or(ErrorCode::VoterNotFound)?;
         if voters.count() == 1 {
@@ -261,7 +282,7 @@ impl Shared {
     ) -> Result<(), ErrorCode> {
         let deadline = Instant::now() + timeout;
         let _changing = self.changing.try_lock().map_err(|_| ErrorCode::RequestTimedOut)?;
-        let (epoch, voters) = self.changeable()?;
+        let (epoch, voters) = self.await_changeable(deadline).await?;
         let known = voters.get(voter.id).filter(|it| it.directory_id == voter.directory_id);
         if *known.ok_or(ErrorCode::VoterNotFound)? == voter {
             return Ok(());
