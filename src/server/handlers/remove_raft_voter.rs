@@ -8,25 +8,34 @@ use crate::broker::ApiError;
 use ottla_protocol::apis::ListenerType;
 use ottla_protocol::messages::{RemoveRaftVoterRequest, RemoveRaftVoterResponse};
 use ottla_protocol::{BrokerId, ErrorCode};
+use std::time::{Duration, Instant};
+
+/// How long a request looks for the leader that another one was followed by.
+const SUCCESSION_MAX: Duration = Duration::from_secs(5);
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Answers the request.
 pub async fn handle(
     ctx: &RequestContext,
     request: RemoveRaftVoterRequest,
 ) -> RemoveRaftVoterResponse {
-    let is_brokers = ctx.listener_type == ListenerType::Broker;
-    if !(is_brokers && ctx.broker.is_led_elsewhere()) {
-        let removed = remove(ctx, &request).await;
-        let is_own = request.voter_id == ctx.broker.node_id().0;
-        let is_not_led = |error: &ApiError| error.code == ErrorCode::NotLeaderOrFollower;
-        let is_handed_over = removed.as_ref().is_err_and(is_not_led) && (is_brokers || is_own);
-        if !(is_handed_over && ctx.broker.is_led_elsewhere()) {
-            return answered(removed);
+    let deadline = Instant::now() + SUCCESSION_MAX;
+    let is_own = request.voter_id == ctx.broker.node_id().0;
+    let may_pass_on = is_own || ctx.listener_type == ListenerType::Broker;
+    loop {
+        let response = match may_pass_on && ctx.broker.is_led_elsewhere() {
+            true => match ctx.broker.forward(ctx.version, request.clone()).await {
+                Ok(response) => response,
+                Err(error) => answered(Err(error.into())),
+            },
+            false => answered(remove(ctx, &request).await),
+        };
+        let is_led = response.error_code != ErrorCode::NotLeaderOrFollower.code();
+        if is_led || !may_pass_on || Instant::now() >= deadline {
+            return response;
         }
-    }
-    match ctx.broker.forward(ctx.version, request).await {
-        Ok(response) => response,
-        Err(error) => answered(Err(error.into())),
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
