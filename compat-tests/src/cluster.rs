@@ -4,6 +4,8 @@
 //! Node ids are 1, 2 and so on. What a scenario asks while it runs (leaders, ISR, controller) it asks with requests of
 //! our own ([`crate::wire`]); the directories outlive the processes, not this value.
 
+mod newcomers;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -115,6 +117,7 @@ impl Cluster {
             mode: mode(id, &voters, place.host, *ports),
             prefix: place.prefix.clone(),
             cluster_id: None,
+            format: &[],
         });
         // Kafka's tool takes a second each: side by side.
         let nodes = std::thread::scope(|scope| {
@@ -128,24 +131,6 @@ impl Cluster {
             done.collect::<Result<Vec<Broker>, String>>()
         })?;
         Ok(Cluster { side, nodes, voters, paused: Vec::new() })
-    }
-
-    /// Formats the directory of a broker that is no voter and does not belong to the nodes.
-    ///
-    /// # Errors
-    /// If it cannot be formatted.
-    pub fn seat_broker(
-        &self,
-        paths: &Paths,
-        id: i32,
-        cluster_id: Option<&'static str>,
-    ) -> Result<Broker, String> {
-        let (host, port) = (Ipv4Addr::LOCALHOST, free_port()?);
-        let mode = broker_mode(id, &self.voters, host, port);
-        let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id };
-        // Apache Kafka tries for a minute to register what is refused.
-        let soon = ["initial.broker.registration.timeout.ms=8000"];
-        Broker::seat(paths, self.side, seat, &[&COMMON[..], &soon[..]].concat())
     }
 
     /// Makes a broker one of the nodes; its id is the next one.
@@ -582,10 +567,6 @@ fn partition(described: m::metadata_response::MetadataResponsePartition) -> Part
 fn mode(id: i32, voters: &str, host: Ipv4Addr, (port, controller): (u16, u16)) -> Vec<String> {
     let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}");
     node_mode(id, voters, "broker,controller", &listeners)
-}
-
-fn broker_mode(id: i32, voters: &str, host: Ipv4Addr, port: u16) -> Vec<String> {
-    node_mode(id, voters, "broker", &format!("PLAINTEXT://{host}:{port}"))
 }
 
 fn node_mode(id: i32, voters: &str, roles: &str, listeners: &str) -> Vec<String> {

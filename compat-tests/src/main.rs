@@ -35,6 +35,7 @@ mod tools;
 mod torture;
 mod transcript;
 mod volume;
+mod voters;
 mod wire;
 mod writer;
 mod zookeeper;

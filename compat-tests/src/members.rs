@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `cluster:life` | topics, groups, a broker killed, a topic deleted meanwhile, the broker back, replicas moved |
 //! | `cluster:orders` | the nodes are started one after another in each order, on what the round before left |
+//! | `cluster:grow` | a quorum of one grows to three and shrinks to another one ([`crate::voters`]) |
 //! | others | who may join and who may not, and what is left without a majority ([`crate::strangers`]) |
 //!
 //! Compared is what the tools say, not how long it takes: a command that asks is repeated until it says so, for a
@@ -18,6 +19,7 @@ use crate::disk::{Tools, judge};
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::strangers;
+use crate::voters;
 
 /// Records of each step.
 const RECORDS: usize = 60;
@@ -46,6 +48,9 @@ pub fn run(paths: &Paths, side: Side, filter: &str, report: &Report) -> Result<(
             let tools = Tools::start_at(paths, &cluster.servers())?;
             cluster::keeping(paths, &mut cluster, "cluster-orders", |c| orders(c, tools))
         });
+    }
+    if "grow".contains(filter) {
+        voters::run(paths, side, report)?;
     }
     strangers::run(paths, side, filter, report)
 }

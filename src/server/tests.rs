@@ -7,6 +7,7 @@ mod describe_cluster;
 mod durability;
 mod fetch_sessions;
 mod groups;
+mod growing;
 mod log_dirs;
 mod replication;
 

@@ -306,9 +306,6 @@ impl Controller {
     }
 
     fn touch(&mut self, now: Timestamp, id: BrokerId, metadata_offset: i64) {
-        if self.settings.is_sole_voter && id == self.settings.node_id {
-            return;
-        }
         let expires = now.plus_ms(self.settings.session_timeout_ms);
         let session = Session { expires, metadata_offset, is_connected: true };
         self.sessions.insert(id, session);
@@ -320,7 +317,10 @@ impl Controller {
     }
 
     fn unfenced_sessions(&self) -> impl Iterator<Item = (&BrokerRegistration, Timestamp)> {
-        self.sessions.iter().filter_map(|(id, session)| {
+        let is_trusted =
+            |id: &BrokerId| self.settings.trusts_own_broker && *id == self.settings.node_id;
+        let ending = self.sessions.iter().filter(move |(id, _)| !is_trusted(id));
+        ending.filter_map(|(id, session)| {
             let broker = self.image.cluster.brokers.get(id)?;
             (!broker.fenced).then_some((broker, session.expires))
         })
