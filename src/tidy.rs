@@ -12,7 +12,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("broker", &["config", "env", "log", "machines", "zookeeper"]),
     ("server", &["broker", "config", "env"]),
     ("bench", &["env"]),
-    ("zookeeper", &[]),
+    ("zookeeper", &["env"]),
 ];
 
 /// Words that only some rooms may use, with the rooms.
@@ -21,7 +21,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("std::net::TcpListener", &["env"]),
     ("tokio::net", &["env"]),
     ("SystemTime", &["env"]),
-    ("Instant::now", &["env", "server", "broker", "bench"]),
+    ("Instant::now", &["env", "server", "broker", "bench", "zookeeper"]),
     ("kafka_protocol", &[]),
 ];
 

@@ -7,7 +7,10 @@
 
 mod client;
 mod cluster;
+pub mod door;
+pub mod server;
 mod tree;
+pub mod wire;
 
 pub use client::read;
 pub use cluster::{Cluster, Entity, PartitionState, Topic};
