@@ -8,6 +8,7 @@
 mod client;
 mod cluster;
 pub mod door;
+pub mod meeting;
 pub mod server;
 mod tree;
 pub mod wire;

@@ -124,13 +124,14 @@ impl Shared {
 #[derive(Debug)]
 pub struct DoorServer {
     shared: Arc<Shared>,
+    slots: Arc<Semaphore>,
     accepting: Vec<JoinHandle<()>>,
     expiring: JoinHandle<()>,
 }
 
 impl DoorServer {
-    /// Serves a new, empty door on these addresses.
-    pub fn start(listeners: Vec<Listener>, clock: Arc<dyn Clock>) -> DoorServer {
+    /// A new, empty door that nobody can come to yet.
+    pub fn new(clock: Arc<dyn Clock>) -> DoorServer {
         let now = Now { wall_ms: clock.now().0, uptime_ms: 0 };
         let state = State { door: Door::new(now), connections: BTreeMap::new() };
         let shared = Arc::new(Shared {
@@ -139,12 +140,16 @@ impl DoorServer {
             begun: Instant::now(),
             sooner: Notify::new(),
         });
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let accept =
-            |listener| tokio::spawn(accept(listener, Arc::clone(&shared), Arc::clone(&slots)));
-        let accepting = listeners.into_iter().map(accept).collect();
         let expiring = tokio::spawn(expire(Arc::clone(&shared)));
-        DoorServer { shared, accepting, expiring }
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        DoorServer { shared, slots, accepting: Vec::new(), expiring }
+    }
+
+    /// Serves it on these addresses.
+    pub fn open(&mut self, listeners: Vec<Listener>) {
+        self.accepting.extend(listeners.into_iter().map(|listener| {
+            tokio::spawn(accept(listener, Arc::clone(&self.shared), Arc::clone(&self.slots)))
+        }));
     }
 
     /// A session of this process, which lives as long as the value.

@@ -14,7 +14,13 @@ const OPTIONS: ListenOptions =
 async fn open() -> (DoorServer, String) {
     let listener = Listener::bind("127.0.0.1", 0, &OPTIONS).await.unwrap();
     let address = listener.address().to_string();
-    (DoorServer::start(vec![listener], Arc::new(SystemClock)), address)
+    (serve_on(listener), address)
+}
+
+fn serve_on(listener: Listener) -> DoorServer {
+    let mut server = DoorServer::new(Arc::new(SystemClock));
+    server.open(vec![listener]);
+    server
 }
 
 async fn client(address: &str) -> zk::Client {
@@ -108,7 +114,7 @@ async fn a_session_that_is_over_is_told_so() {
     drop(client);
     let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
     let listener = Listener::bind("127.0.0.1", port, &OPTIONS).await.unwrap();
-    let next = DoorServer::start(vec![listener], Arc::new(SystemClock));
+    let next = serve_on(listener);
     let back = zk::Client::connector().with_session(session).connect(&address).await;
     assert_eq!(back.err(), Some(zk::Error::SessionExpired));
     next.stop().await;
