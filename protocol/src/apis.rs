@@ -181,6 +181,9 @@ pub const APIS: &[Api] = &[
     api(ApiKey::ListConfigResources, 0, 1, Broker,
         "0 client metrics resources only (KIP-1000), 1 resource types (KIP-1142)"),
     api(ApiKey::DescribeTopicPartitions, 0, 0, Broker, "0 (KIP-966)"),
+    api(ApiKey::AddRaftVoter, 0, 1, Both, "0 (KIP-853), 1 answered before it is committed (KIP-1186)"),
+    api(ApiKey::RemoveRaftVoter, 0, 0, Both, "0 (KIP-853)"),
+    api(ApiKey::UpdateRaftVoter, 0, 0, Controller, "0 (KIP-853)"),
 ];
 
 /// Keys below this are looked up in `INDEX`.

@@ -3,10 +3,11 @@
 use super::directories::DirectoryError;
 use super::peers::{PeerClient, PeerParams};
 use super::start::StartError;
-use super::{ControllerAddresses, Settings};
+use super::{Address, Settings};
 use crate::env::Disk;
 use crate::log::checkpoint::read_meta_properties;
 use ottla_protocol::messages::DescribeClusterRequest;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -34,7 +35,7 @@ pub(super) async fn find(
     let begun = Instant::now();
     let mut said = begun;
     loop {
-        match (ask(&settings.controller_addresses).await, &known) {
+        match (ask(&settings.known_controllers()).await, &known) {
             (Some(found), Some(own)) if found != *own => {
                 return Err(StartError::OtherCluster { own: own.clone(), found });
             }
@@ -64,8 +65,8 @@ fn formatted(settings: &Settings, disk: &dyn Disk) -> Result<Option<String>, Dir
     Ok(None)
 }
 
-async fn ask(controllers: &ControllerAddresses) -> Option<String> {
-    for (host, port) in controllers.values() {
+async fn ask(controllers: &BTreeSet<Address>) -> Option<String> {
+    for (host, port) in controllers {
         let client = PeerClient::new(PeerParams {
             host: host.clone(),
             port: *port,

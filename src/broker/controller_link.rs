@@ -11,7 +11,7 @@ use super::controller_calls::{BoxFuture, ControllerCalls};
 use super::host::{Host, HostError};
 use super::metadata::MetadataStage;
 use super::peers::{PeerClient, PeerError, PeerParams};
-use super::{ControllerReply, ControllerRequest, Settings};
+use super::{ControllerAddresses, ControllerReply, ControllerRequest, Settings};
 use ottla_protocol::{BrokerId, ErrorCode, Request};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -55,9 +55,6 @@ impl Active {
 /// itself has been checked there.
 pub const FORWARDING_CLIENT: &str = "-controller-link";
 
-/// Where each controller listens: host and port by node.
-pub type ControllerAddresses = BTreeMap<BrokerId, (String, u16)>;
-
 /// The way to the active controller.
 pub struct ControllerLink {
     active: watch::Receiver<Active>,
@@ -74,7 +71,7 @@ impl ControllerLink {
     pub fn new(active: watch::Receiver<Active>, settings: &Settings) -> ControllerLink {
         ControllerLink {
             active,
-            addresses: settings.controller_addresses.clone(),
+            addresses: settings.controllers.clone(),
             client_id: format!("broker-{}{FORWARDING_CLIENT}", settings.node_id),
             is_sole_voter: settings.is_sole_voter,
             patience: settings.controller_patience,
@@ -190,18 +187,22 @@ impl ControllerLink {
     }
 
     fn client(&self, id: BrokerId) -> Option<PeerClient> {
-        let (host, port) = self.addresses.get(&id)?;
+        let (host, port) = self.addresses.get(id)?;
         let mut clients = self.clients.lock();
-        let client = clients.entry(id).or_insert_with(|| {
-            PeerClient::new(PeerParams {
-                host: host.clone(),
-                port: *port,
-                client_id: self.client_id.clone(),
-                patience: self.patience,
-                answer_bytes_max: ANSWER_BYTES_MAX,
-            })
+        if let Some(client) = clients.get(&id)
+            && client.params().is_for(&host, port)
+        {
+            return Some(client.clone());
+        }
+        let client = PeerClient::new(PeerParams {
+            host,
+            port,
+            client_id: self.client_id.clone(),
+            patience: self.patience,
+            answer_bytes_max: ANSWER_BYTES_MAX,
         });
-        Some(client.clone())
+        clients.insert(id, client.clone());
+        Some(client)
     }
 }
 

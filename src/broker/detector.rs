@@ -147,7 +147,7 @@ impl Detector {
         if self.link.elsewhere() != Some(id) {
             return;
         }
-        let Some((host, port)) = self.settings.controller_addresses.get(&id).cloned() else {
+        let Some((host, port)) = self.settings.controllers.get(id) else {
             return;
         };
         let detector = Arc::clone(self);

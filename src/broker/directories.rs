@@ -115,6 +115,8 @@ pub struct Directories {
     failed: Arc<Notify>,
     /// Where the metadata log lies; one of the others as a rule.
     metadata: (PathBuf, Arc<DirHealth>),
+    /// The id of that directory.
+    metadata_id: Uuid,
 }
 
 /// What the configuration says of the cluster's id.
@@ -166,7 +168,8 @@ impl Directories {
             |log_dir| Arc::clone(&log_dir.health),
         );
         let metadata = (metadata_path.to_owned(), health);
-        Ok(Directories { disk, all, cluster_id, origin, failed, metadata })
+        let metadata_id = metadata_id(disk.as_ref(), metadata_path, &all)?;
+        Ok(Directories { disk, all, cluster_id, origin, failed, metadata, metadata_id })
     }
 
     /// Notes that the metadata log goes with `meta.properties` as it is now; see [`own_properties`].
@@ -188,6 +191,11 @@ impl Directories {
     /// The health of the directory of the metadata log.
     pub fn metadata_health(&self) -> &Arc<DirHealth> {
         &self.metadata.1
+    }
+
+    /// The id of the directory of the metadata log.
+    pub fn metadata_directory_id(&self) -> Uuid {
+        self.metadata_id
     }
 
     /// Completes when a broker is of no more use: with the metadata log's directory, or with the last one. Says so.
@@ -333,6 +341,17 @@ fn identify(
         checkpoint::write_meta_properties(disk, path, &meta)?;
     }
     Ok(id)
+}
+
+/// The id of the directory of the metadata log, which need not be one of the log directories; without a file of its own
+/// it goes by the first one's.
+fn metadata_id(disk: &dyn Disk, path: &Path, all: &[LogDirectory]) -> Result<Uuid, DirectoryError> {
+    if let Some(log_dir) = all.iter().find(|log_dir| log_dir.path == path) {
+        return Ok(log_dir.id);
+    }
+    let meta = checkpoint::read_meta_properties(disk, path)?;
+    let own = meta.and_then(|meta| meta.directory_id);
+    Ok(own.or_else(|| all.first().map(|first| first.id)).unwrap_or_default())
 }
 
 fn load(

@@ -5,6 +5,7 @@
 
 use super::controller_link::ControllerLink;
 use super::directories::Directories;
+use super::metadata::MetadataNode;
 use super::start::StartError;
 use super::{ControllerReply, ControllerRequest, Image, Settings};
 use crate::log::checkpoint::read_clean_shutdown;
@@ -175,10 +176,20 @@ impl Membership {
         }
     }
 
-    /// Tells the controller every `broker.heartbeat.interval.ms` that this broker lives, until it stops.
-    pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+    /// Tells the controller every `broker.heartbeat.interval.ms` that this broker lives, until it stops; not as long as
+    /// this node is the only voter, whose controller lives as long as its broker.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        metadata: Arc<MetadataNode>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut was_well = true;
         loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = metadata.until_others_vote() => {}
+            }
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,

@@ -170,6 +170,15 @@ impl MetadataNode {
         }
     }
 
+    /// Completes when this node is not the only one that can be the active controller.
+    pub(super) async fn until_others_vote(&self) {
+        let Some(quorum) = self.quorum() else { return };
+        let mut voters = quorum.voter_changes();
+        let node_id = self.params.node_id;
+        // Without a sender the quorum is gone, and with it whom to tell.
+        let _ = voters.wait_for(|voters| !voters.is_only(node_id)).await;
+    }
+
     /// Follows who is the active controller.
     pub(super) fn active(&self) -> watch::Receiver<Active> {
         self.active.subscribe()

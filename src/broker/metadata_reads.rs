@@ -9,6 +9,7 @@ use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// A node that has not fetched for so long follows no more, in milliseconds; as in Kafka.
 const OBSERVER_SESSION_MS: i64 = 300_000;
@@ -46,7 +47,13 @@ impl MetadataRead {
 pub(super) struct Observers(Mutex<BTreeMap<BrokerId, VoterStatus>>);
 
 impl Observers {
-    fn note(&self, now: Timestamp, id: BrokerId, log_end_offset: Offset, committed: Offset) {
+    fn note(
+        &self,
+        now: Timestamp,
+        (id, directory_id): (BrokerId, Uuid),
+        log_end_offset: Offset,
+        committed: Offset,
+    ) {
         let mut all = self.0.lock();
         let before = all.get(&id).map_or(Timestamp::NONE, |known| known.last_caught_up);
         if before == Timestamp::NONE && !all.contains_key(&id) {
@@ -56,7 +63,10 @@ impl Observers {
             }
         }
         let last_caught_up = if log_end_offset >= committed { now } else { before };
-        all.insert(id, VoterStatus { id, log_end_offset, last_fetch: now, last_caught_up });
+        all.insert(
+            id,
+            VoterStatus { id, directory_id, log_end_offset, last_fetch: now, last_caught_up },
+        );
     }
 
     fn present(&self, now: Timestamp) -> Vec<VoterStatus> {
@@ -78,11 +88,11 @@ impl Broker {
         }
     }
 
-    /// Committed batches of the metadata log for node `replica_id`, from the one that holds `from` on; reads the page
+    /// Committed batches of the metadata log for a node and its directory, from the one that holds `from` on; reads the page
     /// cache.
     pub fn read_metadata(
         &self,
-        replica_id: BrokerId,
+        (replica_id, directory_id): (BrokerId, Uuid),
         from: Offset,
         max_bytes: usize,
     ) -> MetadataRead {
@@ -103,7 +113,7 @@ impl Broker {
             return read;
         }
         let committed = quorum.committed();
-        self.observers.note(self.clock.now(), replica_id, from, committed);
+        self.observers.note(self.clock.now(), (replica_id, directory_id), from, committed);
         read.high_watermark = committed;
         read.log_start_offset = quorum.log_start_offset();
         read.error = ErrorCode::None;

@@ -24,6 +24,7 @@
 
 mod cleaner;
 mod cluster_id;
+mod controller_addresses;
 mod controller_calls;
 mod controller_link;
 mod cordon;
@@ -31,6 +32,7 @@ mod detector;
 mod dir_health;
 mod directories;
 mod fetcher;
+mod founding;
 mod groups;
 mod host;
 mod housekeeping;
@@ -55,6 +57,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod voter_changes;
 mod voters;
 
 pub use crate::log::{
@@ -70,12 +73,14 @@ pub use crate::machines::metadata::{
     config_rules, effective, features, image, validate_topic_name,
 };
 pub use crate::machines::replica::{Eligibility, FollowerFetch};
+pub use controller_addresses::{Address, ControllerAddresses};
 pub use controller_link::FORWARDING_CLIENT;
+pub use founding::{Bootstrap, Founding};
 pub use metadata_reads::MetadataRead;
 pub use partition::{
     Acks, IsolationLevel, Partition, PartitionRead, ProduceError, ReadFrom, ReadParams, ReplicaView,
 };
-pub use quorum::{QuorumStatus, VoterStatus};
+pub use quorum::{Answered, QuorumStatus, Voter, VoterEndpoint, VoterSet, VoterStatus};
 pub use settings::{AdvertisedListener, Settings, TopicSettings};
 pub use start::StartError;
 
@@ -83,7 +88,7 @@ use crate::env::Clock;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaner::Cleaner;
-use controller_link::{ControllerAddresses, ControllerLink};
+use controller_link::ControllerLink;
 use detector::Detector;
 use directories::Directories;
 use groups::Groups;
@@ -421,6 +426,11 @@ impl Broker {
     /// What `DescribeQuorum` tells; `None` for a node without a vote.
     pub fn quorum_status(&self) -> Option<QuorumStatus> {
         self.metadata.quorum().map(|quorum| quorum.status())
+    }
+
+    /// The quorum's voters; nobody for a node without a vote.
+    pub fn voters(&self) -> Arc<VoterSet> {
+        self.metadata.quorum().map(|quorum| quorum.voters()).unwrap_or_default()
     }
 
     /// The log directories and what lies in them.

@@ -5,7 +5,6 @@
 //! ever taken back. It need not be synced: what a crash takes is fetched again. Source: KIP-595, KIP-630.
 //! Invariant: what is published are the records of one log in their order, a snapshot standing for those before it.
 
-use super::controller_link::ControllerAddresses;
 use super::dir_health::DirHealth;
 use super::peers::{PeerClient, PeerError, PeerParams};
 use super::quorum::{
@@ -13,6 +12,7 @@ use super::quorum::{
 };
 use super::replay::{ReplayError, replay_log};
 use super::snapshots::{self, SnapshotId};
+use super::{Address, Bootstrap, ControllerAddresses};
 use crate::env::{Clock, Disk};
 use crate::log::{Log, LogConfig};
 use crate::machines::metadata::{Controller, ControllerSettings};
@@ -27,7 +27,7 @@ use ottla_protocol::{
     apis,
 };
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -44,6 +44,8 @@ const FETCH_BYTES: i32 = 8 << 20;
 const ANSWER_BYTES_MAX: usize = 300 << 20;
 /// Largest snapshot.
 const SNAPSHOT_BYTES_MAX: i64 = 4 << 30;
+/// Connections that are kept.
+const CLIENTS_MAX: usize = 64;
 /// Wait before the next controller is asked.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -67,6 +69,10 @@ pub(super) struct ObserverParams {
     pub snapshot_bytes: u64,
     /// Where the controllers listen.
     pub controllers: ControllerAddresses,
+    /// Where the quorum is looked for that knows no controller.
+    pub bootstrap: Bootstrap,
+    /// Which of a voter's listeners is dialled, where it has it.
+    pub listener: String,
 }
 
 struct Inner {
@@ -152,26 +158,31 @@ impl Observer {
         listener: Arc<dyn QuorumListener>,
         mut stop: watch::Receiver<bool>,
     ) {
-        let mut clients = self.clients();
+        let mut clients = BTreeMap::new();
         let mut last_trouble = String::new();
         // What lies here is published at once: that the directories hold it shows that it was committed.
         self.publish(&listener);
         while !*stop.borrow() {
-            let Some(id) = self.whom_to_ask(&mut clients) else { return };
-            let Some(client) = clients.get(&id).cloned() else { return };
+            let Some(address) = self.whom_to_ask() else {
+                // Where the quorum is may be told later.
+                tokio::time::sleep(RETRY_PAUSE).await;
+                continue;
+            };
+            let client = self.client(&mut clients, &address);
             let round = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                round = Arc::clone(&self).round(id, client, Arc::clone(&listener)) => round,
+                round = Arc::clone(&self).round(client, Arc::clone(&listener)) => round,
             };
             let Err(trouble) = round else {
                 last_trouble.clear();
                 continue;
             };
-            self.lose(id);
+            self.lose(&address);
             let text = trouble.to_string();
             if text != last_trouble {
-                tracing::info!(controller = %id, "following the metadata: {text}");
+                let (host, port) = &address;
+                tracing::info!(host, port, "following the metadata: {text}");
                 last_trouble = text;
             }
             if self.params.health.is_offline() {
@@ -181,8 +192,11 @@ impl Observer {
         }
     }
 
-    fn clients(&self) -> BTreeMap<BrokerId, PeerClient> {
-        let client = |(host, port): &(String, u16)| {
+    fn client(&self, clients: &mut BTreeMap<Address, PeerClient>, address: &Address) -> PeerClient {
+        if clients.len() > CLIENTS_MAX {
+            clients.clear();
+        }
+        let client = |(host, port): &Address| {
             PeerClient::new(PeerParams {
                 host: host.clone(),
                 port: *port,
@@ -191,18 +205,22 @@ impl Observer {
                 answer_bytes_max: ANSWER_BYTES_MAX,
             })
         };
-        self.params.controllers.iter().map(|(id, address)| (*id, client(address))).collect()
+        clients.entry(address.clone()).or_insert_with_key(client).clone()
     }
 
-    /// The leader, or the controllers one after another.
-    fn whom_to_ask(&self, clients: &mut BTreeMap<BrokerId, PeerClient>) -> Option<BrokerId> {
-        let known = self.leader.borrow().leader.filter(|id| clients.contains_key(id));
-        if known.is_some() {
-            return known;
+    /// The leader, or the controllers and bootstrap servers one after another.
+    fn whom_to_ask(&self) -> Option<Address> {
+        if let Some(leader) = self.leader.borrow().leader
+            && let Some(known) = self.params.controllers.get(leader)
+        {
+            return Some(known);
         }
+        let known = self.params.controllers.all().into_values();
+        let bootstrap = self.params.bootstrap.servers.borrow();
+        let all: BTreeSet<Address> = known.chain(bootstrap.iter().cloned()).collect();
         let turn = self.params.clock.now().0 / RETRY_PAUSE.as_millis() as i64;
-        let turn = turn.unsigned_abs() as usize % clients.len().max(1);
-        clients.keys().nth(turn).copied()
+        let turn = turn.unsigned_abs() as usize % all.len().max(1);
+        all.into_iter().nth(turn)
     }
 
     /// Notes who leads, as a controller says.
@@ -221,9 +239,10 @@ impl Observer {
     }
 
     /// The one that was asked is not who leads, or does not answer.
-    fn lose(&self, asked: BrokerId) {
+    fn lose(&self, asked: &Address) {
         self.leader.send_if_modified(|known| {
-            let is_lost = known.leader == Some(asked);
+            let address = known.leader.and_then(|leader| self.params.controllers.get(leader));
+            let is_lost = address.as_ref() == Some(asked);
             if is_lost {
                 known.leader = None;
             }
@@ -231,15 +250,27 @@ impl Observer {
         });
     }
 
+    /// Whether the leader is known, and another than this.
+    fn is_elsewhere(&self, client: &PeerClient) -> bool {
+        let leader = self.leader.borrow().leader;
+        let address = leader.and_then(|leader| self.params.controllers.get(leader));
+        address.is_some_and(|(host, port)| !client.params().is_for(&host, port))
+    }
+
     /// One fetch and what comes of it.
     async fn round(
         self: Arc<Self>,
-        id: BrokerId,
         client: PeerClient,
         listener: Arc<dyn QuorumListener>,
     ) -> Result<(), Trouble> {
         let max = apis::find(ottla_protocol::ApiKey::Fetch as i16).map_or(0, |api| api.max);
         let response = client.call(max, self.request()).await?;
+        for endpoint in &response.node_endpoints {
+            if let Ok(port) = u16::try_from(endpoint.port) {
+                let address = (endpoint.host.clone(), port);
+                self.params.controllers.set(BrokerId(endpoint.node_id), address);
+            }
+        }
         let partition = metadata_partition(response)?;
         let current = &partition.current_leader;
         if current.leader_epoch >= 0 {
@@ -247,11 +278,7 @@ impl Observer {
         }
         match ErrorCode::from_code(partition.error_code) {
             ErrorCode::None => {}
-            ErrorCode::NotLeaderOrFollower
-                if current.leader_id >= 0 && current.leader_id != id.0 =>
-            {
-                return Ok(());
-            }
+            ErrorCode::NotLeaderOrFollower if self.is_elsewhere(&client) => return Ok(()),
             error => return Err(Trouble::Refused(error)),
         }
         if partition.snapshot_id.end_offset >= 0 {
@@ -411,10 +438,21 @@ impl Observer {
     fn publish(&self, listener: &Arc<dyn QuorumListener>) {
         let (image, end) = {
             let inner = self.inner.lock();
+            self.note_voters(&inner.voters);
             (Arc::new(inner.machine.image().clone()), inner.log.log_end_offset())
         };
         listener.publish(image);
         self.committed.store(end.0, Ordering::Release);
+    }
+
+    /// Where the voters listen that the log names.
+    fn note_voters(&self, records: &VoterRecords) {
+        let voters = records.voters();
+        for voter in voters.iter().flat_map(|voters| voters.iter()) {
+            if let Some(address) = voter.address(&self.params.listener) {
+                self.params.controllers.set(voter.id, address.clone());
+            }
+        }
     }
 
     /// Writes a snapshot when enough was applied since the last one, and drops the log before it.

@@ -102,6 +102,13 @@ pub struct PeerParams {
     pub answer_bytes_max: usize,
 }
 
+impl PeerParams {
+    /// Whether the node is the one at this address.
+    pub fn is_for(&self, host: &str, port: u16) -> bool {
+        self.host == host && self.port == port
+    }
+}
+
 struct Outgoing {
     key: i16,
     max_version: i16,

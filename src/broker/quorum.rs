@@ -10,8 +10,10 @@
 //! before it is answered; after a failed write or sync the quorum takes no more records. A write that found no space
 //! has left the log as it was, and refuses its records alone.
 
+mod announce;
 mod applied;
 mod ballot;
+mod changes;
 mod codec;
 mod elections;
 mod index;
@@ -21,16 +23,20 @@ mod raft_log;
 mod receive;
 mod shared;
 mod types;
+mod voter_set;
 
 pub(super) use applied::{VoterRecords, replay_batch, take_voters};
+pub use changes::Answered;
 pub use elections::QuorumTiming;
 pub use network::{BoxFuture, RaftTransport, TransportError};
 pub use shared::LeaderAndEpoch;
+pub use voter_set::{Voter, VoterEndpoint, VoterSet};
 
 use super::dir_health::DirHealth;
 use super::host::HostError;
 use super::replay::ReplayError;
 use super::snapshots::{self, SnapshotId};
+use super::{Bootstrap, ControllerAddresses};
 use crate::env::{Clock, Disk};
 use crate::log::{AppendError, LogConfig, LogSlice, ReadError, RecoveryError, StorageError};
 use crate::machines::metadata::{Controller, ControllerSettings, Image, record_version};
@@ -48,9 +54,11 @@ use raft_log::RaftLog;
 use shared::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use types::Raft;
+use uuid::Uuid;
 
 /// Directory of the metadata log below `metadata.log.dir`.
 pub const METADATA_DIR: &str = "__cluster_metadata-0";
@@ -141,10 +149,17 @@ pub struct QuorumParams {
     pub dir: PathBuf,
     /// Whether that takes records.
     pub health: Arc<DirHealth>,
-    /// This node.
-    pub node_id: BrokerId,
-    /// All voters, this node among them, in the order of their ids.
-    pub voters: Vec<BrokerId>,
+    /// This node, with its directory and its listeners.
+    pub own: Voter,
+    /// The voters of the configuration, which count as long as the log names none; nobody where this node is to join a
+    /// quorum.
+    pub voters: VoterSet,
+    /// Which of a voter's listeners is dialled, where it has it.
+    pub listener: String,
+    /// Where the others listen: the quorum notes what it learns.
+    pub addresses: ControllerAddresses,
+    /// Where the quorum is looked for that knows no voter.
+    pub bootstrap: Bootstrap,
     /// What a machine that replays the log is made with.
     pub controller: ControllerSettings,
     /// `metadata.log.segment.bytes` and its kin.
@@ -153,6 +168,13 @@ pub struct QuorumParams {
     pub snapshot_bytes: u64,
     /// Heartbeats and elections.
     pub timing: QuorumTiming,
+}
+
+impl QuorumParams {
+    /// This node.
+    pub fn node_id(&self) -> BrokerId {
+        self.own.id
+    }
 }
 
 /// Whom a quorum tells of what is committed and of its own leadership.
@@ -180,6 +202,8 @@ pub struct Quorum {
 pub struct VoterStatus {
     /// Which.
     pub id: BrokerId,
+    /// Its directory; nil where nobody has said it.
+    pub directory_id: Uuid,
     /// Its log's end; -1 where it is not known.
     pub log_end_offset: Offset,
     /// When it last answered; -1 for never, present time for the leader.
@@ -201,6 +225,10 @@ pub struct QuorumStatus {
     pub log_end_offset: Offset,
     /// All voters; of the others only the leader knows.
     pub voters: Vec<VoterStatus>,
+    /// Controllers that follow without a vote, as the leader knows.
+    pub learners: Vec<VoterStatus>,
+    /// Whether the voters can be changed.
+    pub is_dynamic: bool,
 }
 
 impl Quorum {
@@ -211,7 +239,10 @@ impl Quorum {
     pub fn open(params: QuorumParams) -> Result<Quorum, QuorumError> {
         let log = MetadataLog::open(params)?;
         let applied = Applied::open(&log)?;
+        let snapshot_index = log.snapshot().map(|(_, last)| last.index);
         let shared = Arc::new(Shared::new(log, applied));
+        let voters = shared.voters_in(shared.applied.lock().voters());
+        shared.log.set_snapshot_voters(voters, snapshot_index);
         Ok(Quorum { shared, tasks: Mutex::default(), transport: Mutex::new(None) })
     }
 
@@ -227,7 +258,8 @@ impl Quorum {
         let shared = &self.shared;
         let params = shared.log.params();
         shared.listen(&listener);
-        let is_alone = params.voters == [params.node_id];
+        let voters = shared.log.voters();
+        let is_alone = !voters.is_dynamic && voters.is_only(params.node_id());
         let config = Arc::new(Config {
             cluster_name: String::new(),
             snapshot_policy: SnapshotPolicy::Never,
@@ -235,22 +267,19 @@ impl Quorum {
             max_in_snapshot_log_to_keep: if is_alone { 0 } else { KEPT_ENTRIES },
             // A voter that lacks what is in the log gets it from the log, however much that is.
             replication_lag_threshold: u64::MAX,
-            ..params.timing.config(is_alone)
+            ..params.timing.config()
         });
         let network = Network { shared: Arc::clone(shared), transport: Arc::clone(&transport) };
         let (store, applier) = (RaftLog(Arc::clone(shared)), Applier(Arc::clone(shared)));
-        let raft = Raft::new(params.node_id.0, config, network, store, applier).await;
+        let raft = Raft::new(params.node_id().0, config, network, store, applier).await;
         let raft = raft.map_err(|error| QuorumError::Stopped(error.to_string()))?;
         shared.set_raft(raft.clone());
         let watching = tokio::spawn(Arc::clone(shared).watch_raft(raft.clone()));
         self.tasks.lock().push(watching);
-        if is_alone {
-            let elected = raft.trigger().elect().await;
-            return elected.map_err(|error| QuorumError::Stopped(error.to_string()));
-        }
         *self.transport.lock() = Some(Arc::clone(&transport));
-        let electing = tokio::spawn(elections::run(Arc::clone(shared), raft, transport));
-        self.tasks.lock().push(electing);
+        let electing = elections::run(Arc::clone(shared), raft, Arc::clone(&transport));
+        let announcing = announce::run(Arc::clone(shared), transport);
+        self.tasks.lock().extend([tokio::spawn(electing), tokio::spawn(announcing)]);
         Ok(())
     }
 
@@ -266,7 +295,7 @@ impl Quorum {
         records: &[MetadataRecord],
     ) -> Result<Offset, HostError> {
         let metadata_version = self.metadata_version();
-        let written = self.shared.log.write_ahead(epoch, |base_offset| {
+        let build = |base_offset| {
             let mut batch = BatchBuilder::new(BatchParams {
                 base_offset,
                 leader_epoch: epoch,
@@ -277,14 +306,12 @@ impl Quorum {
                 batch.push(now, None, Some(&encode_metadata_record(record, version)), &[]);
             }
             batch.build().freeze()
-        });
+        };
+        let written =
+            self.shared.log.write_ahead(epoch, build, |batch| self.shared.hold(batch.clone()));
         let dir = self.shared.log.dir().display();
         match written {
-            Ok(batch) => {
-                let base = batch.header.base_offset;
-                self.shared.hold(batch);
-                Ok(base)
-            }
+            Ok(batch) => Ok(batch.header.base_offset),
             Err(WriteError::NoSpace) => {
                 tracing::warn!(%dir, "no space for metadata records");
                 Err(HostError::NoSpace)
@@ -349,6 +376,70 @@ impl Quorum {
     /// Answers a message of another voter. Bytes that are none are answered by an error message.
     pub async fn receive(&self, message: Bytes) -> Bytes {
         receive::receive(&self.shared, message).await
+    }
+
+    /// Who votes.
+    pub fn voters(&self) -> Arc<VoterSet> {
+        self.shared.log.voters()
+    }
+
+    /// Tells of changes of the voters.
+    pub fn voter_changes(&self) -> watch::Receiver<Arc<VoterSet>> {
+        self.shared.log.voter_changes()
+    }
+
+    /// Gives a node a vote, once it has what this leader has.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER, UNSUPPORTED_VERSION, DUPLICATE_VOTER; REQUEST_TIMED_OUT while another change is under
+    /// way, or when the node does not catch up in time; KAFKA_STORAGE_ERROR without space.
+    pub async fn add_voter(
+        &self,
+        voter: Voter,
+        answered: Answered,
+        timeout: Duration,
+    ) -> Result<(), ErrorCode> {
+        self.shared.add_voter(voter, answered, timeout).await
+    }
+
+    /// Takes a voter's vote. A leader whose own it is has another one elected, who is to be asked again.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER, UNSUPPORTED_VERSION, VOTER_NOT_FOUND; REQUEST_TIMED_OUT while another change is under
+    /// way, or when no majority has it in time; INVALID_REQUEST for the last voter; KAFKA_STORAGE_ERROR without space.
+    pub async fn remove_voter(
+        &self,
+        id: BrokerId,
+        directory_id: Uuid,
+        timeout: Duration,
+    ) -> Result<(), ErrorCode> {
+        let removed = self.shared.remove_voter(id, directory_id, timeout).await;
+        let transport = self.transport.lock().clone();
+        if removed == Err(ErrorCode::NotLeaderOrFollower)
+            && id == self.shared.log.params().node_id()
+            && let Some(transport) = transport
+        {
+            self.shared.abdicate(transport).await;
+        }
+        removed
+    }
+
+    /// Notes where a voter listens now, and what it supports.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER, UNSUPPORTED_VERSION, VOTER_NOT_FOUND; REQUEST_TIMED_OUT while another change is under
+    /// way, or when no majority has it in time; KAFKA_STORAGE_ERROR without space.
+    pub async fn update_voter(&self, voter: Voter, timeout: Duration) -> Result<(), ErrorCode> {
+        self.shared.update_voter(voter, timeout).await
+    }
+
+    /// Makes the voters of the configuration those of the log (`kraft.version` 1), from which on they can change.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER; REQUEST_TIMED_OUT while another change is under way, or when no majority has it in time;
+    /// INVALID_UPDATE_VERSION where a voter has not said its directory; KAFKA_STORAGE_ERROR without space.
+    pub async fn make_dynamic(&self, timeout: Duration) -> Result<(), ErrorCode> {
+        self.shared.make_dynamic(timeout).await
     }
 
     /// What `DescribeQuorum` tells.

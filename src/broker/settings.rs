@@ -1,5 +1,6 @@
 //! What the broker room takes from the configuration, and how a topic's settings follow from it and the Image.
 
+use super::{Address, Bootstrap, ControllerAddresses, Founding};
 use crate::config::topic::{Dynamic, TopicConfig};
 use crate::config::{self, CleanerConfig, Config, Value};
 use crate::log::{CleanupPolicy, CompressionTarget, LogConfig};
@@ -9,7 +10,7 @@ use crate::machines::metadata::{ControllerSettings, Image, LoneReplicas};
 use crate::zookeeper;
 use ottla_protocol::batch::{Compression, TimestampType};
 use ottla_protocol::{BrokerId, uuid_to_text};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,8 +91,14 @@ pub struct Settings {
     pub is_sole_voter: bool,
     /// `inter.broker.listener.name`, in capitals.
     pub inter_broker_listener: String,
-    /// Where the voters of `controller.quorum.voters` listen.
-    pub controller_addresses: BTreeMap<BrokerId, (String, u16)>,
+    /// The voters of `controller.quorum.voters` and where they listen.
+    pub static_voters: BTreeMap<BrokerId, Address>,
+    /// Where the controllers listen, as far as is known now.
+    pub controllers: ControllerAddresses,
+    /// What directories without a metadata log are made to.
+    pub founding: Founding,
+    /// Where the quorum is looked for otherwise.
+    pub bootstrap: Bootstrap,
     /// `controller.socket.timeout.ms`.
     pub controller_patience: Duration,
     /// `broker.heartbeat.interval.ms`.
@@ -152,7 +159,10 @@ impl Settings {
             mover_threads: mover_threads(&config),
             is_sole_voter: is_sole_voter(&config),
             inter_broker_listener: config.listeners.inter_broker.clone(),
-            controller_addresses: controller_addresses(&config),
+            controllers: ControllerAddresses::new(static_voters(&config)),
+            static_voters: static_voters(&config),
+            founding: founding(&config),
+            bootstrap: bootstrap(&config),
             controller_patience: milliseconds(config.replication.controller_socket_timeout_ms),
             heartbeat_interval: milliseconds(config.replication.broker_heartbeat_interval_ms),
             initial_registration_timeout: milliseconds(
@@ -161,6 +171,20 @@ impl Settings {
             controlled_shutdown: config.replication.controlled_shutdown_enable,
             config,
         }
+    }
+
+    /// The listeners of the quorum: the controller's, or where there is none those of the broker.
+    pub fn quorum_listeners(&self) -> &[AdvertisedListener] {
+        match self.controller_listeners.is_empty() {
+            true => &self.advertised,
+            false => &self.controller_listeners,
+        }
+    }
+
+    /// Where the quorum is looked for before anything is known of it.
+    pub fn known_controllers(&self) -> BTreeSet<Address> {
+        let known = self.controllers.all().into_values();
+        known.chain(self.bootstrap.servers.borrow().iter().cloned()).collect()
     }
 
     /// The cleaner's settings as `image` has them.
@@ -263,10 +287,29 @@ fn milliseconds(ms: impl Into<i64>) -> Duration {
 }
 
 fn is_sole_voter(config: &Config) -> bool {
-    config.is_controller && config.quorum_voters.len() <= 1
+    config.is_controller
+        && config.quorum_voters.len() <= 1
+        && config.quorum_bootstrap_servers.is_empty()
 }
 
-fn controller_addresses(config: &Config) -> BTreeMap<BrokerId, (String, u16)> {
+fn founding(config: &Config) -> Founding {
+    if !config.quorum_voters.is_empty() || config.quorum_bootstrap_servers.is_empty() {
+        return Founding::Static;
+    }
+    match config.is_controller && config.is_own_bootstrap {
+        true => Founding::Standalone,
+        false => Founding::Join,
+    }
+}
+
+fn bootstrap(config: &Config) -> Bootstrap {
+    Bootstrap {
+        auto_join: config.quorum_auto_join,
+        ..Bootstrap::fixed(config.quorum_bootstrap_servers.clone())
+    }
+}
+
+fn static_voters(config: &Config) -> BTreeMap<BrokerId, Address> {
     let voters = config.quorum_voters.iter();
     voters.map(|voter| (BrokerId(voter.id), (voter.host.clone(), voter.port))).collect()
 }
@@ -331,7 +374,8 @@ fn controller(config: &Config) -> ControllerSettings {
         unclean_leader_election: unclean == Some(Value::Boolean(true)),
         values: config.values.clone(),
         session_timeout_ms: i64::from(config.replication.broker_session_timeout_ms),
-        is_sole_voter: is_sole_voter(config),
+        trusts_own_broker: is_sole_voter(config)
+            || config.is_controller && config.quorum_voters.is_empty(),
         rebalance_interval_ms: config
             .replication
             .auto_leader_rebalance_enable

@@ -6,6 +6,7 @@ use super::controller_calls::ControllerCalls;
 use super::controller_link::{Active, ControllerLink};
 use super::detector::{Detector, Gone};
 use super::directories::{ClusterIds, Directories, DirectoryError, Origin};
+use super::founding;
 use super::groups::Groups;
 use super::housekeeping::Housekeeping;
 use super::membership::{self, Membership};
@@ -14,11 +15,13 @@ use super::metadata_reads::Observers;
 use super::mover::{Mover, MoverParams};
 use super::observer::{Observer, ObserverParams};
 use super::publisher::Publisher;
-use super::quorum::{Quorum, QuorumError, QuorumParams, QuorumTiming};
+use super::quorum::{
+    Quorum, QuorumError, QuorumParams, QuorumTiming, Voter, VoterEndpoint, VoterSet,
+};
 use super::replication::Replication;
 use super::takeover::{self, TakeoverError};
 use super::voters::VoterConnections;
-use super::{Broker, Image, ProducerIds, Settings};
+use super::{AdvertisedListener, Broker, Founding, Image, ProducerIds, Settings};
 use crate::env::{Clock, Disk};
 use crate::log::StorageError;
 use crate::log::checkpoint::read_meta_properties;
@@ -74,6 +77,13 @@ pub enum StartError {
         /// The id that the controllers say.
         found: String,
     },
+    /// Nobody has said whether this controller is to found a quorum or to join one.
+    #[error(
+        "the log directories are not formatted: say `ottla format FILE` with --no-initial-controllers for a node that is \
+         to be added to a quorum, with --standalone or --initial-controllers for the first ones; or set \
+         controller.quorum.auto.join.enable=true"
+    )]
+    NotFormatted,
     /// The quorum has no leader that can be reached.
     #[error(
         "no active controller found in {} s (controller.quorum.voters: are a majority of them running?)",
@@ -117,7 +127,14 @@ impl Broker {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Broker>, StartError> {
         take_formatted_node_id(&mut settings, disk.as_ref())?;
-        if !settings.config.is_controller {
+        let is_controller = settings.config.is_controller;
+        let is_new = matches!(settings.founding, Founding::Join)
+            && is_controller
+            && !is_formatted(&settings, disk.as_ref())?;
+        if is_new && !settings.bootstrap.auto_join {
+            return Err(StartError::NotFormatted);
+        }
+        if is_new || !is_controller {
             settings.voters_cluster_id = cluster_id::find(&settings, disk.as_ref()).await?;
         }
         let settings = Arc::new(settings);
@@ -190,10 +207,9 @@ impl Broker {
         self.cleaner.reconfigure(&self.image.load());
         let mut tasks =
             vec![tokio::spawn(Arc::clone(&self.housekeeping).run(self.stopping.subscribe()))];
-        if !self.settings.is_sole_voter {
-            let heartbeats = Arc::clone(&self.membership).run(self.stopping.subscribe());
-            tasks.push(tokio::spawn(heartbeats));
-        }
+        let heartbeats =
+            Arc::clone(&self.membership).run(Arc::clone(&self.metadata), self.stopping.subscribe());
+        tasks.push(tokio::spawn(heartbeats));
         self.tasks.lock().extend(tasks);
         self.report_cordoned_dirs().await;
         self.report_moved_partitions().await;
@@ -215,7 +231,7 @@ impl Parts {
         let voters = VoterConnections::new(
             self.settings.node_id,
             &self.directories.cluster_id,
-            &self.settings.controller_addresses,
+            &self.settings.controllers,
         );
         let publisher = Arc::clone(&self.publisher);
         MetadataParams {
@@ -288,6 +304,17 @@ impl Parts {
             runtime: tokio::runtime::Handle::current(),
         })
     }
+}
+
+/// Whether somebody has formatted the directories. A controller of which nobody has said what it is to be neither founds
+/// a quorum nor follows one: two of them might found two.
+fn is_formatted(settings: &Settings, disk: &dyn Disk) -> Result<bool, DirectoryError> {
+    for log_dir in &settings.log_dirs {
+        if read_meta_properties(disk, log_dir)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes the id that the log directories were formatted with, where the configuration names none.
@@ -364,7 +391,7 @@ fn open_source(
     let health = Arc::clone(directories.metadata_health());
     let (node_id, snapshot_bytes) = (settings.node_id, settings.metadata_snapshot_bytes);
     if !settings.config.is_controller {
-        let controllers = settings.controller_addresses.clone();
+        let controllers = settings.controllers.clone();
         return Ok(Source::Observer(Arc::new(Observer::open(ObserverParams {
             disk,
             clock,
@@ -375,22 +402,63 @@ fn open_source(
             log,
             snapshot_bytes,
             controllers,
+            bootstrap: settings.bootstrap.clone(),
+            listener: settings
+                .config
+                .listeners
+                .controller_names
+                .first()
+                .cloned()
+                .unwrap_or_default(),
         })?)));
     }
-    let voters = match settings.controller_addresses.keys().copied().collect::<Vec<_>>() {
-        nobody if nobody.is_empty() => vec![node_id],
-        voters => voters,
-    };
+    let own = own_voter(settings, directories);
+    if let Founding::Standalone = settings.founding {
+        founding::write_first_voters(disk.as_ref(), &dir, [own.clone()], clock.now())?;
+    }
+    let voters = static_voters(settings);
     Ok(Source::Quorum(Arc::new(Quorum::open(QuorumParams {
         disk,
         clock,
         dir,
         health,
-        node_id,
+        own,
         voters,
+        listener: quorum_listener(settings),
+        addresses: settings.controllers.clone(),
+        bootstrap: settings.bootstrap.clone(),
         controller,
         log,
         snapshot_bytes,
         timing: QuorumTiming::default(),
     })?)))
+}
+
+/// The voters as long as no record of the metadata log names them.
+fn static_voters(settings: &Settings) -> VoterSet {
+    match settings.founding {
+        Founding::Join => VoterSet::default(),
+        _ if settings.static_voters.is_empty() => VoterSet::fixed([settings.node_id]),
+        _ => VoterSet::fixed(settings.static_voters.keys().copied()),
+    }
+}
+
+/// The listener on which other controllers are dialled.
+fn quorum_listener(settings: &Settings) -> String {
+    let first = settings.quorum_listeners().first();
+    first.map_or_else(String::new, |listener| listener.name.clone())
+}
+
+/// This node as the voter that it is or may become.
+fn own_voter(settings: &Settings, directories: &Directories) -> Voter {
+    let endpoint = |listener: &AdvertisedListener| VoterEndpoint {
+        name: listener.name.clone(),
+        address: (listener.host.clone(), listener.port),
+    };
+    Voter {
+        id: settings.node_id,
+        directory_id: directories.metadata_directory_id(),
+        endpoints: settings.quorum_listeners().iter().map(endpoint).collect(),
+        kraft_versions: (0, 1),
+    }
 }

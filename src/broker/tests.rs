@@ -1,6 +1,6 @@
 //! Whole brokers without listeners: what survives failures.
 
-use super::quorum::{Quorum, QuorumListener, QuorumParams, QuorumTiming};
+use super::quorum::{Quorum, QuorumListener, QuorumParams, QuorumTiming, Voter, VoterSet};
 use super::voters::VoterConnections;
 use super::*;
 use crate::config::{Config, Source, Values};
@@ -45,8 +45,11 @@ pub(super) fn quorum_params(settings: &Settings) -> QuorumParams {
         health: Arc::default(),
         clock: Arc::new(SystemClock),
         dir: settings.metadata_log_dir.clone(),
-        node_id: settings.node_id,
-        voters: vec![settings.node_id],
+        own: Voter::fixed(settings.node_id),
+        voters: VoterSet::fixed([settings.node_id]),
+        listener: "CONTROLLER".to_owned(),
+        addresses: settings.controllers.clone(),
+        bootstrap: settings.bootstrap.clone(),
         controller: settings.controller.clone(),
         log: Arc::clone(&settings.metadata_log),
         snapshot_bytes: settings.metadata_snapshot_bytes,

@@ -1,10 +1,11 @@
 //! How voters of the quorum reach each other: a connection to each one's controller listener.
 
-use super::controller_link::ControllerAddresses;
 use super::peers::{PeerClient, PeerParams};
 use super::quorum::{BoxFuture, RaftTransport, TransportError};
+use super::{Address, ControllerAddresses};
 use bytes::Bytes;
 use ottla_protocol::BrokerId;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,43 +14,65 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest answer of a voter: answers carry no records.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Connections that are kept; past it the ones to addresses that are not the voters' are closed.
+const CLIENTS_MAX: usize = 64;
 
-/// Connections to the other voters.
+/// Connections to the other voters, each where it listens now.
 pub(super) struct VoterConnections {
     node_id: BrokerId,
     cluster_id: Arc<str>,
-    clients: BTreeMap<BrokerId, PeerClient>,
+    addresses: ControllerAddresses,
+    clients: Mutex<BTreeMap<Address, PeerClient>>,
 }
 
 impl VoterConnections {
     pub(super) fn new(
         node_id: BrokerId,
         cluster_id: &str,
-        voters: &ControllerAddresses,
+        addresses: &ControllerAddresses,
     ) -> VoterConnections {
-        let client = |(host, port): &(String, u16)| {
+        let (cluster_id, addresses) = (cluster_id.into(), addresses.clone());
+        VoterConnections { node_id, cluster_id, addresses, clients: Mutex::default() }
+    }
+
+    fn client(&self, address: Address) -> PeerClient {
+        let mut clients = self.clients.lock();
+        if clients.len() >= CLIENTS_MAX {
+            let known = self.addresses.all();
+            clients.retain(|address, _| known.values().any(|other| other == address));
+        }
+        let client = |(host, port): &Address| {
             PeerClient::new(PeerParams {
                 host: host.clone(),
                 port: *port,
-                client_id: format!("voter-{node_id}"),
+                client_id: format!("voter-{}", self.node_id),
                 patience: PATIENCE,
                 answer_bytes_max: ANSWER_BYTES_MAX,
             })
         };
-        let others = voters.iter().filter(|(id, _)| **id != node_id);
-        let clients = others.map(|(id, address)| (*id, client(address))).collect();
-        VoterConnections { node_id, cluster_id: cluster_id.into(), clients }
+        clients.entry(address).or_insert_with_key(client).clone()
     }
 }
 
 impl RaftTransport for VoterConnections {
     fn send(&self, to: BrokerId, message: Bytes) -> BoxFuture<'_, Result<Bytes, TransportError>> {
+        let Some(address) = self.addresses.get(to) else {
+            let error =
+                TransportError { to: to.to_string(), cause: "no address is known".to_owned() };
+            return Box::pin(std::future::ready(Err(error)));
+        };
+        self.send_to(address, message)
+    }
+
+    fn send_to(
+        &self,
+        address: Address,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, TransportError>> {
         Box::pin(async move {
-            let Some(client) = self.clients.get(&to) else {
-                return Err(TransportError { to, cause: "it is no voter".to_owned() });
-            };
+            let to = format!("at {}:{}", address.0, address.1);
             let sender = (self.node_id, Arc::clone(&self.cluster_id));
-            let answer = client.quorum_message(sender, message).await;
+            let answer = self.client(address).quorum_message(sender, message).await;
             answer.map_err(|error| TransportError { to, cause: error.to_string() })
         })
     }

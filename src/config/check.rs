@@ -57,7 +57,7 @@ fn quorum(config: &Config) -> Result<(), ConfigError> {
     let complain = |why: &str| Err(config.values.complaint(VOTERS, why));
     let has_vote = voters.iter().any(|voter| voter.id == config.node_id);
     if !config.is_controller {
-        if voters.is_empty() {
+        if voters.is_empty() && config.quorum_bootstrap_servers.is_empty() {
             return complain("a node without the 'controller' role needs it to find the quorum");
         }
         if has_vote {
@@ -82,7 +82,8 @@ fn quorum(config: &Config) -> Result<(), ConfigError> {
             ids(voters)
         ));
     }
-    let is_found_by_others = voters.len() > 1 || !config.is_broker;
+    let is_found_by_others =
+        voters.len() > 1 || !config.is_broker || !config.quorum_bootstrap_servers.is_empty();
     if is_found_by_others && config.listeners.controller.is_empty() {
         let why = "no listener for the other nodes of the cluster: name one of the listeners here";
         return Err(config.values.complaint("controller.listener.names", why));

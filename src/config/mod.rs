@@ -71,7 +71,11 @@ pub struct Config {
     /// `controller.quorum.voters`
     pub quorum_voters: Vec<Voter>,
     /// `controller.quorum.bootstrap.servers`
-    pub quorum_bootstrap_servers: Vec<String>,
+    pub quorum_bootstrap_servers: Vec<(String, u16)>,
+    /// Whether those are the controller's listeners of this node, or nobody.
+    pub is_own_bootstrap: bool,
+    /// `controller.quorum.auto.join.enable`
+    pub quorum_auto_join: bool,
     /// `zookeeper.connect`: the addresses of old files.
     pub zookeeper_connect: Option<String>,
     /// `log.dirs`, or `log.dir`; at least one.
@@ -121,7 +125,10 @@ impl Config {
     /// The first value that is wrong, in one line.
     pub fn from_values(mut values: Values) -> Result<Self, ConfigError> {
         let quorum_voters = quorum_voters(&values)?;
-        if quorum_voters.len() <= 1 {
+        let quorum_bootstrap_servers = bootstrap_servers(&values)?;
+        let listeners = Listeners::read(&values)?;
+        let is_own_bootstrap = names_only(&listeners, &quorum_bootstrap_servers);
+        if quorum_voters.len() <= 1 && is_own_bootstrap {
             limit_replication_of_internal_topics(&mut values);
         }
         let (node_id, is_node_id_given) = node_id(&values)?;
@@ -139,9 +146,11 @@ impl Config {
             is_controller: has_role("controller"),
             cluster_id: typed(&values, "ottla.cluster.id")?,
             rack: typed(&values, "broker.rack")?,
-            listeners: Listeners::read(&values)?,
+            listeners,
             quorum_voters,
-            quorum_bootstrap_servers: typed(&values, "controller.quorum.bootstrap.servers")?,
+            quorum_bootstrap_servers,
+            is_own_bootstrap,
+            quorum_auto_join: typed(&values, "controller.quorum.auto.join.enable")?,
             zookeeper_connect: typed(&values, "zookeeper.connect")?,
             log_dirs,
             metadata_log_dir,
@@ -220,13 +229,40 @@ fn log_dirs(values: &Values) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(dirs.into_iter().map(PathBuf::from).collect())
 }
 
+fn bootstrap_servers(values: &Values) -> Result<Vec<(String, u16)>, ConfigError> {
+    const NAME: &str = "controller.quorum.bootstrap.servers";
+    let texts: Vec<String> = typed(values, NAME)?;
+    let parse = |text: &String| {
+        host_and_port(text).ok_or_else(|| {
+            values.complaint(NAME, &format!("{text} is no address (valid: HOST:PORT,...)"))
+        })
+    };
+    texts.iter().map(parse).collect()
+}
+
+/// Whether the servers are the controller's listeners of this node alone.
+fn names_only(listeners: &Listeners, servers: &[(String, u16)]) -> bool {
+    let is_here = |listener: &Listener, (host, port): &(String, u16)| {
+        let hosts = [listener.host.as_str(), "localhost", "127.0.0.1", "::1"];
+        listener.port == *port && hosts.contains(&host.as_str())
+    };
+    let is_own = |server| listeners.controller.iter().any(|listener| is_here(listener, server));
+    servers.iter().all(is_own)
+}
+
+/// `host:port`, the host perhaps in brackets.
+fn host_and_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.trim().rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
 fn quorum_voters(values: &Values) -> Result<Vec<Voter>, ConfigError> {
     const NAME: &str = "controller.quorum.voters";
     let parse = |text: &str| {
         let (id, address) = text.split_once('@')?;
-        let (host, port) = address.rsplit_once(':')?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        Some(Voter { id: id.parse().ok()?, host: host.to_owned(), port: port.parse().ok()? })
+        let (host, port) = host_and_port(address)?;
+        Some(Voter { id: id.parse().ok()?, host, port })
     };
     let texts: Vec<String> = typed(values, NAME)?;
     texts

@@ -6,6 +6,7 @@ mod cordoned_log_dirs;
 mod describe_cluster;
 mod durability;
 mod groups;
+mod growing;
 mod log_dirs;
 mod replication;
 

@@ -9,7 +9,8 @@
 
 use super::index;
 use super::raft_log::fatal;
-use super::types::{self, Batch, Payload, QuorumEntry, SnapshotFile, Types, Voters};
+use super::types::{self, Batch, Payload, QuorumEntry, SnapshotFile, Types};
+use super::voter_set::VoterSet;
 use super::{QuorumError, Shared};
 use crate::broker::replay::ReplayError;
 use crate::broker::snapshots::{self, SnapshotId};
@@ -22,11 +23,12 @@ use openraft::{
     StorageError, StoredMembership,
 };
 use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::messages::KRaftVersionRecord;
 use ottla_protocol::record::decode_records;
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::metadata::decode_metadata_record;
 use ottla_protocol::{LeaderEpoch, Offset, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A metadata batch is written by us or by Kafka, uncompressed; more than this is not one.
@@ -41,6 +43,31 @@ impl VoterRecords {
     /// Those that are set, `kraft.version` first.
     pub(in crate::broker) fn records(&self) -> impl Iterator<Item = &ControlRecord> {
         self.0.values()
+    }
+
+    /// The voters that they name.
+    pub(in crate::broker) fn voters(&self) -> Option<VoterSet> {
+        self.0.values().find_map(|record| match record {
+            ControlRecord::Voters(voters) => Some(VoterSet::from_record(voters)),
+            _ => None,
+        })
+    }
+
+    /// The finalized `kraft.version`.
+    pub(in crate::broker) fn kraft_version(&self) -> i16 {
+        let version = self.0.values().find_map(|record| match record {
+            ControlRecord::KRaftVersion(version) => Some(version.k_raft_version),
+            _ => None,
+        });
+        version.unwrap_or(0)
+    }
+
+    /// Those of a new quorum whose voters can be changed.
+    pub(in crate::broker) fn dynamic(voters: &VoterSet) -> VoterRecords {
+        let version = KRaftVersionRecord { version: 0, k_raft_version: 1 };
+        let mut records = VoterRecords::default();
+        records.take(vec![ControlRecord::KRaftVersion(version), voters.to_record()]);
+        records
     }
 
     fn take(&mut self, records: Vec<ControlRecord>) {
@@ -117,7 +144,6 @@ impl Applied {
     }
 
     /// The voters that control records set.
-    #[cfg(test)]
     pub(super) fn voters(&self) -> &VoterRecords {
         &self.voters
     }
@@ -241,7 +267,7 @@ impl Shared {
         applied.settle();
         self.publish(&applied);
         if let Some((epoch, leader)) = begun
-            && leader == self.log.params().node_id.0
+            && leader == self.log.params().node_id().0
             && self.log.leading() == Some(epoch)
         {
             applied.lead(self, epoch);
@@ -269,37 +295,44 @@ impl Shared {
         }
         let controller = Controller::new(self.log.params().controller.clone());
         applied.load(controller, bytes, id, Some(last))?;
+        self.log.set_snapshot_voters(self.voters_in(&applied.voters), Some(last.index));
         self.publish(&applied);
         let (disk, dir) = (self.log.params().disk.as_ref(), self.log.dir());
         snapshots::remove_before(disk, dir, id)?;
         index::remove_ordinals_before(disk, dir, id)
     }
 
-    /// The snapshot as openraft describes it.
-    pub(super) fn snapshot_meta(
-        &self,
-        id: SnapshotId,
-        last: LogId<i32>,
-    ) -> SnapshotMeta<i32, openraft::EmptyNode> {
-        SnapshotMeta {
-            last_log_id: Some(last),
-            last_membership: self.membership(),
-            snapshot_id: id.file_name(),
-        }
-    }
-
-    /// The voters, as the configuration names them: no entry of the log does.
-    pub(super) fn membership(&self) -> StoredMembership<i32, openraft::EmptyNode> {
-        let voters = self.log.params().voters.iter().map(|id| id.0).collect();
-        StoredMembership::new(None, Voters::new(vec![voters], ()))
+    /// The voters where these records were the newest: those of the configuration where they name none.
+    pub(super) fn voters_in(&self, records: &VoterRecords) -> VoterSet {
+        records.voters().unwrap_or_else(|| self.log.params().voters.clone())
     }
 
     fn current_snapshot(&self) -> Result<Option<Snapshot<Types>>, QuorumError> {
         let Some((id, last)) = self.log.snapshot() else { return Ok(None) };
         let bytes = snapshots::read(self.log.params().disk.as_ref(), self.log.dir(), id)?;
         let file = SnapshotFile { end_offset: id.end_offset, bytes };
-        Ok(Some(Snapshot { meta: self.snapshot_meta(id, last), snapshot: Box::new(file) }))
+        // Nobody asks this one for the voters, which a receiver reads in the file.
+        let voters = self.log.voters();
+        Ok(Some(Snapshot { meta: snapshot_meta(id, last, &voters), snapshot: Box::new(file) }))
     }
+}
+
+/// A snapshot as openraft describes it.
+pub(super) fn snapshot_meta(
+    id: SnapshotId,
+    last: LogId<i32>,
+    voters: &VoterSet,
+) -> SnapshotMeta<i32, openraft::EmptyNode> {
+    SnapshotMeta {
+        last_log_id: Some(last),
+        last_membership: stored(voters),
+        snapshot_id: id.file_name(),
+    }
+}
+
+/// Voters of whom no entry that is still in the log tells.
+fn stored(voters: &VoterSet) -> StoredMembership<i32, openraft::EmptyNode> {
+    StoredMembership::new(None, voters.membership(&BTreeSet::new()))
 }
 
 impl RaftStateMachine<Types> for Applier {
@@ -309,7 +342,8 @@ impl RaftStateMachine<Types> for Applier {
         &mut self,
     ) -> Result<(Option<LogId<i32>>, StoredMembership<i32, openraft::EmptyNode>), StorageError<i32>>
     {
-        Ok((self.0.applied.lock().last, self.0.membership()))
+        let applied = self.0.applied.lock();
+        Ok((applied.last, stored(&self.0.voters_in(&applied.voters))))
     }
 
     async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError<i32>>

@@ -1,16 +1,19 @@
 //! The file `quorum-state`: the epoch that this voter stands in, and whom it gave its vote or follows there.
 //!
-//! Source: KIP-595, version 0 of QuorumStateData: the voters are those of the configuration. A leader that is known
+//! Source: KIP-595, version 0 of QuorumStateData where the voters are those of the configuration; KIP-853, version 1
+//! where the log names them, which says the directory of a candidate instead. A leader that is known
 //! stands as `leaderId`, a vote for one that is not elected yet as `votedId`; Kafka knows no third case, nor does
 //! openraft.
 
 use super::QuorumError;
 use super::types;
+use super::voter_set::VoterSet;
 use crate::env::Disk;
 use openraft::Vote;
-use ottla_protocol::{BrokerId, LeaderEpoch};
+use ottla_protocol::{BrokerId, LeaderEpoch, uuid_to_text};
 use serde_json::{Value, json};
 use std::path::Path;
+use uuid::Uuid;
 
 /// The file's name.
 const QUORUM_STATE: &str = "quorum-state";
@@ -78,24 +81,33 @@ impl Ballot {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn write(
-        self,
-        disk: &dyn Disk,
-        dir: &Path,
-        voters: &[BrokerId],
-    ) -> Result<(), QuorumError> {
+    pub fn write(self, disk: &dyn Disk, dir: &Path, voters: &VoterSet) -> Result<(), QuorumError> {
         let named = self.voted_for.map_or(-1, |id| id.0);
         let (leader, voted) = if self.is_elected { (named, -1) } else { (-1, named) };
-        let voters: Vec<Value> = voters.iter().map(|voter| json!({ "voterId": voter.0 })).collect();
-        let state = json!({
-            "clusterId": "",
-            "leaderId": leader,
-            "leaderEpoch": self.epoch.0,
-            "votedId": voted,
-            "appliedOffset": 0,
-            "currentVoters": voters,
-            "data_version": 0,
-        });
+        let ids: Vec<Value> = voters.ids().map(|voter| json!({ "voterId": voter.0 })).collect();
+        let state = match voters.is_dynamic {
+            true => {
+                let directory = self.voted_for.filter(|_| !self.is_elected);
+                let directory = directory.and_then(|id| voters.get(id));
+                json!({
+                    "leaderId": leader,
+                    "leaderEpoch": self.epoch.0,
+                    "votedId": voted,
+                    "votedDirectoryId":
+                        uuid_to_text(directory.map_or(Uuid::nil(), |voter| voter.directory_id)),
+                    "data_version": 1,
+                })
+            }
+            false => json!({
+                "clusterId": "",
+                "leaderId": leader,
+                "leaderEpoch": self.epoch.0,
+                "votedId": voted,
+                "appliedOffset": 0,
+                "currentVoters": ids,
+                "data_version": 0,
+            }),
+        };
         let path = dir.join(QUORUM_STATE);
         let written = disk.write_atomic(&path, state.to_string().as_bytes());
         written.map_err(|source| QuorumError::File { path, source })

@@ -1,7 +1,10 @@
-//! Messages between voters as bytes, big-endian: `version u8, kind u8`, then the fields of the kind. They travel inside
+//! Messages between voters as bytes, big-endian: `version u8, kind u8`, in a request the id of the receiver's directory
+//! (nil for any: one that has another must not answer for it), then the fields of the kind. They travel inside
 //! a Kafka frame, which bounds their size; counts and lengths are checked against the bytes that are there.
 
+use super::announce::{Announced, Announcement};
 use super::types::{self, Batch, Payload, QuorumEntry};
+use announcements::{put_announced, put_announcement};
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
@@ -9,8 +12,11 @@ use openraft::raft::{
 use openraft::{LogId, Vote};
 use ottla_protocol::batch::check_crc;
 use ottla_protocol::{BrokerId, LeaderEpoch, Offset};
+use uuid::Uuid;
 
-const VERSION: u8 = 1;
+mod announcements;
+
+const VERSION: u8 = 2;
 /// No id.
 const NOBODY: i32 = -1;
 
@@ -56,6 +62,8 @@ pub(super) enum Message {
     Snapshot(SnapshotPart),
     /// The leader of the epoch goes.
     EndEpoch(LeaderEpoch),
+    /// A node says that it is there.
+    Announce(Announcement),
 }
 
 /// What they answer.
@@ -69,6 +77,7 @@ pub(super) enum Answer {
     },
     Snapshot(SnapshotResponse<i32>),
     EndEpoch,
+    Announced(Announced),
     /// It was not done.
     Refused(String),
 }
@@ -79,11 +88,19 @@ const PRE_VOTE: u8 = 3;
 const SNAPSHOT: u8 = 4;
 const END_EPOCH: u8 = 5;
 const REFUSED: u8 = 6;
+const ANNOUNCE: u8 = 7;
 
 fn begin(kind: u8) -> BytesMut {
     let mut out = BytesMut::new();
     out.put_u8(VERSION);
     out.put_u8(kind);
+    out
+}
+
+/// Begins a request for a directory.
+fn ask(kind: u8, to: Uuid) -> BytesMut {
+    let mut out = begin(kind);
+    out.put_slice(to.as_bytes());
     out
 }
 
@@ -102,30 +119,35 @@ fn put_vote(out: &mut BytesMut, vote: &Vote<i32>) {
 }
 
 impl Message {
-    /// The message's bytes.
-    pub fn encode(&self) -> Bytes {
+    /// The message's bytes, for the directory `to`.
+    pub fn encode(&self, to: Uuid) -> Bytes {
         match self {
-            Message::Append(request) => append_request(request),
+            Message::Append(request) => append_request(request, to),
             Message::Vote(request) => {
-                let mut out = begin(VOTE);
+                let mut out = ask(VOTE, to);
                 put_vote(&mut out, &request.vote);
                 put_id(&mut out, request.last_log_id.as_ref());
                 out.freeze()
             }
             Message::PreVote(request) => {
-                let mut out = begin(PRE_VOTE);
+                let mut out = ask(PRE_VOTE, to);
                 out.put_i32(request.epoch.0);
                 out.put_i32(request.candidate.0);
                 put_id(&mut out, request.last.as_ref());
                 out.freeze()
             }
             Message::EndEpoch(epoch) => {
-                let mut out = begin(END_EPOCH);
+                let mut out = ask(END_EPOCH, to);
                 out.put_i32(epoch.0);
                 out.freeze()
             }
+            Message::Announce(announcement) => {
+                let mut out = ask(ANNOUNCE, to);
+                put_announcement(&mut out, announcement);
+                out.freeze()
+            }
             Message::Snapshot(part) => {
-                let mut out = begin(SNAPSHOT);
+                let mut out = ask(SNAPSHOT, to);
                 out.reserve(part.bytes.len() + 64);
                 put_vote(&mut out, &part.vote);
                 out.put_i64(part.end_offset.0);
@@ -138,13 +160,14 @@ impl Message {
         }
     }
 
-    /// Reads a message; batches in it have been checked.
+    /// Reads a message and for which directory it is; batches in it have been checked.
     ///
     /// # Errors
     /// The bytes are none.
-    pub fn decode(bytes: Bytes) -> Result<Message, CodecError> {
+    pub fn decode(bytes: Bytes) -> Result<(Uuid, Message), CodecError> {
         let mut r = Reader { bytes };
         let kind = r.kind()?;
+        let to = r.uuid()?;
         let message = match kind {
             APPEND => Message::Append(r.append_request()?),
             VOTE => Message::Vote(VoteRequest { vote: r.vote()?, last_log_id: r.id()? }),
@@ -162,15 +185,16 @@ impl Message {
                 bytes: std::mem::take(&mut r.bytes),
             }),
             END_EPOCH => Message::EndEpoch(LeaderEpoch(r.i32()?)),
+            ANNOUNCE => Message::Announce(r.announcement()?),
             kind => return Err(CodecError(format!("kind {kind}"))),
         };
         r.end()?;
-        Ok(message)
+        Ok((to, message))
     }
 }
 
-fn append_request(request: &AppendEntriesRequest<types::Types>) -> Bytes {
-    let mut out = begin(APPEND);
+fn append_request(request: &AppendEntriesRequest<types::Types>, to: Uuid) -> Bytes {
+    let mut out = ask(APPEND, to);
     put_vote(&mut out, &request.vote);
     put_id(&mut out, request.prev_log_id.as_ref());
     put_id(&mut out, request.leader_commit.as_ref());
@@ -229,6 +253,11 @@ impl Answer {
                 out.freeze()
             }
             Answer::EndEpoch => begin(END_EPOCH).freeze(),
+            Answer::Announced(answer) => {
+                let mut out = begin(ANNOUNCE);
+                put_announced(&mut out, answer);
+                out.freeze()
+            }
             Answer::Refused(why) => {
                 let mut out = begin(REFUSED);
                 out.put_slice(why.as_bytes());
@@ -259,6 +288,7 @@ impl Answer {
             PRE_VOTE => Answer::PreVote { is_granted: r.flag()?, epoch: LeaderEpoch(r.i32()?) },
             SNAPSHOT => Answer::Snapshot(SnapshotResponse { vote: r.vote()? }),
             END_EPOCH => Answer::EndEpoch,
+            ANNOUNCE => Answer::Announced(r.announced()?),
             REFUSED => {
                 let why = std::mem::take(&mut r.bytes);
                 Answer::Refused(String::from_utf8_lossy(&why).into_owned())
@@ -270,29 +300,29 @@ impl Answer {
     }
 }
 
-struct Reader {
+pub(super) struct Reader {
     bytes: Bytes,
 }
 
 impl Reader {
-    fn take(&mut self, len: usize) -> Result<Bytes, CodecError> {
+    pub(super) fn take(&mut self, len: usize) -> Result<Bytes, CodecError> {
         if self.bytes.len() < len {
             return Err(CodecError(format!("{len} bytes are to come, {} do", self.bytes.len())));
         }
         Ok(self.bytes.split_to(len))
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
         let mut out = [0; N];
         out.copy_from_slice(&self.take(N)?);
         Ok(out)
     }
 
-    fn u8(&mut self) -> Result<u8, CodecError> {
+    pub(super) fn u8(&mut self) -> Result<u8, CodecError> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn flag(&mut self) -> Result<bool, CodecError> {
+    pub(super) fn flag(&mut self) -> Result<bool, CodecError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -300,11 +330,11 @@ impl Reader {
         }
     }
 
-    fn u32(&mut self) -> Result<u32, CodecError> {
+    pub(super) fn u32(&mut self) -> Result<u32, CodecError> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
-    fn i32(&mut self) -> Result<i32, CodecError> {
+    pub(super) fn i32(&mut self) -> Result<i32, CodecError> {
         Ok(i32::from_be_bytes(self.array()?))
     }
 
@@ -314,6 +344,10 @@ impl Reader {
 
     fn i64(&mut self) -> Result<i64, CodecError> {
         Ok(i64::from_be_bytes(self.array()?))
+    }
+
+    pub(super) fn uuid(&mut self) -> Result<Uuid, CodecError> {
+        Ok(Uuid::from_bytes(self.array()?))
     }
 
     fn kind(&mut self) -> Result<u8, CodecError> {
@@ -383,7 +417,7 @@ impl Reader {
         if batch.header.leader_epoch != types::epoch_of_id(&log_id) {
             return Err(unsound(&format!("a batch of epoch {}", batch.header.leader_epoch)));
         }
-        Ok(QuorumEntry { log_id, payload: Payload::Batch(batch), voters: None })
+        Ok(QuorumEntry::of(log_id, batch))
     }
 
     fn end(&self) -> Result<(), CodecError> {

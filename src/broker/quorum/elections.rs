@@ -12,6 +12,7 @@ use super::types::Raft;
 use openraft::Config;
 use ottla_protocol::LeaderEpoch;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Times of the quorum.
@@ -41,8 +42,10 @@ impl Default for QuorumTiming {
     }
 }
 
-/// How long the clock of a lone voter's openraft sleeps, in milliseconds: it has nothing to do.
-const LONE_TICK_MS: u64 = 3_600_000;
+/// How long the clock of openraft sleeps, in milliseconds: it has nothing to do.
+const IDLE_TICK_MS: u64 = 3_600_000;
+/// How long a voter waits that has nothing to do, if nobody wakes it.
+const IDLE: Duration = Duration::from_secs(3600);
 /// A timer that comes so late has slept through messages, which are read now.
 const LATE: Duration = Duration::from_millis(100);
 /// Added to the lease: another voter may have heard the leader a little later.
@@ -54,12 +57,12 @@ const FIRST_WAIT: Duration = Duration::from_millis(150);
 
 impl QuorumTiming {
     /// openraft's own configuration. Its timer is off, and with it its heartbeats and elections; the numbers bound
-    /// messages, votes and the lease.
-    pub(super) fn config(&self, is_alone: bool) -> Config {
+    /// votes and the lease. How long a message may take is the network's.
+    pub(super) fn config(&self) -> Config {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let lease = ms(self.lease).max(2);
         Config {
-            heartbeat_interval: if is_alone { LONE_TICK_MS } else { ms(self.request_timeout) },
+            heartbeat_interval: IDLE_TICK_MS,
             election_timeout_min: lease - 1,
             election_timeout_max: lease,
             enable_tick: false,
@@ -89,19 +92,29 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
     let timing = shared.log.params().timing;
     // The voters are asked at the same time; those that ask later follow.
     let mut wait = between(Duration::from_millis(10), FIRST_WAIT);
-    // Those who know at the same time that the leader is dead do not stand at the same time.
-    let rank = shared.log.params().voters.iter().position(|id| *id == shared.log.params().node_id);
-    let stagger = STAGGER * u32::try_from(rank.unwrap_or(0)).unwrap_or(0);
     let mut not_before = Instant::now();
+    let node_id = shared.log.params().node_id();
     loop {
         if shared.is_closing() || shared.log.is_failed() {
             return;
         }
+        let voters = shared.log.voters();
         let contact = *shared.contact.lock();
-        let leads = shared.leader.borrow().leader == Some(shared.log.params().node_id);
-        let due = if leads {
+        let leads = shared.leader.borrow().leader == Some(node_id);
+        let is_idle = match leads {
+            true => voters.is_only(node_id) && shared.learner_ids().is_empty(),
+            false => !shared.has_vote(),
+        };
+        let due = if is_idle {
+            Instant::now() + IDLE
+        } else if leads {
             Instant::now() + timing.heartbeat
+        } else if voters.is_only(node_id) {
+            Instant::now()
         } else if contact.is_suspect {
+            // Those who know at the same time that the leader is dead do not stand at the same time.
+            let rank = voters.ids().position(|id| id == node_id).unwrap_or(0);
+            let stagger = STAGGER * u32::try_from(rank).unwrap_or(0);
             contact.heard.unwrap_or(contact.at) + timing.lease + LEASE_MARGIN + stagger
         } else {
             contact.at + wait
@@ -113,16 +126,18 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
             () = alarm => true,
             () = tokio::time::sleep_until(due.into()) => false,
         };
-        if woken {
+        if woken || is_idle {
             continue;
         }
         if leads {
-            // One that has stopped beats no more.
-            let _ = raft.trigger().heartbeat().await;
-            shared.heed_majority(&raft);
+            if !shared.is_abdicating.load(Ordering::Acquire) {
+                // One that has stopped beats no more.
+                let _ = raft.trigger().heartbeat().await;
+                shared.heed_majority(&raft);
+            }
             continue;
         }
-        if due.elapsed() > LATE {
+        if due.elapsed() > LATE && !voters.is_only(node_id) {
             // Neither could the leader's messages be read.
             shared.contact.lock().at = Instant::now();
             wait = timing.election_timeout_min;
@@ -133,8 +148,7 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
             wait = between(timing.election_timeout_min, timing.election_timeout_max);
             continue;
         }
-        if shared.is_stalled() || shared.leader.borrow().leader == Some(shared.log.params().node_id)
-        {
+        if shared.is_stalled() || shared.leader.borrow().leader == Some(node_id) {
             not_before = Instant::now() + timing.heartbeat;
             continue;
         }
@@ -160,12 +174,12 @@ pub(super) async fn end_epoch(
 ) {
     let params = shared.log.params();
     let mut told = tokio::task::JoinSet::new();
-    for voter in params.voters.iter().copied().filter(|voter| *voter != params.node_id) {
+    for voter in shared.log.voters().iter().filter(|voter| voter.id != params.node_id()) {
         let transport = Arc::clone(&transport);
-        let limit = params.timing.lease;
+        let (limit, to) = (params.timing.lease, (voter.id, voter.directory_id));
         told.spawn(async move {
             // One that does not hear it finds out by itself.
-            let _ = tokio::time::timeout(limit, tell_end(transport.as_ref(), voter, epoch)).await;
+            let _ = tokio::time::timeout(limit, tell_end(transport.as_ref(), to, epoch)).await;
         });
     }
     while told.join_next().await.is_some() {}
@@ -176,17 +190,18 @@ async fn would_win(shared: &Arc<Shared>, transport: &Arc<dyn RaftTransport>) -> 
     let params = shared.log.params();
     let (_, last) = shared.log.log_ids();
     let epoch = LeaderEpoch(shared.log.ballot().epoch.0.saturating_add(1));
-    let request = PreVote { epoch, candidate: params.node_id, last };
+    let request = PreVote { epoch, candidate: params.node_id(), last };
+    let voters = shared.log.voters();
     let mut asked = tokio::task::JoinSet::new();
-    for voter in params.voters.iter().copied().filter(|voter| *voter != params.node_id) {
+    for voter in voters.iter().filter(|voter| voter.id != params.node_id()) {
         let transport = Arc::clone(transport);
-        let limit = params.timing.lease;
+        let (limit, to) = (params.timing.lease, (voter.id, voter.directory_id));
         asked.spawn(async move {
-            let granted = ask_pre_vote(transport.as_ref(), voter, request);
+            let granted = ask_pre_vote(transport.as_ref(), to, request);
             tokio::time::timeout(limit, granted).await.unwrap_or(false)
         });
     }
-    let needed = params.voters.len() / 2 + 1;
+    let needed = voters.len() / 2 + 1;
     let mut votes = 1;
     while votes < needed
         && let Some(answer) = asked.join_next().await

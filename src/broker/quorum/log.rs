@@ -12,6 +12,7 @@ mod reading;
 use super::ballot::Ballot;
 use super::index::{self, BatchIndex, Position, Purged};
 use super::types::{self, Batch, Payload, QuorumEntry};
+use super::voter_set::{VoterHistory, VoterSet, voters_of};
 use super::{METADATA_DIR, QuorumError, QuorumParams};
 use crate::broker::replay::{ReplayError, replay_log};
 use crate::broker::snapshots::{self, SnapshotId};
@@ -33,6 +34,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Bytes of the newest batches that stay in memory: what openraft appends it reads again at once, to send and to apply.
 const RECENT_BYTES_MAX: usize = 4 << 20;
@@ -67,10 +69,13 @@ struct Inner {
     unclaimed: usize,
     snapshot: Option<Snapshot>,
     ballot: Ballot,
+    voters: VoterHistory,
     /// Who voted for this node in the ballot's epoch.
     granting: Vec<BrokerId>,
     /// The epoch that this node leads, from its LeaderChange batch on.
     leading: Option<LeaderEpoch>,
+    /// Where its first batch ends, or its newest one that sets voters.
+    settled_at: Offset,
     /// The newest batches, the last one last.
     recent: VecDeque<Bytes>,
     recent_bytes: usize,
@@ -81,6 +86,8 @@ struct Inner {
 pub(super) struct MetadataLog {
     params: QuorumParams,
     dir: PathBuf,
+    /// Who votes, for those who want to follow it.
+    voters: watch::Sender<Arc<VoterSet>>,
     inner: Mutex<Inner>,
 }
 
@@ -146,9 +153,15 @@ impl MetadataLog {
             end_offset: id.end_offset,
         });
         let mut index = BatchIndex::after(purged);
-        replay_log(&log, start.max(log.log_start_offset()), |header, _| {
+        let mut voters = VoterHistory::new(params.voters.clone());
+        replay_log(&log, start.max(log.log_start_offset()), |header, batch| {
             // A snapshot ends with a batch; one that began before it is no part of what follows.
             if header.base_offset >= start {
+                let set = voters_of(header, batch);
+                let offset = header.base_offset;
+                if let Some(set) = set.map_err(|cause| ReplayError::Batch { offset, cause })? {
+                    voters.push(index.next(), set);
+                }
                 index.push(Position::of(header));
             }
             Ok(())
@@ -165,13 +178,16 @@ impl MetadataLog {
             unclaimed: 0,
             snapshot,
             ballot,
+            voters,
             granting: Vec::new(),
             leading: None,
+            settled_at: Offset(0),
             recent: VecDeque::new(),
             recent_bytes: 0,
             failed: false,
         };
-        Ok(MetadataLog { params, dir, inner: Mutex::new(inner) })
+        let voters = watch::Sender::new(Arc::clone(inner.voters.latest()));
+        Ok(MetadataLog { params, dir, voters, inner: Mutex::new(inner) })
     }
 
     /// Its directory.
@@ -219,7 +235,7 @@ impl MetadataLog {
 
     /// The vote with which openraft begins.
     pub fn vote_at_start(&self) -> openraft::Vote<i32> {
-        self.inner.lock().ballot.at_start(self.params.node_id)
+        self.inner.lock().ballot.at_start(self.params.own.id)
     }
 
     /// The epoch of the vote.
@@ -244,7 +260,7 @@ impl MetadataLog {
     ) -> Result<Option<LeaderEpoch>, QuorumError> {
         let ballot = Ballot::of(vote);
         let mut inner = self.inner.lock();
-        let me = Some(self.params.node_id);
+        let me = Some(self.params.own.id);
         let lost = inner.leading.filter(|led| *led != ballot.epoch || ballot.voted_for != me);
         if lost.is_some() {
             inner.leading = None;
@@ -265,15 +281,16 @@ impl MetadataLog {
     pub fn save_vote(&self, vote: &openraft::Vote<i32>) -> Result<(), WriteError> {
         let ballot = Ballot::of(vote);
         let mut inner = self.inner.lock();
-        let me = Some(self.params.node_id);
+        let me = Some(self.params.own.id);
         // Alone, the vote for oneself is kept with the election that it wins at once.
-        let is_alone = self.params.voters == [self.params.node_id];
+        let voters = Arc::clone(inner.voters.latest());
+        let is_alone = voters.is_only(self.params.own.id);
         if !is_alone || ballot.is_elected || ballot.voted_for != me {
-            let written = ballot.write(self.params.disk.as_ref(), &self.dir, &self.params.voters);
+            let written = ballot.write(self.params.disk.as_ref(), &self.dir, &voters);
             written.map_err(|error| self.refusal(error))?;
         }
         if inner.ballot.epoch != ballot.epoch {
-            inner.granting = vec![self.params.node_id];
+            inner.granting = vec![self.params.own.id];
         }
         inner.ballot = ballot;
         Ok(())
@@ -298,6 +315,9 @@ impl MetadataLog {
             }
         }
         inner.index.truncate(first);
+        if inner.voters.truncate(first) {
+            self.tell_voters(inner);
+        }
         let cut = inner.log.truncate_to(position.base_offset, self.params.clock.now());
         cut.map_err(|error| {
             inner.failed = true;
@@ -314,11 +334,12 @@ impl MetadataLog {
     }
 
     /// Writes a batch that this node is to propose in `epoch`, which is to be durable when openraft has appended it.
-    /// `build` makes it for its base offset.
+    /// `build` makes it for its base offset; `held` is called once it is written, before anything else can be.
     pub fn write_ahead(
         &self,
         epoch: LeaderEpoch,
         build: impl FnOnce(Offset) -> Bytes,
+        held: impl FnOnce(&Batch),
     ) -> Result<Batch, WriteError> {
         let mut inner = self.inner.lock();
         if inner.leading != Some(epoch) {
@@ -328,6 +349,7 @@ impl MetadataLog {
         let batch = Batch::parse(bytes).map_err(|cause| self.unsound(&inner, cause.to_string()))?;
         self.write(&mut inner, &batch, AppendOrigin::RaftLeader)?;
         inner.unclaimed += 1;
+        held(&batch);
         Ok(batch)
     }
 
@@ -375,6 +397,7 @@ impl MetadataLog {
                 let batch = Batch::parse(bytes).map_err(|e| self.unsound(inner, e.to_string()))?;
                 self.write(inner, &batch, AppendOrigin::RaftLeader)?;
                 inner.leading = Some(epoch);
+                inner.settled_at = batch.header.next_offset();
             }
             Payload::Batch(batch) => {
                 let position = Position::of(&batch.header);
@@ -397,14 +420,18 @@ impl MetadataLog {
 
     /// The control batch that opens an epoch of this node (KIP-595).
     fn epoch_start(&self, inner: &Inner, epoch: LeaderEpoch) -> Bytes {
-        let voter = |id: &BrokerId| Voter { voter_id: id.0, ..Voter::default() };
+        let voters = inner.voters.latest();
+        let voter = |id: BrokerId| Voter {
+            voter_id: id.0,
+            voter_directory_id: voters.get(id).map(|voter| voter.directory_id).unwrap_or_default(),
+        };
         let mut granting = inner.granting.clone();
         granting.sort();
         let record = ControlRecord::LeaderChange(LeaderChangeMessage {
-            version: 0,
-            leader_id: self.params.node_id.0,
-            voters: self.params.voters.iter().map(voter).collect(),
-            granting_voters: granting.iter().map(voter).collect(),
+            version: i16::from(voters.is_dynamic),
+            leader_id: self.params.own.id.0,
+            voters: voters.ids().map(voter).collect(),
+            granting_voters: granting.into_iter().map(voter).collect(),
         });
         let mut batch = BatchBuilder::new(BatchParams {
             base_offset: inner.log.log_end_offset(),
@@ -447,6 +474,11 @@ impl MetadataLog {
             inner.failed = !is_as_it_was;
             refusal
         })?;
+        if let Some(voters) = &batch.voters {
+            inner.voters.push(inner.index.next(), Arc::clone(voters));
+            inner.settled_at = batch.header.next_offset();
+            self.tell_voters(inner);
+        }
         inner.index.push(position);
         inner.recent_bytes += batch.bytes.len();
         inner.recent.push_back(batch.bytes.clone());
@@ -520,6 +552,7 @@ impl MetadataLog {
         let known = inner.index.epoch_and_end(id.index).filter(|(known, _)| *known == epoch);
         if let Some((_, end_offset)) = known {
             inner.index.purge(Purged { index: id.index, epoch, end_offset });
+            inner.voters.purge(id.index);
             let files = {
                 if inner.log.set_log_start_offset(end_offset, end_offset).is_err() {
                     return Ok(());
@@ -543,6 +576,47 @@ impl MetadataLog {
             self.params.health.take_offline();
             ReplayError::from(error).into()
         })
+    }
+
+    /// Who votes: those of the newest record in the log, committed or not.
+    pub fn voters(&self) -> Arc<VoterSet> {
+        Arc::clone(self.inner.lock().voters.latest())
+    }
+
+    /// Who votes, and the offset up to which a leader must have committed before it changes that.
+    pub fn voters_and_settled(&self) -> (Arc<VoterSet>, Offset) {
+        let inner = self.inner.lock();
+        (Arc::clone(inner.voters.latest()), inner.settled_at)
+    }
+
+    /// Tells of changes of the voters.
+    pub fn voter_changes(&self) -> watch::Receiver<Arc<VoterSet>> {
+        self.voters.subscribe()
+    }
+
+    /// Takes the voters of a snapshot that everything up to `index` is in.
+    pub fn set_snapshot_voters(&self, voters: VoterSet, index: Option<u64>) {
+        let mut inner = self.inner.lock();
+        let later = inner.voters.latest_index().filter(|at| index.is_none_or(|index| *at > index));
+        match later {
+            Some(_) => inner.voters.set_base(voters),
+            None => inner.voters = VoterHistory::new(voters),
+        }
+        self.tell_voters(&inner);
+    }
+
+    fn tell_voters(&self, inner: &Inner) {
+        let latest = Arc::clone(inner.voters.latest());
+        for voter in latest.iter() {
+            if let Some(address) = voter.address(&self.params.listener) {
+                self.params.addresses.set(voter.id, address.clone());
+            }
+        }
+        self.voters.send_if_modified(|known| {
+            let is_new = *known != latest;
+            *known = latest;
+            is_new
+        });
     }
 
     /// First offset of the log.

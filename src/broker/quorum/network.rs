@@ -3,6 +3,7 @@
 use super::Shared;
 use super::codec::{Answer, CodecError, Message, SnapshotPart};
 use super::types::{self, Types};
+use crate::broker::Address;
 use bytes::Bytes;
 use openraft::error::{
     Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
@@ -16,6 +17,7 @@ use ottla_protocol::{BrokerId, LeaderEpoch};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Bytes of a snapshot in one message.
 const SNAPSHOT_PART_BYTES: usize = 1 << 20;
@@ -31,8 +33,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("voter {to}: {cause}")]
 pub struct TransportError {
-    /// Whom it was for.
-    pub to: BrokerId,
+    /// Whom it was for: an id, or an address.
+    pub to: String,
     /// Why.
     pub cause: String,
 }
@@ -43,6 +45,13 @@ pub trait RaftTransport: Send + Sync + 'static {
     /// Sends a message to a voter and waits for the answer, which [`super::Quorum::receive`] makes there. Dropping the
     /// future gives the answer up; the message may have been received.
     fn send(&self, to: BrokerId, message: Bytes) -> BoxFuture<'_, Result<Bytes, TransportError>>;
+
+    /// The same to whoever listens at an address.
+    fn send_to(
+        &self,
+        address: Address,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, TransportError>>;
 }
 
 /// Makes the connections of openraft.
@@ -73,13 +82,13 @@ type RpcError = RPCError<i32, EmptyNode, RaftError<i32>>;
 
 /// What went wrong on the way.
 #[derive(Debug, thiserror::Error)]
-enum LinkError {
+pub(super) enum LinkError {
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error(transparent)]
     Codec(#[from] CodecError),
     #[error("voter {0} refused: {1}")]
-    Refused(BrokerId, String),
+    Refused(String, String),
     #[error("voter {0} took too long")]
     TimedOut(BrokerId),
 }
@@ -96,19 +105,35 @@ impl From<LinkError> for RpcError {
 /// Sends a message and reads the answer.
 async fn ask(
     transport: &dyn RaftTransport,
-    to: BrokerId,
+    (to, directory_id): Receiver,
     message: &Message,
 ) -> Result<Answer, LinkError> {
-    match Answer::decode(transport.send(to, message.encode()).await?)? {
+    match Answer::decode(transport.send(to, message.encode(directory_id)).await?)? {
+        Answer::Refused(why) => Err(LinkError::Refused(to.to_string(), why)),
+        answer => Ok(answer),
+    }
+}
+
+/// The same for whoever listens at an address.
+pub(super) async fn ask_at(
+    transport: &dyn RaftTransport,
+    address: Address,
+    message: &Message,
+) -> Result<Answer, LinkError> {
+    let to = format!("at {}:{}", address.0, address.1);
+    match Answer::decode(transport.send_to(address, message.encode(Uuid::nil())).await?)? {
         Answer::Refused(why) => Err(LinkError::Refused(to, why)),
         answer => Ok(answer),
     }
 }
 
+/// Node and directory that a message is for; nil for whichever the node has.
+pub(super) type Receiver = (BrokerId, Uuid);
+
 /// Asks a voter whether it would grant its vote.
 pub(super) async fn ask_pre_vote(
     transport: &dyn RaftTransport,
-    to: BrokerId,
+    to: Receiver,
     request: super::codec::PreVote,
 ) -> bool {
     let answer = ask(transport, to, &Message::PreVote(request)).await;
@@ -116,7 +141,7 @@ pub(super) async fn ask_pre_vote(
 }
 
 /// Tells a voter that the epoch of this leader ends.
-pub(super) async fn tell_end(transport: &dyn RaftTransport, to: BrokerId, epoch: LeaderEpoch) {
+pub(super) async fn tell_end(transport: &dyn RaftTransport, to: Receiver, epoch: LeaderEpoch) {
     if let Err(error) = ask(transport, to, &Message::EndEpoch(epoch)).await {
         tracing::debug!(%error, "a voter does not know that its leader goes");
     }
@@ -124,7 +149,8 @@ pub(super) async fn tell_end(transport: &dyn RaftTransport, to: BrokerId, epoch:
 
 impl Link {
     async fn ask(&self, message: &Message) -> Result<Answer, LinkError> {
-        ask(self.transport.as_ref(), self.to, message).await
+        let directory_id = self.shared.directory_of(self.to);
+        ask(self.transport.as_ref(), (self.to, directory_id), message).await
     }
 
     fn unexpected(&self) -> LinkError {
@@ -170,7 +196,9 @@ impl RaftNetwork<Types> for Link {
         let last = request.entries.last().and_then(|entry| entry.end_offset());
         let prev = request.prev_log_id.and_then(|prev| self.shared.log.end_of(prev.index));
         let message = Message::Append(request);
-        match self.ask(&message).await? {
+        let patience = self.shared.log.params().timing.request_timeout;
+        let asked = tokio::time::timeout(patience, self.ask(&message)).await;
+        match asked.map_err(|_| LinkError::TimedOut(self.to))?? {
             Answer::Append(answer) => {
                 let end = match answer {
                     AppendEntriesResponse::Success => last.or(prev),

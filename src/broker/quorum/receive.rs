@@ -3,6 +3,8 @@
 //! Invariant: a snapshot is whole and durable under its final name before openraft hears of it, since openraft drops
 //! the log before it at once.
 
+use super::announce;
+use super::applied;
 use super::codec::{Answer, Message, PreVote, SnapshotPart};
 use super::types::{self, SnapshotFile};
 use super::{QuorumError, Shared, VoterRecords, index};
@@ -12,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse};
 use openraft::{LogId, Snapshot, Vote};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Bytes of a snapshot that a voter takes.
 const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;
@@ -26,8 +29,15 @@ pub(super) struct Incoming {
 
 /// Answers a message.
 pub(super) async fn receive(shared: &Arc<Shared>, message: Bytes) -> Bytes {
+    let own = shared.log.params().own.directory_id;
     let answer = match Message::decode(message) {
-        Ok(message) => answer(shared, message).await,
+        // Another disk than the one that voted, and synced, under this id (KIP-853).
+        Ok((directory_id, _))
+            if !(directory_id.is_nil() || own.is_nil() || directory_id == own) =>
+        {
+            Answer::Refused(format!("this is not directory {directory_id}"))
+        }
+        Ok((_, message)) => answer(shared, message).await,
         Err(error) => Answer::Refused(error.to_string()),
     };
     answer.encode()
@@ -72,6 +82,9 @@ async fn answer(shared: &Arc<Shared>, message: Message) -> Answer {
             Answer::EndEpoch
         }
         Message::PreVote(request) => pre_vote(shared, request),
+        Message::Announce(announcement) => {
+            Answer::Announced(announce::receive(shared, announcement))
+        }
         Message::Snapshot(part) => match take_part(shared, part).await {
             Ok(vote) => Answer::Snapshot(SnapshotResponse::new(vote)),
             Err(error) => Answer::Refused(error.to_string()),
@@ -83,8 +96,11 @@ async fn answer(shared: &Arc<Shared>, message: Message) -> Answer {
 fn pre_vote(shared: &Shared, request: PreVote) -> Answer {
     let ballot = shared.log.ballot();
     let (_, last) = shared.log.log_ids();
-    let is_voter = shared.log.params().voters.contains(&request.candidate);
-    let is_led = shared.log.leading().is_some() || shared.is_leader_kept();
+    // Who has a vote by a record that is not here yet may need this one's.
+    let voters = shared.log.voters();
+    let is_voter = voters.is_dynamic || voters.get(request.candidate).is_some();
+    let leads = shared.log.leading().is_some() && !shared.is_abdicating.load(Ordering::Acquire);
+    let is_led = leads || shared.is_leader_kept();
     let is_granted = is_voter && !is_led && request.epoch > ballot.epoch && request.last >= last;
     Answer::PreVote { is_granted, epoch: ballot.epoch }
 }
@@ -95,8 +111,9 @@ async fn take_part(shared: &Arc<Shared>, part: SnapshotPart) -> Result<Vote<i32>
     let Some(incoming) = collect(shared, part)? else { return Ok(vote) };
     let storing = Arc::clone(shared);
     let stored = tokio::task::spawn_blocking(move || store(&storing, incoming)).await;
-    let (id, last, bytes) = stored.map_err(|error| QuorumError::Stopped(error.to_string()))??;
-    let meta = shared.snapshot_meta(id, last);
+    let stored = stored.map_err(|error| QuorumError::Stopped(error.to_string()))??;
+    let Stored { id, last, bytes, voters } = stored;
+    let meta = applied::snapshot_meta(id, last, &shared.voters_in(&voters));
     let file = SnapshotFile { end_offset: id.end_offset, bytes };
     let snapshot = Snapshot { meta, snapshot: Box::new(file) };
     let Some(raft) = shared.raft() else { return Ok(vote) };
@@ -135,19 +152,25 @@ fn collect(shared: &Shared, part: SnapshotPart) -> Result<Option<Incoming>, Quor
     }
 }
 
-type Stored = (SnapshotId, LogId<i32>, Bytes);
+struct Stored {
+    id: SnapshotId,
+    last: LogId<i32>,
+    bytes: Bytes,
+    voters: VoterRecords,
+}
 
 /// Reads the snapshot once and writes it, where it is newer than what is here.
 fn store(shared: &Shared, incoming: Incoming) -> Result<Stored, QuorumError> {
     let params = shared.log.params();
     let (id, last, bytes) = (incoming.id, incoming.last, incoming.bytes.freeze());
     let mut controller = Controller::new(params.controller.clone());
-    snapshots::replay(&bytes, id, &mut controller, &mut VoterRecords::default())?;
+    let mut voters = VoterRecords::default();
+    snapshots::replay(&bytes, id, &mut controller, &mut voters)?;
     if shared.committed() < id.end_offset && !shared.log.is_failed() {
         let (disk, dir) = (params.disk.as_ref(), shared.log.dir());
         index::write_ordinal(disk, dir, id, last.index)?;
         snapshots::store(disk, dir, id, &bytes)?;
         shared.log.set_snapshot(id, last.index);
     }
-    Ok((id, last, bytes))
+    Ok(Stored { id, last, bytes, voters })
 }

@@ -1,8 +1,10 @@
 //! What the tasks of one voter share.
 
 use super::applied::Applied;
+use super::changes::Learner;
 use super::log::MetadataLog;
 use super::types::{Batch, Raft};
+use super::voter_set::Voter;
 use super::{QuorumError, QuorumListener, QuorumStatus, VoterStatus};
 use crate::machines::metadata::{Controller, Image};
 use ottla_protocol::{BrokerId, LeaderEpoch, Offset, Timestamp};
@@ -14,6 +16,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Waker};
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 /// Who leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,6 +63,12 @@ pub(super) struct Shared {
     pub contact: Mutex<LeaderContact>,
     /// Wakes the elections before their time.
     pub alarm: Notify,
+    /// Those who follow this leader without a vote.
+    pub learners: Mutex<Vec<Learner>>,
+    /// What voters of the configuration have said of themselves.
+    pub told: Mutex<BTreeMap<BrokerId, Voter>>,
+    /// Held while the voters are changed.
+    pub changing: tokio::sync::Mutex<()>,
     /// The snapshot that is being received.
     pub incoming: Mutex<Option<super::receive::Incoming>>,
     committed: AtomicI64,
@@ -71,8 +80,17 @@ pub(super) struct Shared {
     failure: Mutex<Option<String>>,
     is_stalled: AtomicBool,
     /// This leader hears no majority, and has given its controller up.
-    is_suspended: AtomicBool,
+    pub is_suspended: AtomicBool,
+    /// This leader wants another one to be elected.
+    pub is_abdicating: AtomicBool,
     is_closing: AtomicBool,
+}
+
+/// Hands a batch to openraft.
+fn send(raft: &Raft, batch: Batch) {
+    // Only the answer of an openraft that has stopped is waited for, which `watch_raft` sees as well.
+    let sent = pin!(raft.client_write_ff(batch));
+    let _ = sent.poll(&mut Context::from_waker(Waker::noop()));
 }
 
 impl Shared {
@@ -90,6 +108,9 @@ impl Shared {
                 is_suspect: false,
             }),
             alarm: Notify::new(),
+            learners: Mutex::default(),
+            told: Mutex::default(),
+            changing: tokio::sync::Mutex::new(()),
             incoming: Mutex::new(None),
             committed: AtomicI64::new(0),
             metadata_version: AtomicI16::new(0),
@@ -100,6 +121,7 @@ impl Shared {
             failure: Mutex::new(None),
             is_stalled: AtomicBool::new(false),
             is_suspended: AtomicBool::new(false),
+            is_abdicating: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
         }
     }
@@ -130,6 +152,17 @@ impl Shared {
         self.proposals.lock().written.push(batch);
     }
 
+    /// Keeps a control batch that was written; it goes with what the host proposes next, or at once where nothing of
+    /// the host's is before it. Called while the log cannot be written otherwise.
+    pub fn hold_control(&self, batch: Batch) {
+        let mut proposals = self.proposals.lock();
+        if !proposals.written.is_empty() {
+            proposals.written.push(batch);
+        } else if let Some(raft) = self.raft.get() {
+            send(raft, batch);
+        }
+    }
+
     /// Hands what was written to openraft, in order, while the epoch lasts: openraft refuses it before it can begin
     /// another, since the election is asked for later through the same queue.
     pub fn propose(&self, epoch: LeaderEpoch, image: Image) {
@@ -139,9 +172,7 @@ impl Shared {
             let Some(raft) = self.raft.get() else { return };
             for batch in written.drain(..) {
                 images.push_back((batch.header.next_offset(), image.clone()));
-                // Only the answer of an openraft that has stopped is waited for, which `watch_raft` sees as well.
-                let sent = pin!(raft.client_write_ff(batch));
-                let _ = sent.poll(&mut Context::from_waker(Waker::noop()));
+                send(raft, batch);
             }
         });
     }
@@ -189,6 +220,8 @@ impl Shared {
     pub fn resigned(&self, epoch: LeaderEpoch) {
         *self.proposals.lock() = Proposals::default();
         self.contacts.lock().clear();
+        self.learners.lock().clear();
+        self.told.lock().clear();
         self.is_suspended.store(false, Ordering::Release);
         if let Some(listener) = self.listener() {
             listener.resign(epoch);
@@ -203,11 +236,8 @@ impl Shared {
         let silence_ms = raft.metrics().borrow().millis_since_quorum_ack.unwrap_or(0);
         let limit = self.log.params().timing.election_timeout_max;
         if u128::from(silence_ms) > limit.as_millis() {
-            if !self.is_suspended.swap(true, Ordering::AcqRel) {
+            if self.suspend(epoch) {
                 tracing::warn!(%epoch, silence_ms, "no majority of the metadata quorum answers");
-                if let Some(listener) = self.listener() {
-                    listener.resign(epoch);
-                }
             }
             return;
         }
@@ -220,6 +250,31 @@ impl Shared {
             self.is_suspended.store(false, Ordering::Release);
             applied.lead(self, epoch);
         }
+    }
+
+    /// Gives this leader's controller up for now; answers whether that is new.
+    pub fn suspend(&self, epoch: LeaderEpoch) -> bool {
+        let is_new = !self.is_suspended.swap(true, Ordering::AcqRel);
+        if is_new && let Some(listener) = self.listener() {
+            listener.resign(epoch);
+        }
+        is_new
+    }
+
+    /// The directory of a node that this one sends to; nil where it is not known.
+    pub fn directory_of(&self, id: BrokerId) -> Uuid {
+        if let Some(voter) = self.log.voters().get(id) {
+            return voter.directory_id;
+        }
+        let learners = self.learners.lock();
+        let learner = learners.iter().find(|it| it.voter.id == id);
+        learner.map_or(Uuid::nil(), |it| it.voter.directory_id)
+    }
+
+    /// Whether this node has a vote.
+    pub fn has_vote(&self) -> bool {
+        let own = &self.log.params().own;
+        self.log.voters().has(own.id, own.directory_id)
     }
 
     /// A snapshot was written here: openraft may forget what is before it.
@@ -294,7 +349,7 @@ impl Shared {
             });
             if is_new {
                 if let Some(leader) = seen.leader
-                    && self.log.params().voters.len() > 1
+                    && self.log.voters().len() > 1
                 {
                     tracing::info!(%leader, epoch = %seen.epoch, "leader of the metadata quorum");
                 }
@@ -327,30 +382,44 @@ impl Shared {
         let replication =
             self.raft.get().and_then(|raft| raft.metrics().borrow().replication.clone());
         let contacts = self.contacts.lock();
-        let voters = params.voters.iter().map(|id| {
-            if *id == params.node_id {
-                let (last_fetch, last_caught_up) = match leader == Some(*id) {
+        let status = |id: BrokerId, directory_id: Uuid| {
+            if id == params.node_id() {
+                let (last_fetch, last_caught_up) = match leader == Some(id) {
                     true => (now, now),
                     false => (Timestamp::NONE, Timestamp::NONE),
                 };
-                return VoterStatus { id: *id, log_end_offset, last_fetch, last_caught_up };
+                return VoterStatus {
+                    id,
+                    directory_id,
+                    log_end_offset,
+                    last_fetch,
+                    last_caught_up,
+                };
             }
             let matched = replication.as_ref().and_then(|all| *all.get(&id.0)?);
             let end = matched.and_then(|matched| self.log.end_of(matched.index));
-            let contact = contacts.get(id);
+            let contact = contacts.get(&id);
             VoterStatus {
-                id: *id,
+                id,
+                directory_id,
                 log_end_offset: end.unwrap_or(Offset::UNKNOWN),
                 last_fetch: contact.map_or(Timestamp::NONE, |contact| contact.last_fetch),
                 last_caught_up: contact.map_or(Timestamp::NONE, |contact| contact.last_caught_up),
             }
-        });
+        };
+        let set = self.log.voters();
+        let learners = self.learners.lock();
         QuorumStatus {
             leader_id: leader.unwrap_or(BrokerId(-1)),
             leader_epoch: epoch,
             high_watermark: self.committed(),
             log_end_offset,
-            voters: voters.collect(),
+            voters: set.iter().map(|voter| status(voter.id, voter.directory_id)).collect(),
+            learners: learners
+                .iter()
+                .map(|it| status(it.voter.id, it.voter.directory_id))
+                .collect(),
+            is_dynamic: set.is_dynamic,
         }
     }
 

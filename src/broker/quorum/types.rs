@@ -1,6 +1,7 @@
 //! The metadata quorum in openraft's terms: an entry is one record batch of `__cluster_metadata`, its term the batch's
 //! leader epoch, its index the batch's ordinal. Node ids are `node.id`.
 
+use super::voter_set::{VoterSet, voters_of};
 use bytes::Bytes;
 use openraft::entry::{FromAppData, RaftEntry, RaftPayload};
 use openraft::raft::ClientWriteResult;
@@ -10,7 +11,9 @@ use openraft::{
 };
 use ottla_protocol::batch::{BatchError, BatchHeader};
 use ottla_protocol::{BrokerId, LeaderEpoch, Offset};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 openraft::declare_raft_types!(
     /// What openraft is told of our types.
@@ -37,6 +40,10 @@ pub(super) struct Batch {
     pub header: BatchHeader,
     /// All of it.
     pub bytes: Bytes,
+    /// The voters that it sets.
+    pub voters: Option<Arc<VoterSet>>,
+    /// Those whom its leader lets follow without a vote. Nobody else needs to know: not in the log.
+    pub learners: BTreeSet<BrokerId>,
 }
 
 impl Batch {
@@ -47,7 +54,15 @@ impl Batch {
             let (size, have) = (header.size(), bytes.len());
             return Err(BatchError::Invalid(format!("a batch of {size} bytes in {have}")));
         }
-        Ok(Batch { header, bytes })
+        Batch::of(header, bytes)
+    }
+}
+
+impl Batch {
+    /// The batch with this header.
+    pub fn of(header: BatchHeader, bytes: Bytes) -> Result<Batch, BatchError> {
+        let voters = voters_of(&header, &bytes)?;
+        Ok(Batch { header, bytes, voters, learners: BTreeSet::new() })
     }
 }
 
@@ -72,6 +87,12 @@ pub(super) struct QuorumEntry {
 }
 
 impl QuorumEntry {
+    /// The entry that a batch is.
+    pub fn of(log_id: LogId<i32>, batch: Batch) -> QuorumEntry {
+        let voters = batch.voters.as_ref().map(|voters| voters.membership(&batch.learners));
+        QuorumEntry { log_id, payload: Payload::Batch(batch), voters }
+    }
+
     /// Where the entry ends in the log, once it lies there.
     pub fn end_offset(&self) -> Option<Offset> {
         match &self.payload {
@@ -119,7 +140,7 @@ impl RaftEntry<i32, EmptyNode> for QuorumEntry {
 
 impl FromAppData<Batch> for QuorumEntry {
     fn from_app_data(batch: Batch) -> Self {
-        QuorumEntry { log_id: LogId::default(), payload: Payload::Batch(batch), voters: None }
+        QuorumEntry::of(LogId::default(), batch)
     }
 }
 

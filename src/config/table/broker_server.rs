@@ -369,7 +369,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("the voters are those of controller.quorum.voters"),
+        support: Support::Honoured,
         documentation: "Whether a new controller joins the voters by itself.",
     },
     Key {
@@ -384,7 +384,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("the voters are those of controller.quorum.voters"),
+        support: Support::Honoured,
         documentation: "Where to find the metadata quorum.",
     },
     Key {

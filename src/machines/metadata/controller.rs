@@ -83,7 +83,7 @@ pub struct ControllerSettings {
     pub session_timeout_ms: i64,
     /// Whether this node is the only controller that there can be: its own broker lives as long as it does, and needs
     /// no heartbeats to itself.
-    pub is_sole_voter: bool,
+    pub trusts_own_broker: bool,
     /// `leader.imbalance.check.interval.seconds` in milliseconds; `None` leaves leaders where they are.
     pub rebalance_interval_ms: Option<i64>,
     /// What a broker's going and coming does to the partitions that are on no other.

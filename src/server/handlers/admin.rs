@@ -51,3 +51,15 @@ pub(super) fn is_enabled(ctx: &RequestContext, name: &str) -> bool {
     let image = ctx.broker.image();
     broker_sources(ctx, &image).broker_key(name).value.as_deref() == Some("true")
 }
+
+/// Whether a request is for this cluster; one that names none is for any.
+pub(super) fn check_cluster_id(ctx: &RequestContext, id: Option<&str>) -> Result<(), ApiError> {
+    let own = ctx.broker.cluster_id();
+    match id.filter(|id| *id != own) {
+        None => Ok(()),
+        Some(id) => {
+            let text = format!("The given id \"{id}\" doesn't match the cluster id \"{own}\"");
+            Err(ApiError::new(ErrorCode::InconsistentClusterId, text))
+        }
+    }
+}

@@ -13,7 +13,7 @@ use ottla_protocol::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
 };
 use ottla_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
-use ottla_protocol::{CLUSTER_METADATA_TOPIC, ErrorCode};
+use ottla_protocol::{BrokerId, CLUSTER_METADATA_TOPIC, ErrorCode};
 
 /// Answers the request.
 pub async fn handle(
@@ -43,17 +43,23 @@ pub async fn handle(
 fn described(ctx: &RequestContext, status: &QuorumStatus) -> DescribeQuorumResponse {
     let state = |replica: &VoterStatus| ReplicaState {
         replica_id: replica.id.0,
+        replica_directory_id: replica.directory_id,
         log_end_offset: replica.log_end_offset.0,
         last_fetch_timestamp: replica.last_fetch.0,
         last_caught_up_timestamp: replica.last_caught_up.0,
         ..Default::default()
     };
+    let followers = ctx.broker.metadata_observers();
+    // One that was given a vote, or that the leader sends to, may have fetched before.
+    let is_sent = |id| status.voters.iter().chain(&status.learners).any(|other| other.id == id);
+    let followers = followers.iter().filter(|follower| !is_sent(follower.id));
+    let observers = status.learners.iter().chain(followers);
     let partition = PartitionData {
         leader_id: status.leader_id.0,
         leader_epoch: status.leader_epoch.0,
         high_watermark: status.high_watermark.0,
         current_voters: status.voters.iter().map(state).collect(),
-        observers: ctx.broker.metadata_observers().iter().map(state).collect(),
+        observers: observers.map(state).collect(),
         ..Default::default()
     };
     let topic_name = CLUSTER_METADATA_TOPIC.to_owned();
@@ -64,33 +70,32 @@ fn described(ctx: &RequestContext, status: &QuorumStatus) -> DescribeQuorumRespo
     }
 }
 
-/// The voters and where they listen: this one as it is configured, others as they registered.
+/// The voters and where they listen: as the log says, or where it does not say it this one as it is configured, others as
+/// they registered.
 fn nodes(ctx: &RequestContext, status: &QuorumStatus) -> Vec<Node> {
     let image = ctx.broker.image();
-    let own = ctx.broker.settings().controller_listeners.iter().map(|listener| Listener {
-        name: listener.name.clone(),
-        host: listener.host.clone(),
-        port: listener.port,
-    });
-    let own: Vec<Listener> = own.collect();
-    let voters = status.voters.iter().map(|voter| {
-        let registered = image.cluster.controllers.get(&voter.id);
-        let listeners = match registered.filter(|_| voter.id != ctx.broker.node_id()) {
-            Some(controller) => controller
-                .listeners
-                .iter()
-                .map(|(name, endpoint)| Listener {
-                    name: name.clone(),
-                    host: endpoint.host.clone(),
-                    port: endpoint.port,
-                })
-                .collect(),
-            None if voter.id == ctx.broker.node_id() => own.clone(),
-            None => Vec::new(),
-        };
-        Node { node_id: voter.id.0, listeners }
-    });
-    voters.collect()
+    let listener = |name: &str, host: &str, port| Listener {
+        name: name.to_owned(),
+        host: host.to_owned(),
+        port,
+    };
+    let voters = ctx.broker.voters();
+    let node = |id: BrokerId| {
+        let known = voters.get(id).map(|voter| voter.endpoints.as_slice()).unwrap_or_default();
+        if !known.is_empty() {
+            let endpoints = known.iter();
+            return endpoints.map(|it| listener(&it.name, &it.address.0, it.address.1)).collect();
+        }
+        if id == ctx.broker.node_id() {
+            let own = ctx.broker.settings().controller_listeners.iter();
+            return own.map(|it| listener(&it.name, &it.host, it.port)).collect();
+        }
+        let registered = image.cluster.controllers.get(&id);
+        let listeners = registered.into_iter().flat_map(|controller| &controller.listeners);
+        listeners.map(|(name, at)| listener(name, &at.host, at.port)).collect()
+    };
+    let voters = status.voters.iter();
+    voters.map(|voter| Node { node_id: voter.id.0, listeners: node(voter.id) }).collect()
 }
 
 fn is_metadata_partition(topics: &[AskedTopic]) -> bool {

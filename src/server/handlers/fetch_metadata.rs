@@ -36,7 +36,8 @@ pub async fn handle(ctx: &RequestContext, request: FetchRequest) -> FetchRespons
     let deadline = Instant::now() + patience;
     let data = loop {
         let moved = ctx.broker.metadata_moved();
-        let read = ctx.broker.read_metadata(BrokerId(replica_id), from, max_bytes);
+        let replica = (BrokerId(replica_id), wanted.replica_directory_id);
+        let read = ctx.broker.read_metadata(replica, from, max_bytes);
         let knows_less = read.high_watermark.0 > wanted.high_watermark && ctx.version >= 18;
         if read.is_worth_telling() || knows_less || Instant::now() >= deadline {
             break partition_data(read);
@@ -113,11 +114,11 @@ fn partition_data(read: MetadataRead) -> PartitionData {
 
 /// Where the leader listens (KIP-853).
 fn endpoint(ctx: &RequestContext, leader: BrokerId) -> Vec<NodeEndpoint> {
-    let address = ctx.broker.settings().controller_addresses.get(&leader);
+    let address = ctx.broker.settings().controllers.get(leader);
     let endpoint = address.map(|(host, port)| NodeEndpoint {
         node_id: leader.0,
-        host: host.clone(),
-        port: i32::from(*port),
+        host,
+        port: i32::from(port),
         ..Default::default()
     });
     endpoint.into_iter().collect()

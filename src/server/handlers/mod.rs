@@ -4,6 +4,7 @@
 //! the file, which begins with its api key and versions, and a line in `route`. Produce and Fetch have entries of
 //! their own: they answer without a task switch where they can, and Fetch sends file regions.
 
+mod add_raft_voter;
 mod admin;
 mod allocate_producer_ids;
 mod alter_client_quotas;
@@ -59,9 +60,11 @@ mod offset_for_leader_epoch;
 mod produce;
 mod quorum_message;
 mod read_replica;
+mod remove_raft_voter;
 mod sync_group;
 mod unregister_broker;
 mod update_features;
+mod update_raft_voter;
 mod waiting;
 
 pub(crate) use nodes::Leaders;
@@ -297,6 +300,9 @@ fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>>
         ApiKey::ListPartitionReassignments => call(ctx, body, list_partition_reassignments::handle),
         ApiKey::UnregisterBroker => call(ctx, body, unregister_broker::handle),
         ApiKey::UpdateFeatures => call(ctx, body, update_features::handle),
+        ApiKey::AddRaftVoter => call(ctx, body, add_raft_voter::handle),
+        ApiKey::RemoveRaftVoter => call(ctx, body, remove_raft_voter::handle),
+        ApiKey::UpdateRaftVoter => call(ctx, body, update_raft_voter::handle),
         // That of the brokers has an entry of its own.
         ApiKey::Fetch => call(ctx, body, fetch_metadata::handle),
         ApiKey::FetchSnapshot => call(ctx, body, fetch_snapshot::handle),

@@ -1,6 +1,9 @@
 //! What is encoded is read again, and other bytes are refused.
 
+use super::super::announce::Standing;
+use super::super::voter_set::{Voter, VoterEndpoint};
 use super::*;
+use crate::broker::Address;
 use ottla_protocol::Timestamp;
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use proptest::prelude::*;
@@ -17,6 +20,8 @@ fn entry(epoch: i32, index: u64, base_offset: i64) -> QuorumEntry {
     QuorumEntry { log_id, payload: Payload::Batch(batch), voters: None }
 }
 
+const DIRECTORY: Uuid = Uuid::from_u128(7);
+
 fn append() -> AppendEntriesRequest<types::Types> {
     AppendEntriesRequest {
         vote: types::vote(LeaderEpoch(3), Some(BrokerId(2)), true),
@@ -24,6 +29,24 @@ fn append() -> AppendEntriesRequest<types::Types> {
         entries: vec![entry(2, 9, 20), entry(3, 10, 21)],
         leader_commit: None,
     }
+}
+
+fn announcement(voters_max: Option<u32>) -> Message {
+    let endpoint = |name: &str, port| VoterEndpoint {
+        name: name.to_owned(),
+        address: ("host".to_owned(), port),
+    };
+    let voter = Voter {
+        id: BrokerId(4),
+        directory_id: DIRECTORY,
+        endpoints: vec![endpoint("CONTROLLER", 9093), endpoint("OTHER", 9094)],
+        kraft_versions: (0, 1),
+    };
+    Message::Announce(Announcement { voter, voters_max })
+}
+
+fn announced(standing: Standing, leader: Option<(BrokerId, Address)>) -> Answer {
+    Answer::Announced(Announced { standing, epoch: LeaderEpoch(3), leader })
 }
 
 fn messages() -> Vec<Message> {
@@ -44,14 +67,17 @@ fn messages() -> Vec<Message> {
             bytes: Bytes::from_static(b"part"),
         }),
         Message::EndEpoch(LeaderEpoch(4)),
+        announcement(None),
+        announcement(Some(3)),
     ]
 }
 
 #[test]
 fn messages_are_read_as_they_were_written() {
     for message in messages() {
-        let bytes = message.encode();
-        let read = Message::decode(bytes.clone()).unwrap();
+        let bytes = message.encode(DIRECTORY);
+        let (to, read) = Message::decode(bytes.clone()).unwrap();
+        assert_eq!(to, DIRECTORY);
         assert_eq!(format!("{read:?}"), format!("{message:?}"));
         for cut in 0..bytes.len() {
             // The part of a snapshot is what is left of the message, however long.
@@ -74,6 +100,8 @@ fn answers_are_read_as_they_were_written() {
         Answer::PreVote { is_granted: true, epoch: LeaderEpoch(5) },
         Answer::Snapshot(SnapshotResponse { vote }),
         Answer::EndEpoch,
+        announced(Standing::Learner, None),
+        announced(Standing::Replaced(DIRECTORY), Some((BrokerId(1), ("host".to_owned(), 1)))),
         Answer::Refused("why".to_owned()),
     ] {
         assert_eq!(Answer::decode(answer.encode()), Ok(answer));
@@ -87,9 +115,9 @@ fn entries_that_do_not_follow_or_are_damaged_are_refused() {
     let mut other_epoch = append();
     other_epoch.entries[1].log_id = types::log_id(LeaderEpoch(4), 10);
     for request in [gap, other_epoch] {
-        assert!(Message::decode(Message::Append(request).encode()).is_err());
+        assert!(Message::decode(Message::Append(request).encode(Uuid::nil())).is_err());
     }
-    let bytes = Message::Append(append()).encode();
+    let bytes = Message::Append(append()).encode(Uuid::nil());
     let mut damaged = bytes.to_vec();
     // The last byte lies in the last batch's records.
     *damaged.last_mut().unwrap() ^= 1;
@@ -112,11 +140,11 @@ proptest! {
 
     #[test]
     fn a_message_with_bytes_turned_over_is_a_message_or_refused(
-        at in 0_usize..5,
+        at in 0_usize..7,
         place in any::<prop::sample::Index>(),
         byte in any::<u8>(),
     ) {
-        let mut bytes = messages()[at].encode().to_vec();
+        let mut bytes = messages()[at].encode(Uuid::nil()).to_vec();
         let place = place.index(bytes.len());
         bytes[place] = byte;
         let _ = Message::decode(Bytes::from(bytes));

@@ -1,7 +1,7 @@
 //! Reading entries back: the newest from memory, others from the file.
 
 use super::super::QuorumError;
-use super::super::types::{self, Batch, Payload, QuorumEntry};
+use super::super::types::{self, Batch, QuorumEntry};
 use super::{Inner, MetadataLog};
 use crate::broker::replay::ReplayError;
 use crate::log::{LogSlice, MinOne, ReadError};
@@ -27,8 +27,7 @@ impl MetadataLog {
             for batch in inner.read(next, end)? {
                 let id = types::log_id(batch.header.leader_epoch, next);
                 bytes += batch.bytes.len();
-                let payload = Payload::Batch(batch);
-                entries.push(QuorumEntry { log_id: id, payload, voters: None });
+                entries.push(QuorumEntry::of(id, batch));
                 next += 1;
                 if bytes >= max_bytes || next >= end {
                     break;
@@ -77,7 +76,8 @@ impl Inner {
         for batch in batches(&bytes) {
             match batch {
                 Ok((header, batch)) => {
-                    found.push(Batch { header, bytes: bytes.slice_ref(batch) });
+                    let batch = Batch::of(header, bytes.slice_ref(batch));
+                    found.push(batch.map_err(|cause| ReplayError::Batch { offset, cause })?);
                 }
                 Err(BatchError::Short { .. }) if !found.is_empty() => break,
                 Err(cause) => return Err(ReplayError::Batch { offset, cause }.into()),

@@ -1,6 +1,7 @@
 //! Voters in one process: simulated disks, links that can be cut, and what must hold among them.
 
 use super::super::*;
+use crate::broker::Address;
 use crate::broker::controller_link::Active;
 use crate::broker::host::HostError;
 use crate::broker::metadata::{MetadataNode, MetadataParams, Source};
@@ -32,7 +33,8 @@ struct Link {
 impl RaftTransport for Link {
     fn send(&self, to: BrokerId, message: Bytes) -> BoxFuture<'_, Result<Bytes, TransportError>> {
         Box::pin(async move {
-            let failed = |cause: &str| TransportError { to, cause: cause.to_owned() };
+            let failed =
+                |cause: &str| TransportError { to: to.to_string(), cause: cause.to_owned() };
             let is_cut = |from, to| self.links.cut.read().contains(&(from, to));
             if is_cut(self.from, to) {
                 return Err(failed("cut"));
@@ -42,6 +44,15 @@ impl RaftTransport for Link {
             let answer = voter.receive(message).await;
             if is_cut(to, self.from) { Err(failed("cut")) } else { Ok(answer) }
         })
+    }
+
+    /// The port is the voter's id.
+    fn send_to(
+        &self,
+        address: Address,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, TransportError>> {
+        self.send(BrokerId(i32::from(address.1)), message)
     }
 }
 
@@ -121,8 +132,8 @@ impl World {
         QuorumParams {
             disk: Arc::new(self.disks[&id].clone()),
             dir: Path::new("/metadata").to_owned(),
-            node_id: id,
-            voters: self.ids(),
+            own: voter_set::Voter::fixed(id),
+            voters: VoterSet::fixed(self.ids()),
             snapshot_bytes: self.snapshot_bytes,
             timing: QuorumTiming {
                 heartbeat: Duration::from_millis(20),

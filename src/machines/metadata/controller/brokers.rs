@@ -306,7 +306,7 @@ impl Controller {
     }
 
     fn touch(&mut self, now: Timestamp, id: BrokerId, metadata_offset: i64) {
-        if self.settings.is_sole_voter && id == self.settings.node_id {
+        if self.settings.trusts_own_broker && id == self.settings.node_id {
             return;
         }
         let expires = now.plus_ms(self.settings.session_timeout_ms);

@@ -34,7 +34,7 @@ fn settings() -> ControllerSettings {
         unclean_leader_election: false,
         values: Values::default(),
         session_timeout_ms: 9000,
-        is_sole_voter: false,
+        trusts_own_broker: false,
         rebalance_interval_ms: Some(300_000),
         lone_replicas: LoneReplicas::Follow,
     }

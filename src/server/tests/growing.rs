@@ -1,0 +1,216 @@
+//! A quorum of one that grows to three and shrinks again, over loopback, while it takes writes.
+
+use super::*;
+use crate::broker::{
+    AdvertisedListener, Answered, ControllerReply, ControllerRequest, StartError, Voter,
+};
+use crate::broker::{VoterEndpoint, VoterStatus};
+use crate::config::{Source, Values};
+use ottla_protocol::BrokerId;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Nothing here may take longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Node {
+    broker: Arc<Broker>,
+    server: Server,
+}
+
+/// Nodes whose controllers are looked for at `bootstrap`.
+struct Cluster {
+    dirs: BTreeMap<i32, TempDir>,
+    nodes: BTreeMap<i32, Node>,
+    bootstrap: u16,
+}
+
+fn node_settings(
+    id: i32,
+    dir: &Path,
+    (client, controller): (u16, u16),
+    (bootstrap, auto_join): (u16, bool),
+) -> broker::Settings {
+    let mut values = Values::default();
+    for (key, value) in [
+        ("log.dirs", dir.to_str().unwrap()),
+        ("process.roles", "broker,controller"),
+        ("node.id", &id.to_string()),
+        (
+            "listeners",
+            &format!("PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}"),
+        ),
+        ("controller.listener.names", "CONTROLLER"),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
+        ("controller.quorum.bootstrap.servers", &format!("127.0.0.1:{bootstrap}")),
+        ("controller.quorum.auto.join.enable", &auto_join.to_string()),
+        // A few topics are enough for a snapshot.
+        ("metadata.log.max.record.bytes.between.snapshots", "2000"),
+    ] {
+        values.set(key, value, Source::Override);
+    }
+    let config = Config::from_values(values).unwrap();
+    let listener = |name: &str, port| AdvertisedListener {
+        name: name.to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port,
+        security_protocol: 0,
+    };
+    let bound = [listener("PLAINTEXT", client), listener("CONTROLLER", controller)];
+    broker::Settings::new(Arc::new(config), &bound)
+}
+
+impl Cluster {
+    /// One node, which is its own quorum.
+    async fn start() -> Cluster {
+        let mut cluster = Cluster { dirs: BTreeMap::new(), nodes: BTreeMap::new(), bootstrap: 0 };
+        cluster.join(1, false).await.unwrap();
+        cluster
+    }
+
+    async fn join(&mut self, id: i32, auto_join: bool) -> Result<(), StartError> {
+        self.dirs.entry(id).or_insert_with(|| tempfile::tempdir().unwrap());
+        let client = bind("PLAINTEXT", ListenerType::Broker).await;
+        let controller = bind("CONTROLLER", ListenerType::Controller).await;
+        if self.bootstrap == 0 {
+            self.bootstrap = controller.address().port();
+        }
+        let ports = (client.address().port(), controller.address().port());
+        let dir = self.dirs[&id].path();
+        let settings = node_settings(id, dir, ports, (self.bootstrap, auto_join));
+        let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock)).await?;
+        let config = Config::without_file().unwrap();
+        let (limits, settings) = (Limits::from_config(&config), Settings::from_config(&config));
+        let mut server = Server::start(Arc::clone(&broker), limits, settings, vec![controller]);
+        tokio::time::timeout(PATIENCE, broker.join()).await.unwrap()?;
+        server.open(vec![client]);
+        self.nodes.insert(id, Node { broker, server });
+        Ok(())
+    }
+
+    async fn stop(&mut self, id: i32) {
+        let node = self.nodes.remove(&id).unwrap();
+        node.broker.leave().await;
+        node.server.stop().await;
+        node.broker.stop().await;
+    }
+
+    fn voters(&self, id: i32) -> Vec<i32> {
+        self.nodes[&id].broker.voters().ids().map(|id| id.0).collect()
+    }
+
+    fn voter(&self, id: i32) -> Voter {
+        let broker = &self.nodes[&id].broker;
+        let endpoint = |it: &AdvertisedListener| VoterEndpoint {
+            name: it.name.clone(),
+            address: (it.host.clone(), it.port),
+        };
+        Voter {
+            id: BrokerId(id),
+            directory_id: broker.metadata_directory_id(),
+            endpoints: broker.settings().controller_listeners.iter().map(endpoint).collect(),
+            kraft_versions: (0, 1),
+        }
+    }
+
+    /// The one that leads, once it is known.
+    async fn leader(&self) -> i32 {
+        let begin = Instant::now();
+        loop {
+            for (id, node) in &self.nodes {
+                let status = node.broker.quorum_status().unwrap();
+                if status.leader_id.0 == *id {
+                    return *id;
+                }
+            }
+            assert!(begin.elapsed() < PATIENCE, "nobody leads");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn create_topic(&self, at: i32, name: &str, replicas: i16) {
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: 1,
+            replication_factor: replicas,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+        let request = ControllerRequest::CreateTopics { request, seed: uuid::Uuid::new_v4() };
+        let reply = self.nodes[&at].broker.controller(request).await.unwrap();
+        let ControllerReply::CreateTopics(reply) = reply else { panic!("{reply:?}") };
+        assert_eq!(reply.topics[0].error_code, 0, "{reply:?}");
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
+        let begin = Instant::now();
+        while !holds(self) {
+            let status: Vec<_> =
+                self.nodes.values().map(|node| node.broker.quorum_status()).collect();
+            assert!(begin.elapsed() < PATIENCE, "{what}: {status:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn add(&self, id: i32) -> Result<(), ErrorCode> {
+        let leader = self.leader().await;
+        let (voter, timeout) = (self.voter(id), Duration::from_secs(10));
+        self.nodes[&leader].broker.add_voter(voter, Answered::Committed, timeout).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_voter_becomes_three_and_one_again() {
+    let mut cluster = Cluster::start().await;
+    assert_eq!(cluster.voters(1), [1]);
+    for number in 0..20 {
+        cluster.create_topic(1, &format!("a{number}"), 1).await;
+    }
+    let refused = cluster.join(2, false).await;
+    assert!(matches!(refused, Err(StartError::NotFormatted)), "{refused:?}");
+    for id in [2, 3] {
+        cluster.join(id, true).await.unwrap();
+        cluster.until("it has a vote", |it| it.voters(id).contains(&id)).await;
+        cluster.create_topic(id, &format!("b{id}"), 2).await;
+    }
+    cluster
+        .until("all know the voters", |it| [1, 2, 3].iter().all(|id| it.voters(*id) == [1, 2, 3]))
+        .await;
+    assert_eq!(cluster.add(3).await, Err(ErrorCode::DuplicateVoter));
+    let leader = cluster.leader().await;
+    let status = cluster.nodes[&leader].broker.quorum_status().unwrap();
+    assert!(status.voters.iter().all(|it: &VoterStatus| !it.directory_id.is_nil()), "{status:?}");
+
+    // The leader is replaced when it goes.
+    cluster.stop(leader).await;
+    let rest: Vec<i32> = cluster.nodes.keys().copied().collect();
+    cluster.create_topic(rest[0], "c", 2).await;
+    let next = cluster.leader().await;
+    let gone = cluster.nodes[&next].broker.voters().get(BrokerId(leader)).unwrap().directory_id;
+    let removed = cluster.nodes[&next].broker.remove_voter(BrokerId(leader), gone).await;
+    assert_eq!(removed, Ok(()));
+    // And the leader of two has the other one elected before its vote is taken.
+    let own = cluster.voter(next).directory_id;
+    let removed = cluster.nodes[&next].broker.remove_voter(BrokerId(next), own).await;
+    assert_eq!(removed, Err(ErrorCode::NotLeaderOrFollower));
+    let last = cluster.leader().await;
+    assert_ne!(last, next);
+    let last_broker = &cluster.nodes[&last].broker;
+    let begin = Instant::now();
+    while let Err(error) = last_broker.remove_voter(BrokerId(next), own).await {
+        assert_eq!(error, ErrorCode::RequestTimedOut);
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.create_topic(next, "d", 2).await;
+    cluster.until("it follows without a vote", |it| it.voters(next) == [last]).await;
+    let own = cluster.voter(last).directory_id;
+    let removed = cluster.nodes[&last].broker.remove_voter(BrokerId(last), own).await;
+    assert_eq!(removed, Err(ErrorCode::InvalidRequest));
+    assert_eq!(cluster.add(next).await, Ok(()));
+    for id in [last, next] {
+        cluster.stop(id).await;
+    }
+}
