@@ -2,6 +2,7 @@
 
 mod bench_command;
 mod check_command;
+mod forming;
 
 use clap::{Args, Parser, Subcommand};
 use ottla::broker::{AdvertisedListener, Broker, Settings};
@@ -9,7 +10,7 @@ use ottla::config::{self, Config, Loaded};
 use ottla::env::{Disk, RealDisk, SystemClock};
 use ottla::server::{self, BoundListener, Limits, Server};
 use ottla::zookeeper;
-use ottla_protocol::apis::ListenerType;
+use ottla::zookeeper::meeting::Meeting;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -190,54 +191,95 @@ async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), St
         }
         None => None,
     };
-    let mut addresses = Vec::new();
-    let mut bound = Vec::new();
-    let mut advertised = Vec::new();
-    let listeners = config.listeners.broker.iter().chain(&config.listeners.controller);
-    for (listener, params) in listeners.zip(server::listeners(&config)) {
-        let listening = BoundListener::bind(&params).await.map_err(|error| error.to_string())?;
-        let host = if params.host.is_empty() { "localhost" } else { &params.host };
-        advertised.push(AdvertisedListener {
-            name: listener.name.clone(),
-            host: host.to_owned(),
-            port: listening.address().port(),
-            security_protocol: listener.protocol.id(),
-        });
-        addresses.push((listener.name.clone(), listening.address()));
-        bound.push(listening);
-    }
-    let limits = Limits::from_config(&config);
-    let serving = server::Settings::from_config(&config);
-    let settings = Settings { zookeeper, ..Settings::new(Arc::clone(&config), &advertised) };
+    let (bound, advertised) = bind(&config).await?;
+    let mut settings = Settings { zookeeper, ..Settings::new(Arc::clone(&config), &advertised) };
+    let meeting = tokio::select! {
+        biased;
+        meeting = forming::meet(&mut settings) => meeting?,
+        stopped = stop_signal() => return stopped,
+    };
     let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock))
         .await
         .map_err(|error| error.to_string())?;
-    // The other voters must be heard before there is a quorum, and clients not before this broker has joined.
-    let is_controllers = |bound: &BoundListener| bound.listener_type() == ListenerType::Controller;
-    let (controllers, clients) = bound.into_iter().partition(is_controllers);
-    let mut server = Server::start(Arc::clone(&broker), limits, serving, controllers);
-    tokio::select! {
+    let end = tokio::select! {
         biased;
+        end = serve(&config, &broker, bound, meeting.as_ref()) => end?,
         failure = broker.failed() => return Err(failure),
-        joined = broker.join() => joined.map_err(|error| error.to_string())?,
-        stopped = stop_signal() => {
-            stopped?;
+    };
+    if let Some(meeting) = meeting {
+        meeting.leave().await;
+    }
+    let (server, ended) = match end {
+        End::Joined(server, ended) => {
+            broker.leave().await;
+            (server, ended)
+        }
+        End::NotJoined(server, ended) => {
             server.stop().await;
             broker.abandon().await;
-            return Ok(());
+            return ended;
         }
-    }
-    server.open(clients);
-    greet(&config, &addresses)?;
-    tokio::select! {
-        biased;
-        failure = broker.failed() => return Err(failure),
-        stopped = stop_signal() => stopped?,
-    }
-    broker.leave().await;
+    };
     server.stop().await;
     broker.stop().await;
-    Ok(())
+    ended
+}
+
+/// Takes the ports, and says how others reach them.
+async fn bind(config: &Config) -> Result<(Vec<BoundListener>, Vec<AdvertisedListener>), String> {
+    let own_host = forming::own_host(config).await?;
+    let (mut bound, mut advertised) = (Vec::new(), Vec::new());
+    let listeners = config.listeners.broker.iter().chain(&config.listeners.controller);
+    for (listener, params) in listeners.zip(server::listeners(config)) {
+        let listening = BoundListener::bind(&params).await.map_err(|error| error.to_string())?;
+        let host = if params.host.is_empty() { &own_host } else { &params.host };
+        advertised.push(AdvertisedListener {
+            name: listener.name.clone(),
+            host: host.clone(),
+            port: listening.address().port(),
+            security_protocol: listener.protocol.id(),
+        });
+        bound.push(listening);
+    }
+    Ok((bound, advertised))
+}
+
+/// How far a broker came, and why it ends.
+enum End {
+    NotJoined(Server, Result<(), String>),
+    Joined(Server, Result<(), String>),
+}
+
+/// Joins the cluster and serves until the process is to end.
+async fn serve(
+    config: &Config,
+    broker: &Arc<Broker>,
+    bound: Vec<BoundListener>,
+    meeting: Option<&Meeting>,
+) -> Result<End, String> {
+    let addresses: Vec<(String, std::net::SocketAddr)> =
+        bound.iter().map(|bound| (bound.name().to_owned(), bound.address())).collect();
+    // The other voters must be heard before there is a quorum, and clients not before this broker has joined.
+    let (nodes, clients) = bound.into_iter().partition(BoundListener::is_for_nodes);
+    let (limits, settings) = (Limits::from_config(config), server::Settings::from_config(config));
+    let mut server = Server::start(Arc::clone(broker), limits, settings, nodes);
+    let refused = forming::attend(meeting, broker);
+    tokio::pin!(refused);
+    tokio::select! {
+        biased;
+        refused = &mut refused => return Ok(End::NotJoined(server, Err(refused))),
+        joined = broker.join() => joined.map_err(|error| error.to_string())?,
+        stopped = stop_signal() => return Ok(End::NotJoined(server, stopped)),
+    }
+    server.let_clients_in();
+    server.open(clients);
+    greet(config, &addresses)?;
+    let ended = tokio::select! {
+        biased;
+        refused = refused => Err(refused),
+        stopped = stop_signal() => stopped,
+    };
+    Ok(End::Joined(server, ended))
 }
 
 /// Waits until somebody wants the process to end.

@@ -52,6 +52,7 @@ mod replay;
 mod replication;
 mod settings;
 mod snapshots;
+mod standing;
 mod start;
 mod takeover;
 #[cfg(test)]
@@ -82,13 +83,14 @@ pub use partition::{
 };
 pub use quorum::{Answered, QuorumStatus, Voter, VoterEndpoint, VoterSet, VoterStatus};
 pub use settings::{AdvertisedListener, Settings, TopicSettings};
+pub use standing::Standing;
 pub use start::StartError;
 
 use crate::env::Clock;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaner::Cleaner;
-use controller_link::ControllerLink;
+use controller_link::{Active, ControllerLink};
 use detector::Detector;
 use directories::Directories;
 use groups::Groups;
@@ -421,6 +423,17 @@ impl Broker {
     /// Whether another node leads the quorum.
     pub fn is_led_elsewhere(&self) -> bool {
         self.link.elsewhere().is_some()
+    }
+
+    /// Tells whether this node is the active controller, now and whenever that changes. Ends with the metadata log.
+    pub async fn follow_leadership(&self, tell: impl Fn(bool)) {
+        let mut active = self.metadata.active();
+        loop {
+            tell(matches!(*active.borrow_and_update(), Active::Here(_)));
+            if active.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// What `DescribeQuorum` tells; `None` for a node without a vote.

@@ -119,6 +119,7 @@ fn listener(config: &Config, listener: &Listener, listener_type: ListenerType) -
         host: listener.host.clone(),
         port: listener.port,
         listener_type,
+        is_shared: config.is_meeting && config.listeners.controller.is_empty(),
         advertised: if is_named { Advertised::AsRegistered } else { Advertised::AsDialled },
         options: ListenOptions {
             backlog: socket.listen_backlog_size,

@@ -109,6 +109,7 @@ async fn bind(name: &str, listener_type: ListenerType) -> BoundListener {
         host: "127.0.0.1".to_owned(),
         port: 0,
         listener_type,
+        is_shared: false,
         advertised: Advertised::AsDialled,
         options: ListenOptions { backlog: 16, receive_buffer_bytes: None, send_buffer_bytes: None },
     };

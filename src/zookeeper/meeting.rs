@@ -20,7 +20,7 @@ use nodes::{CLUSTER_ID, CONTROLLER, IDS, ROOTS};
 use place::{Made, Place, shown};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -169,7 +169,7 @@ pub enum Outcome {
 /// A broker's part in the meeting, until it leaves.
 #[derive(Debug)]
 pub struct Meeting {
-    outcome: oneshot::Receiver<Result<Outcome, MeetingError>>,
+    outcome: watch::Receiver<Option<Result<Outcome, MeetingError>>>,
     peers: watch::Receiver<Vec<Address>>,
     leads: watch::Sender<bool>,
     stop: watch::Sender<bool>,
@@ -179,14 +179,14 @@ pub struct Meeting {
 impl Meeting {
     /// Goes there.
     pub fn begin(params: MeetingParams) -> Meeting {
-        let (sent, outcome) = oneshot::channel();
+        let (outcome_sent, outcome) = watch::channel(None);
         let (peers_sent, peers) = watch::channel(Vec::new());
         let (leads, leads_seen) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let attendant = Attendant {
             cluster_id: params.cluster_id.clone(),
             has_founded: false,
-            outcome: Some(sent),
+            outcome: outcome_sent,
             peers: peers_sent,
             leads: leads_seen,
             stopped,
@@ -196,14 +196,24 @@ impl Meeting {
         Meeting { outcome, peers, leads, stop, task: tokio::spawn(attendant.run()) }
     }
 
-    /// What comes of it; to be awaited once. Where the broker is a member already, that may take for ever.
+    /// What comes of it. Where the broker is a member already, that may take for ever.
     ///
     /// # Errors
     /// `ZooKeeper`, `Stranger` (both not for a member), `IdInUse`, `OtherCluster`.
-    pub async fn outcome(&mut self) -> Result<Outcome, MeetingError> {
-        match (&mut self.outcome).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(MeetingError::Lost { cause: "this broker stops".to_owned() }),
+    pub async fn outcome(&self) -> Result<Outcome, MeetingError> {
+        let mut outcome = self.outcome.clone();
+        let told = outcome.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
+        told.unwrap_or_else(|| Err(MeetingError::Lost { cause: "this broker stops".to_owned() }))
+    }
+
+    /// Completes when it turns out that this broker may not be part of the cluster; the reason.
+    pub async fn refused(&self) -> MeetingError {
+        let mut outcome = self.outcome.clone();
+        let refused = outcome.wait_for(|told| matches!(told, Some(Err(_)))).await;
+        match refused.ok().and_then(|told| told.clone()) {
+            Some(Err(error)) => error,
+            // Nobody refuses any more.
+            _ => std::future::pending().await,
         }
     }
 
@@ -230,8 +240,7 @@ struct Attendant {
     /// The cluster as far as is known, from the directories or from the door.
     cluster_id: Option<String>,
     has_founded: bool,
-    /// Gone once the outcome is told.
-    outcome: Option<oneshot::Sender<Result<Outcome, MeetingError>>>,
+    outcome: watch::Sender<Option<Result<Outcome, MeetingError>>>,
     peers: watch::Sender<Vec<Address>>,
     leads: watch::Receiver<bool>,
     stopped: watch::Receiver<bool>,
@@ -287,18 +296,21 @@ impl Attendant {
         if !error.is_final() || is_minor {
             return false;
         }
-        match self.outcome.take() {
-            // Nobody waits for it where the broker stops already.
-            Some(outcome) => outcome.send(Err(error.clone())).is_ok(),
-            None => false,
+        if self.is_settled() {
+            return false;
         }
+        self.outcome.send_replace(Some(Err(error.clone())));
+        true
+    }
+
+    /// Whether the outcome is told.
+    fn is_settled(&self) -> bool {
+        self.outcome.borrow().is_some()
     }
 
     fn say(&mut self, error: &MeetingError) {
-        let pause = match (self.params.standing, &self.outcome) {
-            (Standing::New, Some(_)) => SAY_SO,
-            _ => SAY_SO_SELDOM,
-        };
+        let is_urgent = self.params.standing == Standing::New && !self.is_settled();
+        let pause = if is_urgent { SAY_SO } else { SAY_SO_SELDOM };
         if self.said.is_none_or(|said| said.elapsed() >= pause) {
             self.said = Some(Instant::now());
             tracing::warn!("{error}");
@@ -431,12 +443,10 @@ impl Attendant {
 
     /// Tells the outcome, the first time.
     fn tell(&mut self) {
-        let (Some(outcome), Some(id)) = (self.outcome.take(), self.cluster_id.clone()) else {
-            return;
-        };
-        let told = if self.has_founded { Outcome::Found(id) } else { Outcome::Join(id) };
-        // Nobody waits for it where the broker stops already.
-        let _ = outcome.send(Ok(told));
+        if let Some(id) = self.cluster_id.clone().filter(|_| !self.is_settled()) {
+            let told = if self.has_founded { Outcome::Found(id) } else { Outcome::Join(id) };
+            self.outcome.send_replace(Some(Ok(told)));
+        }
     }
 
     /// Makes `/controller` this node's while it is the active controller.

@@ -526,8 +526,8 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: Some("3.9.1"),
-        support: Support::Ignored("there is no ZooKeeper: the broker keeps its own metadata"),
-        documentation: "The ZooKeeper addresses of a cluster before KRaft.",
+        support: Support::Honoured,
+        documentation: "Where the brokers of a cluster find each other that have no other keys of a quorum; there need be no ZooKeeper.",
     },
     Key {
         scope: Scope::Broker,

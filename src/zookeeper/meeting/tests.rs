@@ -37,7 +37,7 @@ fn member(params: MeetingParams, cluster_id: &str) -> MeetingParams {
     MeetingParams { cluster_id: Some(cluster_id.into()), standing: Standing::Member, ..params }
 }
 
-async fn outcome(meeting: &mut Meeting) -> Result<Outcome, MeetingError> {
+async fn outcome(meeting: &Meeting) -> Result<Outcome, MeetingError> {
     tokio::time::timeout(PATIENCE, meeting.outcome()).await.expect("they meet in time")
 }
 
@@ -52,10 +52,10 @@ async fn the_first_founds_and_others_join() {
     let connect = format!("127.0.0.1:{}", free_port().await);
     let (one, two) = (broker(1, &connect).await, broker(2, &connect).await);
     let addresses = [&one, &two].map(|it| ("127.0.0.1".to_owned(), it.endpoints[0].port));
-    let mut one = Meeting::begin(one);
-    assert_eq!(outcome(&mut one).await.unwrap(), Outcome::Found("cluster-of-1".to_owned()));
-    let mut two = Meeting::begin(two);
-    assert_eq!(outcome(&mut two).await.unwrap(), Outcome::Join("cluster-of-1".to_owned()));
+    let one = Meeting::begin(one);
+    assert_eq!(outcome(&one).await.unwrap(), Outcome::Found("cluster-of-1".to_owned()));
+    let two = Meeting::begin(two);
+    assert_eq!(outcome(&two).await.unwrap(), Outcome::Join("cluster-of-1".to_owned()));
     assert_eq!(await_peers(&one, 1).await, addresses[1..]);
     assert_eq!(await_peers(&two, 1).await, addresses[..1]);
     two.leave().await;
@@ -72,7 +72,7 @@ async fn of_many_who_come_at_once_one_founds() {
             meetings.push(Meeting::begin(broker(id, &connect).await));
         }
         let (mut founded, mut ids) = (0, std::collections::BTreeSet::new());
-        for meeting in &mut meetings {
+        for meeting in &meetings {
             match outcome(meeting).await.unwrap() {
                 Outcome::Found(id) => {
                     founded += 1;
@@ -93,18 +93,18 @@ async fn of_many_who_come_at_once_one_founds() {
 #[tokio::test]
 async fn when_its_holder_goes_another_has_the_door_and_the_cluster_stays() {
     let connect = format!("127.0.0.1:{}", free_port().await);
-    let mut one = Meeting::begin(broker(1, &connect).await);
-    outcome(&mut one).await.unwrap();
-    let mut two = Meeting::begin(broker(2, &connect).await);
-    outcome(&mut two).await.unwrap();
-    let mut three = Meeting::begin(broker(3, &connect).await);
-    outcome(&mut three).await.unwrap();
+    let one = Meeting::begin(broker(1, &connect).await);
+    outcome(&one).await.unwrap();
+    let two = Meeting::begin(broker(2, &connect).await);
+    outcome(&two).await.unwrap();
+    let three = Meeting::begin(broker(3, &connect).await);
+    outcome(&three).await.unwrap();
     // They have been there long enough to come back at once.
     tokio::time::sleep(RETRY_PAUSE + Duration::from_millis(100)).await;
     // As `kill -9` would end it.
     one.task.abort();
-    let mut four = Meeting::begin(broker(4, &connect).await);
-    assert_eq!(outcome(&mut four).await.unwrap(), Outcome::Join("cluster-of-1".to_owned()));
+    let four = Meeting::begin(broker(4, &connect).await);
+    assert_eq!(outcome(&four).await.unwrap(), Outcome::Join("cluster-of-1".to_owned()));
     for meeting in [&two, &three, &four] {
         await_peers(meeting, 2).await;
     }
@@ -113,17 +113,17 @@ async fn when_its_holder_goes_another_has_the_door_and_the_cluster_stays() {
 #[tokio::test]
 async fn brokers_of_two_clusters_are_told_so() {
     let connect = format!("127.0.0.1:{}", free_port().await);
-    let mut one = Meeting::begin(broker(1, &connect).await);
-    outcome(&mut one).await.unwrap();
-    let mut two = Meeting::begin(member(broker(2, &connect).await, "other"));
-    let refused = outcome(&mut two).await.unwrap_err().to_string();
+    let one = Meeting::begin(broker(1, &connect).await);
+    outcome(&one).await.unwrap();
+    let two = Meeting::begin(member(broker(2, &connect).await, "other"));
+    let refused = outcome(&two).await.unwrap_err().to_string();
     assert!(
         refused.contains("of cluster cluster-of-1, and log.dirs of cluster other"),
         "{refused}"
     );
     // Under another chroot there may be another cluster.
-    let mut three = Meeting::begin(broker(3, &format!("{connect}/three")).await);
-    assert_eq!(outcome(&mut three).await.unwrap(), Outcome::Found("cluster-of-3".to_owned()));
+    let three = Meeting::begin(broker(3, &format!("{connect}/three")).await);
+    assert_eq!(outcome(&three).await.unwrap(), Outcome::Found("cluster-of-3".to_owned()));
 }
 
 #[tokio::test]
@@ -132,16 +132,16 @@ async fn an_id_in_use_is_refused_and_that_of_a_dead_broker_is_not() {
     let mut one = broker(1, &connect).await;
     let alive = Listener::bind("127.0.0.1", 0, &OPTIONS).await.unwrap();
     one.endpoints[0].port = alive.address().port();
-    let mut one = Meeting::begin(one);
-    outcome(&mut one).await.unwrap();
+    let one = Meeting::begin(one);
+    outcome(&one).await.unwrap();
     let second = broker(1, &connect).await;
     let own = second.endpoints[0].port;
-    let refused = outcome(&mut Meeting::begin(second.clone())).await.unwrap_err().to_string();
+    let refused = outcome(&Meeting::begin(second.clone())).await.unwrap_err().to_string();
     assert!(refused.contains(&alive.address().to_string()), "{refused}");
     assert!(refused.contains(&format!("127.0.0.1:{own}")), "{refused}");
     drop(alive);
-    let mut second = Meeting::begin(second);
-    assert!(matches!(outcome(&mut second).await, Ok(Outcome::Join(_))));
+    let second = Meeting::begin(second);
+    assert!(matches!(outcome(&second).await, Ok(Outcome::Join(_))));
 }
 
 /// Answers every connection with the same text.
@@ -167,11 +167,11 @@ async fn who_else_is_at_the_address_is_told() {
         ("HTTP/1.1 400 Bad Request\r\n\r\n", "something that is not ZooKeeper"),
     ] {
         let connect = format!("127.0.0.1:{}", server_that_says(text).await);
-        let refused = outcome(&mut Meeting::begin(broker(1, &connect).await)).await.unwrap_err();
+        let refused = outcome(&Meeting::begin(broker(1, &connect).await)).await.unwrap_err();
         assert!(refused.to_string().contains(expected), "{refused}");
         assert!(refused.to_string().contains("zookeeper.connect"), "{refused}");
         // Who has a cluster needs no address, and waits without end.
-        let mut member = Meeting::begin(member(broker(1, &connect).await, "x"));
+        let member = Meeting::begin(member(broker(1, &connect).await, "x"));
         let waited = tokio::time::timeout(Duration::from_millis(100), member.outcome()).await;
         assert!(waited.is_err());
     }
@@ -180,13 +180,13 @@ async fn who_else_is_at_the_address_is_told() {
 #[tokio::test]
 async fn only_at_the_first_address_a_cluster_is_founded() {
     let connect = format!("nowhere.invalid:1,127.0.0.1:{}", free_port().await);
-    let mut new = Meeting::begin(broker(1, &connect).await);
+    let new = Meeting::begin(broker(1, &connect).await);
     let waited = tokio::time::timeout(Duration::from_millis(300), new.outcome()).await;
     assert!(waited.is_err());
     // One that has a cluster is joined there as well.
-    let mut old = Meeting::begin(member(broker(2, &connect).await, "x"));
-    assert_eq!(outcome(&mut old).await.unwrap(), Outcome::Join("x".to_owned()));
-    assert_eq!(outcome(&mut new).await.unwrap(), Outcome::Join("x".to_owned()));
+    let old = Meeting::begin(member(broker(2, &connect).await, "x"));
+    assert_eq!(outcome(&old).await.unwrap(), Outcome::Join("x".to_owned()));
+    assert_eq!(outcome(&new).await.unwrap(), Outcome::Join("x".to_owned()));
 }
 
 #[tokio::test]
@@ -195,11 +195,11 @@ async fn all_go_to_the_first_address_once_it_can_be_had() {
     let taken = Listener::bind("127.0.0.1", first, &OPTIONS).await.unwrap();
     let connect = format!("127.0.0.1:{first},127.0.0.1:{second}");
     // The first address is held by somebody who says nothing.
-    let mut one = Meeting::begin(member(broker(1, &connect).await, "x"));
-    outcome(&mut one).await.unwrap();
+    let one = Meeting::begin(member(broker(1, &connect).await, "x"));
+    outcome(&one).await.unwrap();
     drop(taken);
-    let mut two = Meeting::begin(member(broker(2, &connect).await, "x"));
-    outcome(&mut two).await.unwrap();
+    let two = Meeting::begin(member(broker(2, &connect).await, "x"));
+    outcome(&two).await.unwrap();
     await_peers(&one, 1).await;
     await_peers(&two, 1).await;
 }
@@ -207,10 +207,10 @@ async fn all_go_to_the_first_address_once_it_can_be_had() {
 #[tokio::test]
 async fn the_active_controller_is_named() {
     let address = format!("127.0.0.1:{}", free_port().await);
-    let mut one = Meeting::begin(broker(1, &address).await);
-    outcome(&mut one).await.unwrap();
-    let mut two = Meeting::begin(broker(2, &address).await);
-    outcome(&mut two).await.unwrap();
+    let one = Meeting::begin(broker(1, &address).await);
+    outcome(&one).await.unwrap();
+    let two = Meeting::begin(broker(2, &address).await);
+    outcome(&two).await.unwrap();
     let client = zookeeper_client::Client::connect(&address).await.unwrap();
     let named = async |expected: Option<i32>| {
         let check = async {
