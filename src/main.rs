@@ -137,8 +137,8 @@ fn start(arguments: &StartArgs) -> Result<(), String> {
         Ok(filter) if !filter.is_empty() => filter,
         _ => config.log_level.clone(),
     };
-    // What openraft has to say the quorum says itself; a directive of the operator's goes before.
-    let filter = EnvFilter::try_new(format!("openraft=off,{filter}"))
+    // What these have to say the quorum and the meeting say themselves; a directive of the operator's goes before.
+    let filter = EnvFilter::try_new(format!("openraft=off,zookeeper_client=off,{filter}"))
         .map_err(|error| format!("ottla.log.level or RUST_LOG: {filter}: {error}"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     for warning in warnings {

@@ -130,7 +130,10 @@ impl Config {
         let quorum_bootstrap_servers = bootstrap_servers(&values)?;
         let listeners = Listeners::read(&values)?;
         let is_own_bootstrap = names_only(&listeners, &quorum_bootstrap_servers);
-        if quorum_voters.len() <= 1 && is_own_bootstrap {
+        let zookeeper_connect = typed::<Option<String>>(&values, "zookeeper.connect")?;
+        let zookeeper_connect = zookeeper_connect.filter(|text| !text.trim().is_empty());
+        let is_meeting = is_meeting(&values, &zookeeper_connect);
+        if quorum_voters.len() <= 1 && is_own_bootstrap && !is_meeting {
             limit_replication_of_internal_topics(&mut values);
         }
         let (node_id, is_node_id_given) = node_id(&values)?;
@@ -141,8 +144,6 @@ impl Config {
             Some(dir) => PathBuf::from(dir),
             None => log_dirs.first().cloned().unwrap_or_default(),
         };
-        let zookeeper_connect = typed::<Option<String>>(&values, "zookeeper.connect")?;
-        let zookeeper_connect = zookeeper_connect.filter(|text| !text.trim().is_empty());
         let config = Self {
             node_id,
             is_node_id_given,
@@ -155,7 +156,7 @@ impl Config {
             quorum_bootstrap_servers,
             is_own_bootstrap,
             quorum_auto_join: typed(&values, "controller.quorum.auto.join.enable")?,
-            is_meeting: is_meeting(&values, &zookeeper_connect),
+            is_meeting,
             zookeeper_connect,
             log_dirs,
             metadata_log_dir,

@@ -351,6 +351,11 @@ impl Attendant {
         }
         self.register(place).await?;
         place.open();
+        let at = self.params.connect.servers.get(index).map(shown).unwrap_or_default();
+        match place {
+            Place::Own { .. } => tracing::info!("other brokers can meet this one at {at}"),
+            Place::Guest { .. } => tracing::info!("meeting other brokers at {at}"),
+        }
         self.tell();
         self.said = None;
         loop {
