@@ -130,6 +130,11 @@ impl Cluster {
         Ok(Cluster { side, nodes, voters, paused: Vec::new() })
     }
 
+    /// Brokers of Ottla that were seated one by one, none of them started; their ids are 1, 2 and so on.
+    pub fn of(nodes: Vec<Broker>) -> Cluster {
+        Cluster { side: Side::Ottla, nodes, voters: String::new(), paused: Vec::new() }
+    }
+
     /// Formats the directory of a broker that is no voter and does not belong to the nodes.
     ///
     /// # Errors
@@ -208,6 +213,11 @@ impl Cluster {
     /// As [`Broker::launch`].
     pub fn launch(&mut self, id: i32) -> Result<Duration, String> {
         self.nodes[index(id)].launch()
+    }
+
+    /// Does the same with all nodes, one after another.
+    pub fn each(&mut self, act: fn(&mut Broker)) {
+        self.nodes.iter_mut().for_each(act);
     }
 
     /// Ends one node with SIGKILL.
