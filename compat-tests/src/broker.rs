@@ -430,6 +430,28 @@ fn zookeeper_mode(port: u16, zookeeper: &str) -> Vec<String> {
     ]
 }
 
+/// A node that has both roles: broker and controller.
+pub fn mode(id: i32, voters: &str, host: Ipv4Addr, (port, controller): (u16, u16)) -> Vec<String> {
+    let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}");
+    node_mode(id, voters, "broker,controller", &listeners)
+}
+
+/// A node that is no voter.
+pub fn broker_mode(id: i32, voters: &str, host: Ipv4Addr, port: u16) -> Vec<String> {
+    node_mode(id, voters, "broker", &format!("PLAINTEXT://{host}:{port}"))
+}
+
+fn node_mode(id: i32, voters: &str, roles: &str, listeners: &str) -> Vec<String> {
+    vec![
+        format!("process.roles={roles}"),
+        format!("node.id={id}"),
+        format!("controller.quorum.voters={voters}"),
+        format!("listeners={listeners}"),
+        "controller.listener.names=CONTROLLER".to_owned(),
+        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
+    ]
+}
+
 fn properties(dir: &Path, address: &str, mode: Vec<String>, overrides: &[&str]) -> String {
     let common = [
         format!("advertised.listeners=PLAINTEXT://{address}"),

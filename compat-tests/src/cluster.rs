@@ -13,7 +13,7 @@ use ottla_protocol::messages::{self as m, create_topics_request as create};
 use ottla_protocol::{ErrorCode, Request};
 use rustix::process::Signal;
 
-use crate::broker::{Broker, Seat, Side, free_port};
+use crate::broker::{Broker, Seat, Side, broker_mode, free_port, mode};
 use crate::paths::Paths;
 use crate::wire;
 
@@ -213,11 +213,6 @@ impl Cluster {
     /// As [`Broker::launch`].
     pub fn launch(&mut self, id: i32) -> Result<Duration, String> {
         self.nodes[index(id)].launch()
-    }
-
-    /// Does the same with all nodes, one after another.
-    pub fn each(&mut self, act: fn(&mut Broker)) {
-        self.nodes.iter_mut().for_each(act);
     }
 
     /// Ends one node with SIGKILL.
@@ -587,24 +582,4 @@ fn partition(described: m::metadata_response::MetadataResponsePartition) -> Part
     let (index, leader) = (described.partition_index, described.leader_id);
     let (leader_epoch, replicas) = (described.leader_epoch, described.replica_nodes);
     Partition { index, leader, leader_epoch, replicas, isr }
-}
-
-fn mode(id: i32, voters: &str, host: Ipv4Addr, (port, controller): (u16, u16)) -> Vec<String> {
-    let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}");
-    node_mode(id, voters, "broker,controller", &listeners)
-}
-
-fn broker_mode(id: i32, voters: &str, host: Ipv4Addr, port: u16) -> Vec<String> {
-    node_mode(id, voters, "broker", &format!("PLAINTEXT://{host}:{port}"))
-}
-
-fn node_mode(id: i32, voters: &str, roles: &str, listeners: &str) -> Vec<String> {
-    vec![
-        format!("process.roles={roles}"),
-        format!("node.id={id}"),
-        format!("controller.quorum.voters={voters}"),
-        format!("listeners={listeners}"),
-        "controller.listener.names=CONTROLLER".to_owned(),
-        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
-    ]
 }

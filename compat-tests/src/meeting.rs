@@ -2,7 +2,7 @@
 //!
 //! | Scenario | What happens |
 //! | --- | --- |
-//! | `cluster:2016-123` and the five other orders | they are started in this order, live, and are restarted together |
+//! | `cluster:2016-123` and the five other orders | they are started in this order, live, are restarted together |
 //! | `cluster:2016-door` | ZooKeeper's own shell at the address where they meet, while brokers come and go |
 //! | `cluster:2016-refused` | who may not come: another cluster, the same id; and who may have the address already |
 
@@ -74,8 +74,8 @@ fn seat(paths: &Paths, id: i32, zookeeper: &str) -> Result<Broker, String> {
     Broker::seat_lines(paths, port, &lines)
 }
 
-/// Started one after another in this order they are one cluster, which lives as every cluster does; then all are started
-/// at once on what they have, after an orderly stop and after none.
+/// Started one after another in this order they are one cluster, which lives as every cluster does; then all are
+/// started at once on what they have, after an orderly stop and after none.
 fn lives(paths: &Paths, cluster: &mut Cluster, order: [i32; 3]) -> Result<String, String> {
     for id in order {
         cluster.spawn(id)?;
@@ -89,12 +89,17 @@ fn lives(paths: &Paths, cluster: &mut Cluster, order: [i32; 3]) -> Result<String
     let create = "kafka-topics --create --topic kept --partitions 3 --replication-factor 3";
     scene.tools.expect(create)?;
     let mut times = Vec::new();
-    for end in [Broker::kill, |broker: &mut Broker| drop(broker.stop()), Broker::kill] {
+    for is_orderly in [false, true] {
         scene.until_in_sync("kept", 3)?;
         let before = scene.produced;
         scene.produce("kept")?;
         scene.consume("kept", "reader", before)?;
-        scene.cluster.each(end);
+        for id in scene.cluster.ids() {
+            match is_orderly {
+                true => scene.cluster.stop(id)?,
+                false => scene.cluster.kill(id),
+            }
+        }
         times.push(scene.cluster.launch_all()?.as_millis());
     }
     scene.until_in_sync("kept", 3)?;

@@ -178,8 +178,8 @@ impl Settings {
         }
     }
 
-    /// Makes these the settings of a broker that knows no more than where others meet (decision 8), and what is to become
-    /// of its directories. `servers` are the brokers that are there.
+    /// Makes these the settings of a broker that knows no more than where others meet (decision 8), and what is to
+    /// become of its directories. `servers` are the brokers that are there.
     pub fn meet(
         &mut self,
         founding: Founding,

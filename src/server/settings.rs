@@ -55,8 +55,8 @@ pub struct Settings {
     pub is_rack_aware: bool,
     /// `auto.create.topics.enable`.
     pub auto_create_topics_enable: bool,
-    /// Internal topics get no more replicas than there are brokers: in a cluster whose brokers come one by one the first
-    /// client must not have to wait for the third, as in Kafka before 0.11 (KIP-115).
+    /// Internal topics get no more replicas than there are brokers: in a cluster whose brokers come one by one the
+    /// first client must not have to wait for the third, as in Kafka before 0.11 (KIP-115).
     pub is_replication_capped: bool,
     /// How internal topics are created: partitions, replication factor, configuration.
     pub internal_topics: Vec<CreatableTopic>,

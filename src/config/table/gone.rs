@@ -527,7 +527,7 @@ pub(super) const KEYS: &[Key] = &[
         since: "",
         gone: Some("3.9.1"),
         support: Support::Honoured,
-        documentation: "Where the brokers of a cluster find each other that have no other keys of a quorum; there need be no ZooKeeper.",
+        documentation: "Where brokers without roles and voters find each other; there is no ZooKeeper.",
     },
     Key {
         scope: Scope::Broker,

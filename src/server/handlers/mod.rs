@@ -115,8 +115,8 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// Tells by the first request on a shared listener who is there: a node says so in ApiVersions, and its connection is
-    /// as one of a controller's listener. Clients wait until the broker has joined.
+    /// Tells by the first request on a shared listener who is there: a node says so in ApiVersions, and its connection
+    /// is as one of a controller's listener. Clients wait until the broker has joined.
     pub(crate) async fn decide(&mut self, header: &RequestHeader, body: &Reader) {
         self.is_undecided = false;
         if is_controller_peer(header, body) {
