@@ -1,6 +1,6 @@
 //! How a start comes to its cluster where the file says no more than `zookeeper.connect` (decision 8).
 
-use ottla::broker::{Broker, Founding, Settings, Standing};
+use ottla::broker::{AdvertisedListener, Broker, Founding, Settings, Standing};
 use ottla::config::Config;
 use ottla::env::{RealDisk, SystemClock, net};
 use ottla::zookeeper::meeting::{
@@ -62,21 +62,23 @@ pub async fn meet(settings: &mut Settings) -> Result<Option<Meeting>, String> {
     if standing.is_zookeepers || settings.zookeeper.is_some() {
         return Ok(None);
     }
-    let endpoint = |index: usize| {
-        let listener = &settings.advertised[index];
+    let endpoint = |listener: &AdvertisedListener| {
         let of_config = config.listeners.advertised.iter().chain(&config.listeners.broker);
-        let protocol = of_config.filter(|it| it.name == listener.name).map(|it| it.protocol.name());
+        let same = of_config.filter(|it| it.name == listener.name);
         Endpoint {
             listener: listener.name.clone(),
-            protocol: protocol.last().unwrap_or_default(),
+            protocol: same.map(|it| it.protocol.name()).next().unwrap_or_default(),
             host: listener.host.clone(),
             port: listener.port,
         }
     };
+    // The one where the quorum is served comes first.
+    let is_other = |it: &&AdvertisedListener| it.name != settings.inter_broker_listener;
+    let others = settings.advertised.iter().filter(is_other);
     let meeting = Meeting::begin(MeetingParams {
         connect,
         node_id: settings.node_id.0,
-        endpoints: (0..settings.advertised.len()).map(endpoint).collect(),
+        endpoints: settings.quorum_listeners().iter().chain(others).map(endpoint).collect(),
         rack: settings.rack.clone(),
         cluster_id: standing.cluster_id.or(settings.cluster_id.clone()),
         new_cluster_id: uuid_to_text(Uuid::new_v4()),

@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A message broker that speaks Apache Kafka's wire protocol.
@@ -184,6 +184,7 @@ fn greet(config: &Config, addresses: &[(String, std::net::SocketAddr)]) -> Resul
 }
 
 async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), String> {
+    let mut stop = StopSignal::new()?;
     let zookeeper = match from_zookeeper {
         Some(text) => {
             let source = zookeeper::Source::open(text, |path| RealDisk.read(path)).await;
@@ -196,14 +197,14 @@ async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), St
     let meeting = tokio::select! {
         biased;
         meeting = forming::meet(&mut settings) => meeting?,
-        stopped = stop_signal() => return stopped,
+        () = stop.wait() => return Ok(()),
     };
     let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock))
         .await
         .map_err(|error| error.to_string())?;
     let end = tokio::select! {
         biased;
-        end = serve(&config, &broker, bound, meeting.as_ref()) => end?,
+        end = serve(&config, &broker, bound, (meeting.as_ref(), &mut stop)) => end?,
         failure = broker.failed() => return Err(failure),
     };
     if let Some(meeting) = meeting {
@@ -255,7 +256,7 @@ async fn serve(
     config: &Config,
     broker: &Arc<Broker>,
     bound: Vec<BoundListener>,
-    meeting: Option<&Meeting>,
+    (meeting, stop): (Option<&Meeting>, &mut StopSignal),
 ) -> Result<End, String> {
     let addresses: Vec<(String, std::net::SocketAddr)> =
         bound.iter().map(|bound| (bound.name().to_owned(), bound.address())).collect();
@@ -269,7 +270,7 @@ async fn serve(
         biased;
         refused = &mut refused => return Ok(End::NotJoined(server, Err(refused))),
         joined = broker.join() => joined.map_err(|error| error.to_string())?,
-        stopped = stop_signal() => return Ok(End::NotJoined(server, stopped)),
+        () = stop.wait() => return Ok(End::NotJoined(server, Ok(()))),
     }
     server.let_clients_in();
     server.open(clients);
@@ -277,20 +278,29 @@ async fn serve(
     let ended = tokio::select! {
         biased;
         refused = refused => Err(refused),
-        stopped = stop_signal() => stopped,
+        () = stop.wait() => Ok(()),
     };
     Ok(End::Joined(server, ended))
 }
 
-/// Waits until somebody wants the process to end.
-async fn stop_signal() -> Result<(), String> {
-    let listen = |kind| signal(kind).map_err(|error| error.to_string());
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    tokio::select! {
-        biased;
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+/// Who wants the process to end. Listens from its making on: a signal between two waits is not lost.
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn new() -> Result<StopSignal, String> {
+        let listen = |kind| signal(kind).map_err(|error| error.to_string());
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(StopSignal { terminate: listen(terminate)?, interrupt: listen(interrupt)? })
     }
-    Ok(())
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+    }
 }

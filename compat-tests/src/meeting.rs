@@ -168,9 +168,14 @@ fn door(paths: &Paths, cluster: &mut Cluster, port: u16) -> Result<String, Strin
     cluster.stop(3)?;
     until(paths, port, "ls /brokers/ids", |text| text.contains("[1, 2]"))?;
     match cluster_line(&id) == cluster_line(&later) {
-        true => Ok(format!("{} nodes of a broker, as ZooKeeper's shell reads them", node.len())),
+        true => Ok(format!("ZooKeeper's shell reads a broker's node: {}", broker_line(&node))),
         false => Err(format!("another cluster: {id} then {later}")),
     }
+}
+
+/// The line of the shell's output that is a broker's node.
+fn broker_line(text: &str) -> &str {
+    text.lines().find(|line| line.contains("endpoints")).unwrap_or_default()
 }
 
 /// The line of the shell's output that is the cluster's node.

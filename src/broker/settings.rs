@@ -192,12 +192,13 @@ impl Settings {
         self.is_sole_voter = false;
     }
 
-    /// The listeners of the quorum: the controller's, or where there is none those of the broker.
+    /// The listeners of the quorum: the controller's, or where there is none that of the brokers among themselves.
     pub fn quorum_listeners(&self) -> &[AdvertisedListener] {
-        match self.controller_listeners.is_empty() {
-            true => &self.advertised,
-            false => &self.controller_listeners,
+        if !self.controller_listeners.is_empty() {
+            return &self.controller_listeners;
         }
+        let is_own = |it: &&AdvertisedListener| it.name == self.inter_broker_listener;
+        self.advertised.iter().find(is_own).map_or(&[], std::slice::from_ref)
     }
 
     /// Where the quorum is looked for before anything is known of it.
