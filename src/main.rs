@@ -2,6 +2,7 @@
 
 mod bench_command;
 mod check_command;
+mod format_command;
 mod forming;
 
 use clap::{Args, Parser, Subcommand};
@@ -54,6 +55,11 @@ enum Command {
     /// Reads every batch, index, checkpoint and snapshot, and names what is damaged and what to do
     /// about it. A broker may be running. Exit status: 0 clean, 1 problems found, 2 cannot run.
     Check(check_command::CheckArgs),
+    /// Make the log directories of FILE those of a node before it first starts.
+    ///
+    /// As kafka-storage format does. Only controllers of a quorum whose voters can change need it;
+    /// others format their directories themselves.
+    Format(format_command::FormatArgs),
     /// Run loads against any Kafka broker and print what it gave.
     ///
     /// LOAD is ready, produce, fetch, small, latency or connections; without one all but ready are
@@ -92,6 +98,7 @@ fn main() -> ExitCode {
         Command::Config(arguments) => show(&arguments),
         Command::ExportZookeeper { address } => export(&address),
         Command::Bench(arguments) => bench_command::run(&arguments),
+        Command::Format(arguments) => format_command::run(&arguments),
         Command::Check(arguments) => return check_command::run(&arguments),
         Command::Version => print_all(concat!("ottla ", env!("CARGO_PKG_VERSION"), "\n")),
     };

@@ -56,6 +56,21 @@ const PORT_MIN: u16 = 20_000;
 /// How many ports may be given out.
 const PORTS: u16 = 10_000;
 
+/// Where one node runs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub host: Ipv4Addr,
+    /// What stands before its command line.
+    pub prefix: Vec<String>,
+}
+
+impl Place {
+    /// This machine's loopback interface.
+    pub fn loopback() -> Place {
+        Place { host: Ipv4Addr::LOCALHOST, prefix: Vec::new() }
+    }
+}
+
 /// Where a broker listens, how it gets there, and what its file says of its part in a cluster.
 pub struct Seat {
     /// The address of its listeners.
@@ -67,6 +82,8 @@ pub struct Seat {
     pub prefix: Vec<String>,
     /// The id of the cluster that its directory belongs to, in the place of [`CLUSTER_ID`]'s.
     pub cluster_id: Option<&'static str>,
+    /// What the format command is told besides; Ottla formats by itself where there is nothing.
+    pub format: &'static [&'static str],
 }
 
 /// The id of every cluster of this suite's, in which Apache Kafka's directories are formatted.
@@ -101,7 +118,7 @@ impl Broker {
             Some(zookeeper) => zookeeper_mode(port, &zookeeper.address()),
             None => kraft_mode(port, free_port()?),
         };
-        let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id: None };
+        let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id: None, format: &[] };
         let mut broker = Broker::seat_in(paths, side, dir, seat, overrides)?;
         broker.zookeeper = zookeeper;
         broker.launch()?;
@@ -151,7 +168,7 @@ impl Broker {
         seat: Seat,
         overrides: &[&str],
     ) -> Result<Broker, String> {
-        let Seat { host, port, mode, prefix, cluster_id } = seat;
+        let Seat { host, port, mode, prefix, cluster_id, format: more } = seat;
         let node = mode.iter().find(|line| line.starts_with("node.id=")).cloned();
         let properties = properties(dir.path(), &format!("{host}:{port}"), mode, overrides);
         let file = dir.path().join("server.properties");
@@ -162,8 +179,13 @@ impl Broker {
             let config = file.to_string_lossy().into_owned();
             let id = cluster_id.unwrap_or(CLUSTER_ID);
             let mut format = broker.kafka("kafka.tools.StorageTool")?;
-            format.args(["format", "-t", id, "-c", &config]).stdin(Stdio::null());
+            format.args(["format", "-t", id, "-c", &config]).args(more).stdin(Stdio::null());
             java::checked(&mut format, "format")?;
+        } else if !more.is_empty() {
+            let mut format = Command::new(&broker.paths.ottla);
+            let id = cluster_id.unwrap_or(CLUSTER_ID);
+            format.arg("format").arg(&file).args(["--cluster-id", id]).args(more);
+            java::checked(format.current_dir(broker.dir.path()), "format")?;
         } else if let Some(id) = cluster_id {
             // Ottla makes what is missing when it starts, and takes what is there.
             let (dir, file) = (broker.log_dir(), broker.log_dir().join("meta.properties"));
@@ -199,6 +221,11 @@ impl Broker {
     /// The directory that holds the partitions.
     pub fn log_dir(&self) -> PathBuf {
         self.dir.path().join("log")
+    }
+
+    /// Its `server.properties`.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("server.properties")
     }
 
     /// What the process printed so far.

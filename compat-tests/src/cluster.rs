@@ -13,6 +13,7 @@ use ottla_protocol::messages::{self as m, create_topics_request as create};
 use ottla_protocol::{ErrorCode, Request};
 use rustix::process::Signal;
 
+pub use crate::broker::Place;
 use crate::broker::{Broker, Seat, Side, broker_mode, free_port, mode};
 use crate::paths::Paths;
 use crate::wire;
@@ -34,21 +35,6 @@ const COMMON: [&str; 8] = [
     "min.insync.replicas=2",
     "auto.create.topics.enable=false",
 ];
-
-/// Where one node runs.
-#[derive(Debug, Clone)]
-pub struct Place {
-    pub host: Ipv4Addr,
-    /// What stands before its command line.
-    pub prefix: Vec<String>,
-}
-
-impl Place {
-    /// This machine's loopback interface.
-    pub fn loopback() -> Place {
-        Place { host: Ipv4Addr::LOCALHOST, prefix: Vec::new() }
-    }
-}
 
 /// One partition as the cluster's metadata describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +101,7 @@ impl Cluster {
             mode: mode(id, &voters, place.host, *ports),
             prefix: place.prefix.clone(),
             cluster_id: None,
+            format: &[],
         });
         // Kafka's tool takes a second each: side by side.
         let nodes = std::thread::scope(|scope| {
@@ -135,6 +122,34 @@ impl Cluster {
         Cluster { side: Side::Ottla, nodes, voters: String::new(), paused: Vec::new() }
     }
 
+    /// Formats the directories of nodes of which the first is a quorum to which the others can be added, and starts
+    /// nothing yet.
+    ///
+    /// # Errors
+    /// If a directory cannot be formatted.
+    pub fn seat_growing(
+        paths: &Paths,
+        side: Side,
+        count: usize,
+        overrides: &[&str],
+    ) -> Result<Cluster, String> {
+        let host = Ipv4Addr::LOCALHOST;
+        let first = free_port()?;
+        let bootstrap = format!("controller.quorum.bootstrap.servers={host}:{first}");
+        let mut nodes = Vec::new();
+        for id in (1..).take(count) {
+            let (port, controller) = (free_port()?, if id == 1 { first } else { free_port()? });
+            let mut mode = mode(id, "", host, (port, controller));
+            mode.retain(|line| !line.starts_with("controller.quorum.voters="));
+            mode.push(bootstrap.clone());
+            let format: &[&str] =
+                if id == 1 { &["--standalone"] } else { &["--no-initial-controllers"] };
+            let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id: None, format };
+            nodes.push(Broker::seat(paths, side, seat, overrides)?);
+        }
+        Ok(Cluster { side, nodes, voters: String::new(), paused: Vec::new() })
+    }
+
     /// Formats the directory of a broker that is no voter and does not belong to the nodes.
     ///
     /// # Errors
@@ -147,7 +162,7 @@ impl Cluster {
     ) -> Result<Broker, String> {
         let (host, port) = (Ipv4Addr::LOCALHOST, free_port()?);
         let mode = broker_mode(id, &self.voters, host, port);
-        let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id };
+        let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id, format: &[] };
         // Apache Kafka tries for a minute to register what is refused.
         let soon = ["initial.broker.registration.timeout.ms=8000"];
         Broker::seat(paths, self.side, seat, &[&COMMON[..], &soon[..]].concat())

@@ -36,6 +36,7 @@ mod tools;
 mod torture;
 mod transcript;
 mod volume;
+mod voters;
 mod wire;
 mod writer;
 mod zookeeper;

@@ -5,6 +5,7 @@
 //! | `cluster:life` | topics, groups, a broker killed, a topic deleted meanwhile, the broker back, replicas moved |
 //! | `cluster:orders` | the nodes are started one after another in each order, on what the round before left |
 //! | `cluster:2016` | brokers whose files know only `zookeeper.connect` ([`crate::meeting`]) |
+//! | `cluster:grow` | a quorum of one grows to three and shrinks to another one ([`crate::voters`]) |
 //! | others | who may join and who may not, and what is left without a majority ([`crate::strangers`]) |
 //!
 //! Compared is what the tools say, not how long it takes: a command that asks is repeated until it says so, for a
@@ -20,6 +21,7 @@ use crate::meeting;
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::strangers;
+use crate::voters;
 
 /// Records of each step.
 const RECORDS: usize = 60;
@@ -52,6 +54,9 @@ pub fn run(paths: &Paths, side: Side, filter: &str, report: &Report) -> Result<(
     }
     if side == Side::Ottla {
         meeting::run(paths, filter, report)?;
+    }
+    if "grow".contains(filter) {
+        voters::run(paths, side, report)?;
     }
     strangers::run(paths, side, filter, report)
 }

@@ -47,7 +47,26 @@ impl Bootstrap {
 /// The snapshot with which a quorum begins whose voters can be changed: nothing but `kraft.version` 1 and the voters.
 const FIRST: SnapshotId = SnapshotId { end_offset: Offset(0), epoch: LeaderEpoch(0) };
 
-/// Writes the first snapshot of a quorum with these voters, durably, where the directory has no metadata log yet.
+/// Whether the directory has a metadata log that goes further than the first snapshot.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn has_metadata_log(
+    disk: &dyn Disk,
+    metadata_log_dir: &Path,
+) -> Result<bool, QuorumError> {
+    let path = metadata_log_dir.join(METADATA_DIR);
+    let is_later = |name: &str| {
+        name.ends_with(".log") || SnapshotId::of_name(name).is_some_and(|id| id > FIRST)
+    };
+    match disk.list(&path) {
+        Ok(entries) => Ok(entries.iter().any(|entry| is_later(&entry.name))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(QuorumError::File { path, source }),
+    }
+}
+
+/// Writes the first snapshot of a quorum with these voters, durably.
 ///
 /// # Errors
 /// The directory cannot be read or written.
@@ -57,13 +76,26 @@ pub(super) fn write_first_voters(
     voters: impl IntoIterator<Item = Voter>,
     now: Timestamp,
 ) -> Result<(), QuorumError> {
-    let dir = metadata_log_dir.join(METADATA_DIR);
-    let failed = |source| QuorumError::File { path: dir.clone(), source };
-    disk.create_dir_durably(&dir).map_err(failed)?;
-    let is_of_a_log = |name: &str| name.ends_with(".checkpoint") || name.ends_with(".log");
-    if disk.list(&dir).map_err(failed)?.iter().any(|entry| is_of_a_log(&entry.name)) {
+    let path = metadata_log_dir.join(METADATA_DIR);
+    let created = disk.create_dir_durably(&path);
+    created.map_err(|source| QuorumError::File { path: path.clone(), source })?;
+    let records = VoterRecords::dynamic(&VoterSet::dynamic(voters));
+    snapshots::write(disk, &path, FIRST, &Image::default(), &records, now)
+}
+
+/// Founds a quorum of this node alone, where the directory has no metadata log yet and nobody has named other voters.
+///
+/// # Errors
+/// The directory cannot be read or written.
+pub(super) fn found_standalone(
+    disk: &dyn Disk,
+    metadata_log_dir: &Path,
+    own: &Voter,
+    now: Timestamp,
+) -> Result<(), QuorumError> {
+    let first = metadata_log_dir.join(METADATA_DIR).join(FIRST.file_name());
+    if disk.exists(&first) || has_metadata_log(disk, metadata_log_dir)? {
         return Ok(());
     }
-    let records = VoterRecords::dynamic(&VoterSet::dynamic(voters));
-    snapshots::write(disk, &dir, FIRST, &Image::default(), &records, now)
+    write_first_voters(disk, metadata_log_dir, [own.clone()], now)
 }

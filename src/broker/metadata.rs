@@ -8,8 +8,9 @@ use super::host::{Host, HostError, Stage};
 use super::observer::Observer;
 use super::quorum::{Quorum, QuorumError, QuorumListener, RaftTransport};
 use crate::env::Clock;
+use crate::machines::metadata::features::{first_records, formatted_features};
 use crate::machines::metadata::{
-    Controller, ControllerEffect, ControllerReply, ControllerSettings, Image, bootstrap_records,
+    Controller, ControllerEffect, ControllerReply, ControllerSettings, Image,
 };
 use crate::machines::{Entry, Machine, RequestId};
 use arc_swap::ArcSwap;
@@ -104,6 +105,8 @@ pub(super) struct MetadataParams {
     pub clock: Arc<dyn Clock>,
     /// For the first records of a new cluster.
     pub settings: ControllerSettings,
+    /// Those that somebody has chosen who formatted the directory.
+    pub formatted: Option<Vec<MetadataRecord>>,
 }
 
 /// The metadata of one node.
@@ -177,6 +180,14 @@ impl MetadataNode {
         let node_id = self.params.node_id;
         // Without a sender the quorum is gone, and with it whom to tell.
         let _ = voters.wait_for(|voters| !voters.is_only(node_id)).await;
+    }
+
+    /// The finalized `kraft.version`.
+    pub(super) fn kraft_version(&self) -> i16 {
+        match &self.source {
+            Source::Quorum(quorum) => i16::from(quorum.voters().is_dynamic),
+            Source::Observer(observer) => observer.kraft_version(),
+        }
     }
 
     /// Follows who is the active controller.
@@ -330,7 +341,8 @@ impl MetadataNode {
             return Ok(None);
         }
         let Some(quorum) = self.quorum() else { return Ok(None) };
-        let records = bootstrap_records(self.params.settings.min_insync_replicas);
+        let formatted = self.params.formatted.clone().unwrap_or_else(formatted_features);
+        let records = first_records(formatted, self.params.settings.min_insync_replicas);
         let now = self.params.clock.now();
         let mut highest = Controller::new(self.params.settings.clone());
         for record in &records {

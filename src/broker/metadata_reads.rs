@@ -88,8 +88,8 @@ impl Broker {
         }
     }
 
-    /// Committed batches of the metadata log for a node and its directory, from the one that holds `from` on; reads the page
-    /// cache.
+    /// Committed batches of the metadata log for a node and its directory, from the one that holds `from` on; reads the
+    /// page cache.
     pub fn read_metadata(
         &self,
         (replica_id, directory_id): (BrokerId, Uuid),

@@ -32,6 +32,7 @@ mod detector;
 mod dir_health;
 mod directories;
 mod fetcher;
+mod formatting;
 mod founding;
 mod groups;
 mod host;
@@ -76,6 +77,7 @@ pub use crate::machines::metadata::{
 pub use crate::machines::replica::{Eligibility, FollowerFetch};
 pub use controller_addresses::{Address, ControllerAddresses};
 pub use controller_link::FORWARDING_CLIENT;
+pub use formatting::{FormatError, FormatRequest, InitialVoters, format};
 pub use founding::{Bootstrap, Founding};
 pub use metadata_reads::MetadataRead;
 pub use partition::{

@@ -148,6 +148,11 @@ impl Observer {
         Offset(self.committed.load(Ordering::Acquire))
     }
 
+    /// The finalized `kraft.version`.
+    pub(super) fn kraft_version(&self) -> i16 {
+        self.inner.lock().voters.kraft_version()
+    }
+
     /// Tells of changes of the leader.
     pub(super) fn leader_changes(&self) -> watch::Receiver<LeaderAndEpoch> {
         self.leader.subscribe()

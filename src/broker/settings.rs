@@ -128,6 +128,12 @@ impl Settings {
         let controller_names = &config.listeners.controller_names;
         let (controller_listeners, bound): (Vec<_>, Vec<_>) =
             bound.iter().cloned().partition(|listener| controller_names.contains(&listener.name));
+        let advertised_controller = &config.listeners.advertised_controller;
+        let controller_listeners = controller_listeners.into_iter().map(|bound| {
+            let told = advertised_controller.iter().find(|told| told.name == bound.name);
+            told.map_or(bound, advertise)
+        });
+        let controller_listeners = controller_listeners.collect();
         let advertised = config.listeners.advertised.iter().map(advertise).collect::<Vec<_>>();
         let advertised = if advertised.is_empty() { bound } else { advertised };
         Settings {
@@ -335,7 +341,7 @@ fn static_voters(config: &Config) -> BTreeMap<BrokerId, Address> {
 }
 
 /// The cluster id of directories that nobody has formatted: all voters of one configuration must come to the same.
-fn voters_cluster_id(config: &Config) -> Option<String> {
+pub(super) fn voters_cluster_id(config: &Config) -> Option<String> {
     if config.quorum_voters.len() <= 1 {
         return None;
     }

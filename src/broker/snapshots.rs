@@ -14,7 +14,7 @@ use ottla_protocol::messages::{SnapshotFooterRecord, SnapshotHeaderRecord};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::records::control::ControlRecord;
 use ottla_protocol::records::metadata::encode_metadata_record;
-use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, Timestamp};
+use ottla_protocol::{ErrorCode, LeaderEpoch, MetadataRecord, Offset, Timestamp};
 use std::path::{Path, PathBuf};
 
 const SUFFIX: &str = ".checkpoint";
@@ -155,32 +155,42 @@ pub fn write(
     voters: &VoterRecords,
     now: Timestamp,
 ) -> Result<(), QuorumError> {
+    let head = SnapshotHeaderRecord { version: 0, last_contained_log_timestamp: now.0 };
+    let metadata_version = image.features.metadata_version();
+    let records = image.to_records();
+    let bytes = encode((head, id.epoch, now), voters, &records, metadata_version);
+    let path = dir.join(id.file_name());
+    disk.write_atomic(&path, &bytes).map_err(failed(&path))
+}
+
+/// A file of these records between header and footer, all written `now`.
+pub(super) fn encode(
+    (header, leader_epoch, now): (SnapshotHeaderRecord, LeaderEpoch, Timestamp),
+    voters: &VoterRecords,
+    records: &[MetadataRecord],
+    metadata_version: i16,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut next = Offset(0);
-    let metadata_version = image.features.metadata_version();
+    let params = |base_offset: Offset, is_control| BatchParams {
+        base_offset,
+        leader_epoch,
+        is_control,
+        ..BatchParams::default()
+    };
     let control = |next: Offset, records: &[&ControlRecord]| {
-        let params = BatchParams {
-            base_offset: next,
-            leader_epoch: id.epoch,
-            is_control: true,
-            ..BatchParams::default()
-        };
-        let mut batch = BatchBuilder::new(params);
+        let mut batch = BatchBuilder::new(params(next, true));
         for record in records {
             batch.push(now, Some(&record.key()), Some(&record.value()), &[]);
         }
         batch.build()
     };
-    let last_contained_log_timestamp = now.0;
-    let header = SnapshotHeaderRecord { version: 0, last_contained_log_timestamp };
     let header = ControlRecord::SnapshotHeader(header);
     let first: Vec<_> = std::iter::once(&header).chain(voters.records()).collect();
     bytes.extend_from_slice(&control(next, &first));
     next = next.plus(first.len() as i64);
-    for records in image.to_records().chunks(BATCH_RECORDS) {
-        let params =
-            BatchParams { base_offset: next, leader_epoch: id.epoch, ..BatchParams::default() };
-        let mut batch = BatchBuilder::new(params);
+    for records in records.chunks(BATCH_RECORDS) {
+        let mut batch = BatchBuilder::new(params(next, false));
         for record in records {
             let version = record_version(record, metadata_version);
             batch.push(now, None, Some(&encode_metadata_record(record, version)), &[]);
@@ -190,8 +200,7 @@ pub fn write(
     }
     let footer = ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 });
     bytes.extend_from_slice(&control(next, &[&footer]));
-    let path = dir.join(id.file_name());
-    disk.write_atomic(&path, &bytes).map_err(failed(&path))
+    bytes
 }
 
 /// Removes every snapshot older than `id`.

@@ -6,6 +6,7 @@ use super::controller_calls::ControllerCalls;
 use super::controller_link::{Active, ControllerLink};
 use super::detector::{Detector, Gone};
 use super::directories::{ClusterIds, Directories, DirectoryError, Origin};
+use super::formatting;
 use super::founding;
 use super::groups::Groups;
 use super::housekeeping::Housekeeping;
@@ -146,7 +147,7 @@ impl Broker {
         directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
         let parts = Parts { settings, clock, directories, publisher, image };
-        let metadata = MetadataNode::start(source, parts.metadata()).await?;
+        let metadata = MetadataNode::start(source, parts.metadata()?).await?;
         let (link, membership) = parts.membership(metadata.active());
         let detector = parts.detector(&link, &metadata);
         let (housekeeping, cleaner) = parts.chores();
@@ -228,21 +229,24 @@ struct Parts {
 }
 
 impl Parts {
-    fn metadata(&self) -> MetadataParams {
+    fn metadata(&self) -> Result<MetadataParams, StartError> {
+        let disk = self.directories.disk().as_ref();
+        let formatted = formatting::read_bootstrap(disk, &self.settings.metadata_log_dir)?;
         let voters = VoterConnections::new(
             self.settings.node_id,
             &self.directories.cluster_id,
             &self.settings.controllers,
         );
         let publisher = Arc::clone(&self.publisher);
-        MetadataParams {
+        Ok(MetadataParams {
             node_id: self.settings.node_id,
             transport: Arc::new(voters),
             publish: Box::new(move |old, new| publisher.publish(old, new)),
             image: Arc::clone(&self.image),
             clock: Arc::clone(&self.clock),
             settings: controller_settings(&self.settings, &self.directories),
-        }
+            formatted,
+        })
     }
 
     fn chores(&self) -> (Arc<Housekeeping>, Arc<Cleaner>) {
@@ -307,8 +311,8 @@ impl Parts {
     }
 }
 
-/// Whether somebody has formatted the directories. A controller of which nobody has said what it is to be neither founds
-/// a quorum nor follows one: two of them might found two.
+/// Whether somebody has formatted the directories. A controller of which nobody has said what it is to be neither
+/// founds a quorum nor follows one: two of them might found two.
 fn is_formatted(settings: &Settings, disk: &dyn Disk) -> Result<bool, DirectoryError> {
     for log_dir in &settings.log_dirs {
         if read_meta_properties(disk, log_dir)?.is_some() {
@@ -415,7 +419,7 @@ fn open_source(
     }
     let own = own_voter(settings, directories);
     if let Founding::Standalone = settings.founding {
-        founding::write_first_voters(disk.as_ref(), &dir, [own.clone()], clock.now())?;
+        founding::found_standalone(disk.as_ref(), &dir, &own, clock.now())?;
     }
     let voters = static_voters(settings);
     Ok(Source::Quorum(Arc::new(Quorum::open(QuorumParams {

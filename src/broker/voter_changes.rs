@@ -30,6 +30,20 @@ impl Broker {
         self.directories.metadata_directory_id()
     }
 
+    /// The finalized `kraft.version`: 1 where voters can be changed.
+    pub fn kraft_version(&self) -> i16 {
+        self.metadata.kraft_version()
+    }
+
+    /// Raises `kraft.version` to 1: the voters of the configuration can be changed from then on.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER, KAFKA_STORAGE_ERROR; REQUEST_TIMED_OUT while a change is under way, or when no majority
+    /// has it in time; INVALID_UPDATE_VERSION where a voter was not heard of since this one leads.
+    pub async fn make_voters_dynamic(&self) -> Result<(), ErrorCode> {
+        self.voting()?.make_dynamic(CHANGE_MAX).await
+    }
+
     /// Gives a controller that follows a vote.
     ///
     /// # Errors

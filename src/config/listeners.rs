@@ -78,6 +78,8 @@ pub struct Listeners {
     pub controller: Vec<Listener>,
     /// What clients are told; empty tells each client the address that it dialled.
     pub advertised: Vec<Listener>,
+    /// What other controllers are told; those that are not named are told as they listen.
+    pub advertised_controller: Vec<Listener>,
     /// The listener that brokers use among themselves.
     pub inter_broker: String,
     /// `controller.listener.names`, in capitals.
@@ -101,10 +103,17 @@ impl Listeners {
         let is_controller = |listener: &Listener| controller_names.contains(&listener.name);
         let (controller, broker): (Vec<_>, Vec<_>) = all.into_iter().partition(is_controller);
         // Clients of the controller learn its addresses from the quorum.
-        let advertised =
-            advertised.into_iter().filter(|listener| !is_controller(listener)).collect();
+        let (advertised_controller, advertised): (Vec<_>, Vec<_>) =
+            advertised.into_iter().partition(is_controller);
         let inter_broker = inter_broker_name(values, &broker, &map)?;
-        Ok(Self { broker, controller, advertised, inter_broker, controller_names })
+        Ok(Self {
+            broker,
+            controller,
+            advertised,
+            advertised_controller,
+            inter_broker,
+            controller_names,
+        })
     }
 }
 

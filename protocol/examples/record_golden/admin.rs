@@ -6,6 +6,7 @@ use ottla_protocol::messages::*;
 
 use crate::data::TOPIC;
 use crate::{Recorder, Result};
+use uuid::Uuid;
 
 /// Types of configuration resources.
 const TOPIC_RESOURCE: i8 = 2;
@@ -175,7 +176,29 @@ pub fn alter(r: &mut Recorder) -> Result<()> {
             host_filter: None,
         }],
     })?;
-    r.ask_all(|_| UnregisterBrokerRequest { broker_id: 99 })
+    r.ask_all(|_| UnregisterBrokerRequest { broker_id: 99 })?;
+    voters(r)
+}
+
+/// A controller that has a vote already, and one that has none.
+fn voters(r: &mut Recorder) -> Result<()> {
+    r.ask_all(|version| AddRaftVoterRequest {
+        cluster_id: None,
+        timeout_ms: 1000,
+        voter_id: 1,
+        voter_directory_id: Uuid::from_u128(7),
+        listeners: vec![add_raft_voter_request::Listener {
+            name: "CONTROLLER".to_owned(),
+            host: "localhost".to_owned(),
+            port: 9093,
+        }],
+        ack_when_committed: version < 1,
+    })?;
+    r.ask_all(|_| RemoveRaftVoterRequest {
+        cluster_id: None,
+        voter_id: 99,
+        voter_directory_id: Uuid::from_u128(7),
+    })
 }
 
 fn configs(r: &mut Recorder) -> Result<()> {

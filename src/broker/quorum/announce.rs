@@ -98,7 +98,7 @@ fn stand(shared: &Arc<Shared>, announcement: Announcement) -> Standing {
         }
         Some(known) => {
             let directory_id = known.directory_id;
-            if voters_max.is_some() && voters.len() > 1 {
+            if voters_max.is_some() && voters.count() > 1 {
                 let id = voter.id;
                 change(shared, move |shared| async move {
                     shared.remove_voter(id, directory_id, CHANGE_MAX).await
@@ -109,7 +109,7 @@ fn stand(shared: &Arc<Shared>, announcement: Announcement) -> Standing {
         None => {
             shared.note_learner(&voter);
             shared.let_learners_in(FORGOTTEN);
-            let wants_vote = voters_max.is_some_and(|max| voters.len() < max as usize);
+            let wants_vote = voters_max.is_some_and(|max| voters.count() < max as usize);
             if wants_vote && shared.learner_ids().contains(&voter.id) {
                 change(shared, move |shared| async move {
                     shared.add_voter(voter, Answered::Written, CHANGE_MAX).await

@@ -234,7 +234,7 @@ impl Shared {
         let (epoch, voters) = self.changeable()?;
         let removed = voters.get(id).filter(|voter| voter.directory_id == directory_id);
         let removed = removed.ok_or(ErrorCode::VoterNotFound)?;
-        if voters.len() == 1 {
+        if voters.count() == 1 {
             return Err(ErrorCode::InvalidRequest);
         }
         if id == self.log.params().node_id() {

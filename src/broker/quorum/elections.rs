@@ -201,7 +201,7 @@ async fn would_win(shared: &Arc<Shared>, transport: &Arc<dyn RaftTransport>) -> 
             tokio::time::timeout(limit, granted).await.unwrap_or(false)
         });
     }
-    let needed = voters.len() / 2 + 1;
+    let needed = voters.count() / 2 + 1;
     let mut votes = 1;
     while votes < needed
         && let Some(answer) = asked.join_next().await

@@ -349,7 +349,7 @@ impl Shared {
             });
             if is_new {
                 if let Some(leader) = seen.leader
-                    && self.log.voters().len() > 1
+                    && self.log.voters().count() > 1
                 {
                     tracing::info!(%leader, epoch = %seen.epoch, "leader of the metadata quorum");
                 }

@@ -147,7 +147,7 @@ impl VoterSet {
     }
 
     /// How many.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.voters.len()
     }
 

@@ -165,27 +165,79 @@ fn change_version(change: &BrokerRegistrationChangeRecord) -> i16 {
 /// The first records of a new cluster: what formatting decides, without the transaction around
 /// them.
 pub fn bootstrap_records(min_insync_replicas: i32) -> Vec<MetadataRecord> {
-    let mut records: Vec<MetadataRecord> = formatted_features();
+    first_records(formatted_features(), min_insync_replicas)
+}
+
+/// The same where somebody has formatted the directory and chosen `formatted`.
+pub fn first_records(
+    mut formatted: Vec<MetadataRecord>,
+    min_insync_replicas: i32,
+) -> Vec<MetadataRecord> {
+    let is_elr = |record: &MetadataRecord| match record {
+        MetadataRecord::FeatureLevel(level) => level.name == ELR_VERSION && level.feature_level > 0,
+        _ => false,
+    };
     // With KIP-966 the minimum is a property of the cluster, so it goes where all brokers see it.
-    records.push(MetadataRecord::Config(ConfigRecord {
-        resource_type: 4,
-        resource_name: String::new(),
-        name: "min.insync.replicas".into(),
-        value: Some(min_insync_replicas.to_string()),
-    }));
-    records
+    if formatted.iter().any(is_elr) {
+        formatted.push(MetadataRecord::Config(ConfigRecord {
+            resource_type: 4,
+            resource_name: String::new(),
+            name: "min.insync.replicas".into(),
+            value: Some(min_insync_replicas.to_string()),
+        }));
+    }
+    formatted
 }
 
 /// The records of `bootstrap.checkpoint`: the features alone.
 pub fn formatted_features() -> Vec<MetadataRecord> {
-    FEATURES
-        .iter()
-        .filter(|feature| feature.name != KRAFT_VERSION && feature.initial > 0)
-        .map(|feature| {
-            MetadataRecord::FeatureLevel(FeatureLevelRecord {
-                name: feature.name.to_owned(),
-                feature_level: feature.initial,
-            })
-        })
-        .collect()
+    feature_records(initial_levels())
+}
+
+/// The levels of a new cluster, `kraft.version` aside.
+pub fn initial_levels() -> Vec<(&'static str, i16)> {
+    let all = FEATURES.iter().filter(|feature| feature.name != KRAFT_VERSION);
+    all.map(|feature| (feature.name, feature.initial)).collect()
+}
+
+/// Records of those levels that are not off.
+pub fn feature_records(levels: Vec<(&'static str, i16)>) -> Vec<MetadataRecord> {
+    let on = levels.into_iter().filter(|(_, level)| *level > 0);
+    on.map(|(name, feature_level)| {
+        let name = name.to_owned();
+        MetadataRecord::FeatureLevel(FeatureLevelRecord { name, feature_level })
+    })
+    .collect()
+}
+
+/// From which `metadata.version` on a new cluster has a feature on; Kafka's `version-mapping`.
+const ON_SINCE: [(&str, i16); 5] = [
+    (ELR_VERSION, 26),
+    (GROUP_VERSION, 22),
+    (SHARE_VERSION, 28),
+    (STREAMS_VERSION, 29),
+    (TRANSACTION_VERSION, 24),
+];
+
+/// The levels that a cluster formatted for this `metadata.version` gets, `kraft.version` aside.
+pub fn levels_at(metadata_version: i16) -> Vec<(&'static str, i16)> {
+    let level = |(name, initial): (&'static str, i16)| {
+        let since = ON_SINCE.iter().find(|(feature, _)| *feature == name).map_or(0, |it| it.1);
+        match name {
+            METADATA_VERSION => (name, metadata_version),
+            _ if metadata_version >= since => (name, initial),
+            _ => (name, 0),
+        }
+    };
+    initial_levels().into_iter().map(level).collect()
+}
+
+/// The level of `metadata.version` that a release has, or that is named itself: `4.1`, `4.1-IV0`.
+pub fn metadata_version_of(release: &str) -> Option<i16> {
+    let highest = find_feature(METADATA_VERSION)?.range.max;
+    let is_it = |version: &&MetadataVersion| {
+        let of_release = version.name.split_once('-').is_some_and(|(of, _)| of == release);
+        version.level <= highest && (version.name == release || of_release)
+    };
+    METADATA_VERSIONS.iter().rev().find(is_it).map(|version| version.level)
 }

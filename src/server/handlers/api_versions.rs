@@ -10,7 +10,7 @@
 
 use super::RequestContext;
 use crate::broker::Image;
-use crate::broker::features::FEATURES;
+use crate::broker::features::{FEATURES, KRAFT_VERSION};
 use ottla_protocol::messages::api_versions_response::{FinalizedFeatureKey, SupportedFeatureKey};
 use ottla_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use ottla_protocol::{ErrorCode, apis};
@@ -30,7 +30,7 @@ pub async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVer
         api_keys: apis::advertised(ctx.listener_type),
         supported_features: supported_features(ctx.version, &image),
         finalized_features_epoch: image.offset.0,
-        finalized_features: finalized_features(&image),
+        finalized_features: finalized_features(&image, ctx.broker.kraft_version()),
         ..Default::default()
     }
 }
@@ -54,12 +54,13 @@ fn supported_features(version: i16, image: &Image) -> Vec<SupportedFeatureKey> {
         .collect()
 }
 
-fn finalized_features(image: &Image) -> Vec<FinalizedFeatureKey> {
-    let on = image.features.levels.iter().filter(|(_, level)| **level > 0);
+fn finalized_features(image: &Image, kraft_version: i16) -> Vec<FinalizedFeatureKey> {
+    let levels = image.features.levels.iter().map(|(name, level)| (name.as_str(), *level));
+    let on = levels.chain([(KRAFT_VERSION, kraft_version)]).filter(|(_, level)| *level > 0);
     on.map(|(name, level)| FinalizedFeatureKey {
-        name: name.clone(),
-        max_version_level: *level,
-        min_version_level: *level,
+        name: name.to_owned(),
+        max_version_level: level,
+        min_version_level: level,
     })
     .collect()
 }

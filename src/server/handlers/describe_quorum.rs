@@ -47,7 +47,6 @@ fn described(ctx: &RequestContext, status: &QuorumStatus) -> DescribeQuorumRespo
         log_end_offset: replica.log_end_offset.0,
         last_fetch_timestamp: replica.last_fetch.0,
         last_caught_up_timestamp: replica.last_caught_up.0,
-        ..Default::default()
     };
     let followers = ctx.broker.metadata_observers();
     // One that was given a vote, or that the leader sends to, may have fetched before.
@@ -70,8 +69,8 @@ fn described(ctx: &RequestContext, status: &QuorumStatus) -> DescribeQuorumRespo
     }
 }
 
-/// The voters and where they listen: as the log says, or where it does not say it this one as it is configured, others as
-/// they registered.
+/// The voters and where they listen: as the log says, or where it does not say it this one as it is configured, others
+/// as they registered.
 fn nodes(ctx: &RequestContext, status: &QuorumStatus) -> Vec<Node> {
     let image = ctx.broker.image();
     let listener = |name: &str, host: &str, port| Listener {

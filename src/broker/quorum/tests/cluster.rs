@@ -2,7 +2,8 @@
 
 use super::world::World;
 use crate::env::sim_disk::Crash;
-use ottla_protocol::BrokerId;
+use crate::env::sim_disk::SimDisk;
+use ottla_protocol::{BrokerId, Offset};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,6 +217,92 @@ async fn five_voters_survive_whatever_leaves_a_majority() {
             world.write(3).await;
         }
         world.settle().await;
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_voter_grows_to_three_of_whom_any_two_go_on() {
+    let mut world = World::new(3, 21);
+    world.first = Some(BrokerId(1));
+    world.snapshot_bytes = 2000;
+    world.start_all().await;
+    world.write(30).await;
+    for id in [2, 3] {
+        world.add(BrokerId(id)).await;
+        world.write(5).await;
+    }
+    for id in world.ids() {
+        world.crash(id, Crash::PowerLoss).await;
+        world.write(5).await;
+        world.start(id).await;
+        world.settle().await;
+    }
+    for id in world.ids() {
+        let voters = world.voters[&id].node.quorum().unwrap().voters();
+        assert!(voters.is_dynamic);
+        assert_eq!(voters.ids().collect::<Vec<_>>(), world.ids());
+    }
+    world.stop().await;
+}
+
+/// A disk that was lost is another voter's: it must not answer for the one that voted and synced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_with_another_disk_does_not_count() {
+    let mut world = World::new(2, 22);
+    world.first = Some(BrokerId(1));
+    world.start_all().await;
+    world.add(BrokerId(2)).await;
+    world.write(5).await;
+    world.settle().await;
+    world.crash(BrokerId(2), Crash::PowerLoss).await;
+    world.disks.insert(BrokerId(2), SimDisk::new(2299));
+    world.directories.insert(BrokerId(2), 77);
+    world.start(BrokerId(2)).await;
+    let leader = world.voters[&BrokerId(1)].node.quorum().unwrap().leading();
+    if leader.is_some() {
+        assert!(world.write_at(BrokerId(1)).await.is_err());
+    }
+    assert_eq!(world.voters[&BrokerId(2)].image.load().offset, Offset(-1));
+    let _ = world.voters.remove(&BrokerId(2)).unwrap().node.close().await;
+    let _ = world.voters.remove(&BrokerId(1)).unwrap().node.close().await;
+}
+
+/// Votes are given and taken while disks end at any operation and links are cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voters_change_whatever_happens() {
+    for seed in seeds() {
+        let mut world = World::new(5, seed + 1000);
+        world.first = Some(BrokerId(1));
+        world.snapshot_bytes = 3000;
+        world.start_all().await;
+        world.write(5).await;
+        for id in [2, 3] {
+            world.add(BrokerId(id)).await;
+        }
+        for _ in 0..8 {
+            let victim = BrokerId(1 + world.rng.below(5) as i32);
+            match world.rng.below(4) {
+                0 => world.isolate(victim, true),
+                1 => world.crash(victim, Crash::PowerLoss).await,
+                2 => {
+                    let count = world.rng.below(40) as u64;
+                    world.disks[&victim].end_after(count);
+                }
+                _ => {}
+            }
+            let changed = BrokerId(1 + world.rng.below(5) as i32);
+            world.change(changed).await;
+            world.isolate(victim, false);
+            world.crash(victim, Crash::PowerLoss).await;
+            world.start(victim).await;
+            world.write(3).await;
+        }
+        world.settle().await;
+        let voters = world.voters[&BrokerId(1)].node.quorum().unwrap().voters();
+        for voter in world.voters.values() {
+            assert_eq!(voter.node.quorum().unwrap().voters(), voters, "seed {seed}");
+        }
         world.stop().await;
     }
 }

@@ -3,6 +3,7 @@
 use super::super::*;
 use crate::broker::Address;
 use crate::broker::controller_link::Active;
+use crate::broker::founding::write_first_voters;
 use crate::broker::host::HostError;
 use crate::broker::metadata::{MetadataNode, MetadataParams, Source};
 use crate::broker::tests::{quorum_params, settings};
@@ -97,6 +98,10 @@ pub(super) struct World {
     pub election_timeout: Duration,
     /// Nothing may take longer.
     pub patience: Duration,
+    /// With whom the quorum begins whose voters can be changed; all by configuration otherwise.
+    pub first: Option<BrokerId>,
+    /// Directories of nodes that have another disk than they began with.
+    pub directories: BTreeMap<BrokerId, u128>,
     written: u64,
 }
 
@@ -114,6 +119,8 @@ impl World {
             snapshot_bytes: u64::MAX,
             election_timeout: Duration::from_millis(200),
             patience: Duration::from_secs(60),
+            first: None,
+            directories: BTreeMap::new(),
             written: 0,
         }
     }
@@ -132,8 +139,13 @@ impl World {
         QuorumParams {
             disk: Arc::new(self.disks[&id].clone()),
             dir: Path::new("/metadata").to_owned(),
-            own: voter_set::Voter::fixed(id),
-            voters: VoterSet::fixed(self.ids()),
+            own: if self.first.is_some() { self.voter(id) } else { voter_set::Voter::fixed(id) },
+            voters: match self.first {
+                Some(_) => VoterSet::default(),
+                None => VoterSet::fixed(self.ids()),
+            },
+            bootstrap: Bootstrap::fixed(self.ids().into_iter().map(address).collect()),
+            addresses: ControllerAddresses::default(),
             snapshot_bytes: self.snapshot_bytes,
             timing: QuorumTiming {
                 heartbeat: Duration::from_millis(20),
@@ -150,6 +162,10 @@ impl World {
     pub async fn start(&mut self, id: BrokerId) {
         self.disks[&id].create_dir_durably(Path::new("/metadata")).unwrap();
         let params = self.params(id);
+        if self.first == Some(id) {
+            let (disk, dir) = (params.disk.as_ref(), &params.dir);
+            write_first_voters(disk, dir, [voter(id)], Timestamp(1)).unwrap();
+        }
         let (clock, settings) = (Arc::clone(&params.clock), params.controller.clone());
         let quorum = Arc::new(Quorum::open(params).unwrap());
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
@@ -162,10 +178,44 @@ impl World {
             image: Arc::clone(&image),
             clock,
             settings,
+            formatted: None,
         };
         let node = MetadataNode::start(Source::Quorum(quorum), metadata).await.unwrap();
         node.begin();
         self.voters.insert(id, Voter { node, image });
+    }
+
+    fn voter(&self, id: BrokerId) -> voter_set::Voter {
+        let voter = voter(id);
+        let other = self.directories.get(&id).map(|id| Uuid::from_u128(*id));
+        voter_set::Voter { directory_id: other.unwrap_or(voter.directory_id), ..voter }
+    }
+
+    /// Tries to give a node a vote, or to take it, at whoever leads; answers whether it was done.
+    pub async fn change(&self, id: BrokerId) -> bool {
+        for node in self.voters.values() {
+            let quorum = node.node.quorum().unwrap();
+            if quorum.leading().is_none() {
+                continue;
+            }
+            let limit = Duration::from_secs(1);
+            let done = match quorum.voters().get(id) {
+                Some(voter) => quorum.remove_voter(id, voter.directory_id, limit).await,
+                None => quorum.add_voter(voter(id), Answered::Committed, limit).await,
+            };
+            if done.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives a node a vote.
+    pub async fn add(&self, id: BrokerId) {
+        let begin = Instant::now();
+        while !self.change(id).await {
+            assert!(begin.elapsed() < self.patience, "{id} gets no vote");
+        }
     }
 
     /// Ends a voter's process at whatever it does just now; the disk is ready for the next one.
@@ -298,6 +348,21 @@ impl World {
             assert_eq!(voter.node.quorum().unwrap().failure(), None, "voter {id}");
             voter.node.close().await.unwrap();
         }
+    }
+}
+
+/// Where a voter is.
+fn address(id: BrokerId) -> Address {
+    ("sim".to_owned(), u16::try_from(id.0).unwrap())
+}
+
+fn voter(id: BrokerId) -> voter_set::Voter {
+    let endpoint = VoterEndpoint { name: "CONTROLLER".to_owned(), address: address(id) };
+    voter_set::Voter {
+        id,
+        directory_id: Uuid::from_u128(u128::from(id.0.unsigned_abs())),
+        endpoints: vec![endpoint],
+        kraft_versions: (0, 1),
     }
 }
 
