@@ -55,17 +55,14 @@ impl MetadataLog {
 
     /// The control batch that opens an epoch of this node (KIP-595).
     pub(super) fn epoch_start(&self, inner: &Inner, epoch: LeaderEpoch) -> Bytes {
-        let voters = inner.voters.latest();
-        let voter = |id: BrokerId| Voter {
-            voter_id: id.0,
-            voter_directory_id: voters.get(id).map(|voter| voter.directory_id).unwrap_or_default(),
-        };
+        let voter = |id: BrokerId| Voter { voter_id: id.0, ..Voter::default() };
         let mut granting = inner.granting.clone();
         granting.sort();
+        // Version 0 with `kraft.version` 1 too: Kafka reads no other one.
         let record = ControlRecord::LeaderChange(LeaderChangeMessage {
-            version: i16::from(voters.is_dynamic),
+            version: 0,
             leader_id: self.params.own.id.0,
-            voters: voters.ids().map(voter).collect(),
+            voters: inner.voters.latest().ids().map(voter).collect(),
             granting_voters: granting.into_iter().map(voter).collect(),
         });
         let mut batch = BatchBuilder::new(BatchParams {
