@@ -94,11 +94,13 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
     let mut wait = between(Duration::from_millis(10), FIRST_WAIT);
     let mut not_before = Instant::now();
     let node_id = shared.log.params().node_id();
+    // Whoever is given a vote must not wait any longer for a leader to fall silent.
+    let mut voter_changes = shared.log.voter_changes();
     loop {
         if shared.is_closing() || shared.log.is_failed() {
             return;
         }
-        let voters = shared.log.voters();
+        let voters = Arc::clone(&voter_changes.borrow_and_update());
         let contact = *shared.contact.lock();
         let leads = shared.leader.borrow().leader == Some(node_id);
         let is_idle = match leads {
@@ -124,6 +126,7 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         let woken = tokio::select! {
             biased;
             () = alarm => true,
+            Ok(()) = voter_changes.changed() => true,
             () = tokio::time::sleep_until(due.into()) => false,
         };
         if woken || is_idle {
