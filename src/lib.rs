@@ -2,11 +2,13 @@
 
 pub mod bench;
 pub mod broker;
+pub mod client;
 pub mod config;
 pub mod env;
 pub mod log;
 pub mod machines;
 pub mod server;
+pub mod status;
 pub mod zookeeper;
 
 #[cfg(test)]

@@ -4,12 +4,13 @@ mod bench_command;
 mod check_command;
 mod format_command;
 mod forming;
+mod status_command;
 
 use clap::{Args, Parser, Subcommand};
 use ottla::broker::{AdvertisedListener, Broker, Settings};
 use ottla::config::{self, Config, Loaded};
 use ottla::env::{Disk, RealDisk, SystemClock};
-use ottla::server::{self, BoundListener, Limits, Server};
+use ottla::server::{self, BoundListener, Limits, RootLogger, Server};
 use ottla::zookeeper;
 use ottla::zookeeper::meeting::Meeting;
 use std::io::Write;
@@ -65,6 +66,10 @@ enum Command {
     /// LOAD is ready, produce, fetch, small, latency or connections; without one all but ready are
     /// run. Topics are made for the run and deleted after it.
     Bench(bench_command::BenchArgs),
+    /// Print a cluster at a glance: brokers, metadata quorum, partitions that are not as they should be.
+    ///
+    /// Exit status: 0 no data is at risk, 1 some is, 2 no broker could be asked.
+    Status(status_command::StatusArgs),
     /// Print the version.
     Version,
 }
@@ -100,6 +105,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench_command::run(&arguments),
         Command::Format(arguments) => format_command::run(&arguments),
         Command::Check(arguments) => return check_command::run(&arguments),
+        Command::Status(arguments) => return status_command::run(&arguments),
         Command::Version => print_all(concat!("ottla ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     match result {
@@ -145,9 +151,17 @@ fn start(arguments: &StartArgs) -> Result<(), String> {
         _ => config.log_level.clone(),
     };
     // What these have to say the quorum and the meeting say themselves; a directive of the operator's goes before.
-    let filter = EnvFilter::try_new(format!("openraft=off,zookeeper_client=off,{filter}"))
+    let directives = format!("openraft=off,zookeeper_client=off,{filter}");
+    let filter = EnvFilter::try_new(&directives)
         .map_err(|error| format!("ottla.log.level or RUST_LOG: {filter}: {error}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = log.with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
+    let root_logger = RootLogger::new(&directives, move |directives| {
+        let filter = EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    });
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -159,7 +173,8 @@ fn start(arguments: &StartArgs) -> Result<(), String> {
         builder.worker_threads(config.socket.worker_threads);
     }
     let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
-    let result = runtime.block_on(run(Arc::new(config), arguments.from_zookeeper.as_deref()));
+    let result =
+        runtime.block_on(run(Arc::new(config), arguments.from_zookeeper.as_deref(), root_logger));
     // A thread that waits for a failed disk must not keep the process.
     runtime.shutdown_background();
     result
@@ -190,7 +205,11 @@ fn greet(config: &Config, addresses: &[(String, std::net::SocketAddr)]) -> Resul
     print_all(&text)
 }
 
-async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), String> {
+async fn run(
+    config: Arc<Config>,
+    from_zookeeper: Option<&str>,
+    root_logger: RootLogger,
+) -> Result<(), String> {
     let mut stop = StopSignal::new()?;
     let zookeeper = match from_zookeeper {
         Some(text) => {
@@ -211,7 +230,7 @@ async fn run(config: Arc<Config>, from_zookeeper: Option<&str>) -> Result<(), St
         .map_err(|error| error.to_string())?;
     let end = tokio::select! {
         biased;
-        end = serve(&config, &broker, bound, (meeting.as_ref(), &mut stop)) => end?,
+        end = serve((&config, root_logger), &broker, bound, (meeting.as_ref(), &mut stop)) => end?,
         failure = broker.failed() => return Err(failure),
     };
     if let Some(meeting) = meeting {
@@ -260,7 +279,7 @@ enum End {
 
 /// Joins the cluster and serves until the process is to end.
 async fn serve(
-    config: &Config,
+    (config, root_logger): (&Config, RootLogger),
     broker: &Arc<Broker>,
     bound: Vec<BoundListener>,
     (meeting, stop): (Option<&Meeting>, &mut StopSignal),
@@ -269,7 +288,8 @@ async fn serve(
         bound.iter().map(|bound| (bound.name().to_owned(), bound.address())).collect();
     // The other voters must be heard before there is a quorum, and clients not before this broker has joined.
     let (nodes, clients) = bound.into_iter().partition(BoundListener::is_for_nodes);
-    let (limits, settings) = (Limits::from_config(config), server::Settings::from_config(config));
+    let limits = Limits::from_config(config);
+    let settings = server::Settings::from_config(config, Arc::new(root_logger));
     let mut server = Server::start(Arc::clone(broker), limits, settings, nodes);
     let refused = forming::attend(meeting, broker);
     tokio::pin!(refused);

@@ -11,7 +11,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("machines", &["config"]),
     ("broker", &["config", "env", "log", "machines", "zookeeper"]),
     ("server", &["broker", "config", "env"]),
-    ("bench", &["env"]),
+    ("bench", &["client", "env"]),
+    ("client", &[]),
+    ("status", &["client"]),
     ("zookeeper", &["env"]),
 ];
 

@@ -56,21 +56,6 @@ const PORT_MIN: u16 = 20_000;
 /// How many ports may be given out.
 const PORTS: u16 = 10_000;
 
-/// Where one node runs.
-#[derive(Debug, Clone)]
-pub struct Place {
-    pub host: Ipv4Addr,
-    /// What stands before its command line.
-    pub prefix: Vec<String>,
-}
-
-impl Place {
-    /// This machine's loopback interface.
-    pub fn loopback() -> Place {
-        Place { host: Ipv4Addr::LOCALHOST, prefix: Vec::new() }
-    }
-}
-
 /// Where a broker listens, how it gets there, and what its file says of its part in a cluster.
 pub struct Seat {
     /// The address of its listeners.
@@ -454,28 +439,6 @@ fn zookeeper_mode(port: u16, zookeeper: &str) -> Vec<String> {
         format!("zookeeper.connect={zookeeper}"),
         "zookeeper.session.timeout.ms=3000".to_owned(),
         format!("listeners=PLAINTEXT://127.0.0.1:{port}"),
-    ]
-}
-
-/// A node that has both roles: broker and controller.
-pub fn mode(id: i32, voters: &str, host: Ipv4Addr, (port, controller): (u16, u16)) -> Vec<String> {
-    let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}");
-    node_mode(id, voters, "broker,controller", &listeners)
-}
-
-/// A node that is no voter.
-pub fn broker_mode(id: i32, voters: &str, host: Ipv4Addr, port: u16) -> Vec<String> {
-    node_mode(id, voters, "broker", &format!("PLAINTEXT://{host}:{port}"))
-}
-
-fn node_mode(id: i32, voters: &str, roles: &str, listeners: &str) -> Vec<String> {
-    vec![
-        format!("process.roles={roles}"),
-        format!("node.id={id}"),
-        format!("controller.quorum.voters={voters}"),
-        format!("listeners={listeners}"),
-        "controller.listener.names=CONTROLLER".to_owned(),
-        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
     ]
 }
 

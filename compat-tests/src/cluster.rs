@@ -4,6 +4,8 @@
 //! Node ids are 1, 2 and so on. What a scenario asks while it runs (leaders, ISR, controller) it asks with requests of
 //! our own ([`crate::wire`]); the directories outlive the processes, not this value.
 
+mod newcomers;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -13,8 +15,7 @@ use ottla_protocol::messages::{self as m, create_topics_request as create};
 use ottla_protocol::{ErrorCode, Request};
 use rustix::process::Signal;
 
-pub use crate::broker::Place;
-use crate::broker::{Broker, Seat, Side, broker_mode, free_port, mode};
+use crate::broker::{Broker, Seat, Side, free_port};
 use crate::paths::Paths;
 use crate::wire;
 
@@ -35,6 +36,21 @@ const COMMON: [&str; 8] = [
     "min.insync.replicas=2",
     "auto.create.topics.enable=false",
 ];
+
+/// Where one node runs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub host: Ipv4Addr,
+    /// What stands before its command line.
+    pub prefix: Vec<String>,
+}
+
+impl Place {
+    /// This machine's loopback interface.
+    pub fn loopback() -> Place {
+        Place { host: Ipv4Addr::LOCALHOST, prefix: Vec::new() }
+    }
+}
 
 /// One partition as the cluster's metadata describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,52 +136,6 @@ impl Cluster {
     /// Brokers of Ottla that were seated one by one, none of them started; their ids are 1, 2 and so on.
     pub fn of(nodes: Vec<Broker>) -> Cluster {
         Cluster { side: Side::Ottla, nodes, voters: String::new(), paused: Vec::new() }
-    }
-
-    /// Formats the directories of nodes of which the first is a quorum to which the others can be added, and starts
-    /// nothing yet.
-    ///
-    /// # Errors
-    /// If a directory cannot be formatted.
-    pub fn seat_growing(
-        paths: &Paths,
-        side: Side,
-        count: usize,
-        overrides: &[&str],
-    ) -> Result<Cluster, String> {
-        let host = Ipv4Addr::LOCALHOST;
-        let first = free_port()?;
-        let bootstrap = format!("controller.quorum.bootstrap.servers={host}:{first}");
-        let mut nodes = Vec::new();
-        for id in (1..).take(count) {
-            let (port, controller) = (free_port()?, if id == 1 { first } else { free_port()? });
-            let mut mode = mode(id, "", host, (port, controller));
-            mode.retain(|line| !line.starts_with("controller.quorum.voters="));
-            mode.push(bootstrap.clone());
-            let format: &[&str] =
-                if id == 1 { &["--standalone"] } else { &["--no-initial-controllers"] };
-            let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id: None, format };
-            nodes.push(Broker::seat(paths, side, seat, overrides)?);
-        }
-        Ok(Cluster { side, nodes, voters: String::new(), paused: Vec::new() })
-    }
-
-    /// Formats the directory of a broker that is no voter and does not belong to the nodes.
-    ///
-    /// # Errors
-    /// If it cannot be formatted.
-    pub fn seat_broker(
-        &self,
-        paths: &Paths,
-        id: i32,
-        cluster_id: Option<&'static str>,
-    ) -> Result<Broker, String> {
-        let (host, port) = (Ipv4Addr::LOCALHOST, free_port()?);
-        let mode = broker_mode(id, &self.voters, host, port);
-        let seat = Seat { host, port, mode, prefix: Vec::new(), cluster_id, format: &[] };
-        // Apache Kafka tries for a minute to register what is refused.
-        let soon = ["initial.broker.registration.timeout.ms=8000"];
-        Broker::seat(paths, self.side, seat, &[&COMMON[..], &soon[..]].concat())
     }
 
     /// Makes a broker one of the nodes; its id is the next one.
@@ -597,4 +567,20 @@ fn partition(described: m::metadata_response::MetadataResponsePartition) -> Part
     let (index, leader) = (described.partition_index, described.leader_id);
     let (leader_epoch, replicas) = (described.leader_epoch, described.replica_nodes);
     Partition { index, leader, leader_epoch, replicas, isr }
+}
+
+fn mode(id: i32, voters: &str, host: Ipv4Addr, (port, controller): (u16, u16)) -> Vec<String> {
+    let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}");
+    node_mode(id, voters, "broker,controller", &listeners)
+}
+
+fn node_mode(id: i32, voters: &str, roles: &str, listeners: &str) -> Vec<String> {
+    vec![
+        format!("process.roles={roles}"),
+        format!("node.id={id}"),
+        format!("controller.quorum.voters={voters}"),
+        format!("listeners={listeners}"),
+        "controller.listener.names=CONTROLLER".to_owned(),
+        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
+    ]
 }

@@ -1,9 +1,9 @@
 //! The loads themselves.
 
-use super::client::{Connection, frame};
 use super::process::{Usage, usage};
 use super::topic::{self, METADATA_VERSION, Topic};
-use super::{BenchError, BenchSettings, Figure};
+use super::{BenchError, BenchSettings, CLIENT_ID, Figure, connect};
+use crate::client::{ClientError, Connection, frame};
 use crate::env::Disk;
 use bytes::Bytes;
 use ottla_protocol::Timestamp;
@@ -69,7 +69,7 @@ fn produce_frame(topic: &Topic, partition: usize, records: Bytes) -> Vec<u8> {
         topic_data: vec![data],
         ..ProduceRequest::default()
     };
-    frame(PRODUCE_VERSION, &request)
+    frame(CLIENT_ID, PRODUCE_VERSION, &request)
 }
 
 fn fetch_frame(topic: &Topic, partition: usize, offset: i64) -> Vec<u8> {
@@ -92,7 +92,7 @@ fn fetch_frame(topic: &Topic, partition: usize, offset: i64) -> Vec<u8> {
         topics: vec![asked],
         ..FetchRequest::default()
     };
-    frame(FETCH_VERSION, &request)
+    frame(CLIENT_ID, FETCH_VERSION, &request)
 }
 
 fn i16_at(bytes: &[u8], at: usize) -> Option<i16> {
@@ -137,7 +137,7 @@ pub(super) fn ready_topic(
 ) -> Result<Topic, BenchError> {
     let topic = topic::create(settings, load, partitions)?;
     for (partition, leader) in topic.leaders.iter().enumerate() {
-        let mut connection = Connection::open(leader)?;
+        let mut connection = connect(leader)?;
         let mut tries = 0;
         loop {
             connection.send(&fetch_frame(&topic, partition, 0))?;
@@ -197,7 +197,7 @@ fn pump(
     requests: u64,
     in_flight: usize,
 ) -> Result<(), BenchError> {
-    let mut connection = Connection::open(&topic.leaders[partition])?;
+    let mut connection = connect(&topic.leaders[partition])?;
     let frame = produce_frame(topic, partition, records);
     let (mut sent, mut answered) = (0, 0);
     while answered < requests {
@@ -262,7 +262,7 @@ pub(super) fn small(
 
 /// Reads a partition from its start until `bytes` have come.
 fn drain(topic: &Topic, partition: usize, bytes: u64) -> Result<(u64, u64), BenchError> {
-    let mut connection = Connection::open(&topic.leaders[partition])?;
+    let mut connection = connect(&topic.leaders[partition])?;
     let (mut offset, mut read, mut requests) = (0, 0, 0);
     while read < bytes {
         connection.send(&fetch_frame(topic, partition, offset))?;
@@ -317,7 +317,7 @@ pub(super) fn latency(settings: &BenchSettings, topic: &Topic) -> Result<Vec<Fig
         let (sent, topic) = (Arc::clone(&sent), topic.clone());
         thread::spawn(move || receive_all(&topic, &sent, count, now))
     };
-    let mut connection = Connection::open(&topic.leaders[0])?;
+    let mut connection = connect(&topic.leaders[0])?;
     let frame = produce_frame(topic, 0, batch(1, SMALL_RECORD_BYTES));
     let pause = Duration::from_secs(1) / settings.rate.max(1) as u32;
     for (n, at) in sent.iter().enumerate() {
@@ -337,7 +337,7 @@ fn receive_all(
     count: u64,
     now: impl Fn() -> u64,
 ) -> Result<Vec<u64>, BenchError> {
-    let mut connection = Connection::open(&topic.leaders[0])?;
+    let mut connection = connect(&topic.leaders[0])?;
     let mut micros = Vec::with_capacity(sent.len());
     let mut offset = 0;
     while (offset as u64) < count {
@@ -359,7 +359,7 @@ fn receive_all(
     Ok(micros)
 }
 
-fn ask(connection: &mut Connection) -> Result<(), BenchError> {
+fn ask(connection: &mut Connection) -> Result<(), ClientError> {
     let request = MetadataRequest { topics: Some(Vec::new()), ..MetadataRequest::default() };
     connection.call(METADATA_VERSION, &request).map(|_| ())
 }
@@ -373,7 +373,7 @@ pub(super) fn connections(
     let start = Instant::now();
     let mut open = Vec::with_capacity(settings.idle_connections);
     for _ in 0..settings.idle_connections {
-        let mut connection = Connection::open(&settings.bootstrap_server)?;
+        let mut connection = connect(&settings.bootstrap_server)?;
         ask(&mut connection)?;
         open.push(connection);
     }
@@ -392,11 +392,11 @@ pub(super) fn connections(
 pub(super) fn ready(settings: &BenchSettings) -> Result<Vec<Figure>, BenchError> {
     let start = Instant::now();
     loop {
-        let asked = Connection::open(&settings.bootstrap_server)
-            .and_then(|mut connection| ask(&mut connection));
+        let asked =
+            connect(&settings.bootstrap_server).and_then(|mut connection| ask(&mut connection));
         match asked {
             Ok(()) => return Ok(vec![("ready_ms", start.elapsed().as_secs_f64() * 1000.0, "ms")]),
-            Err(error) if start.elapsed() > READY_TIMEOUT => return Err(error),
+            Err(error) if start.elapsed() > READY_TIMEOUT => return Err(error.into()),
             Err(_) => thread::sleep(READY_PAUSE),
         }
     }

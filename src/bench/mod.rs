@@ -7,14 +7,15 @@
 //! Invariant: a refused or wrong answer ends the run; nothing is measured that was not acknowledged.
 //! Why it is a room, and what is measured: docs/decisions/0004-bench.md.
 
-mod client;
 mod loads;
 mod process;
 mod topic;
 
+use crate::client::{ClientError, Connection};
 use crate::env::Disk;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// A load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,12 +64,9 @@ pub struct BenchSettings {
 /// Why a run ended.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The broker cannot be reached, or closed the connection.
-    #[error("{0}: {1}")]
-    Io(String, std::io::Error),
-    /// An answer is no such answer.
-    #[error("the broker's answer cannot be read: {0}")]
-    Wire(#[from] ottla_protocol::WireError),
+    /// There is no answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The broker refused.
     #[error("{0} was answered with error {1}")]
     Refused(&'static str, i16),
@@ -114,6 +112,14 @@ impl Load {
         ];
         all.into_iter().find(|load| load.name() == name)
     }
+}
+
+const CLIENT_ID: &str = "ottla-bench";
+/// A broker that says nothing for so long is gone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn connect(address: &str) -> Result<Connection, ClientError> {
+    Connection::open(address, CLIENT_ID, PATIENCE)
 }
 
 /// Runs the loads in order; topics are made for the run and deleted after it.

@@ -1,7 +1,6 @@
 //! The topics of a run: made by CreateTopics, each partition found at its leader.
 
-use super::client::Connection;
-use super::{BenchError, BenchSettings};
+use super::{BenchError, BenchSettings, connect};
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest};
@@ -32,7 +31,7 @@ pub(super) fn create(
     partitions: usize,
 ) -> Result<Topic, BenchError> {
     let name = format!("ottla-bench-{load}-{}", std::process::id());
-    let mut connection = Connection::open(&settings.bootstrap_server)?;
+    let mut connection = connect(&settings.bootstrap_server)?;
     let topic = CreatableTopic {
         name: name.clone(),
         num_partitions: partitions as i32,
@@ -73,7 +72,7 @@ pub(super) fn create(
 
 /// Deletes a topic of the run.
 pub(super) fn delete(settings: &BenchSettings, topic: &Topic) -> Result<(), BenchError> {
-    let mut connection = Connection::open(&settings.bootstrap_server)?;
+    let mut connection = connect(&settings.bootstrap_server)?;
     let request = DeleteTopicsRequest {
         topic_names: vec![topic.name.clone()],
         timeout_ms: TIMEOUT_MS,

@@ -81,7 +81,8 @@ pub use formatting::{FormatError, FormatRequest, InitialVoters, format};
 pub use founding::{Bootstrap, Founding};
 pub use metadata_reads::MetadataRead;
 pub use partition::{
-    Acks, IsolationLevel, Partition, PartitionRead, ProduceError, ReadFrom, ReadParams, ReplicaView,
+    Acks, Interest, IsolationLevel, News, Partition, PartitionRead, ProduceError, ReadFrom,
+    ReadParams, ReplicaView, Subscription,
 };
 pub use quorum::{Answered, QuorumStatus, Voter, VoterEndpoint, VoterSet, VoterStatus};
 pub use settings::{AdvertisedListener, Settings, TopicSettings};

@@ -13,6 +13,7 @@ mod moving;
 mod read;
 mod throttling;
 mod upkeep;
+mod watchers;
 
 pub(super) use cleaning::CleaningEnd;
 pub use flush::Flush;
@@ -22,6 +23,7 @@ pub(crate) use moving::{Move, MoveBegin, MoveEnd, MoveError, NextCopy, copy};
 pub use read::{IsolationLevel, PartitionRead, ReadFrom, ReadParams};
 pub(crate) use throttling::Throttled;
 pub use upkeep::Checkpoint;
+pub use watchers::{Interest, News, Subscription};
 
 use super::dir_health::{DirHealth, DirState};
 use super::isr::IsrChanges;
@@ -41,8 +43,7 @@ use ottla_protocol::{ErrorCode, LeaderEpoch, Offset, TopicId};
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use watchers::Watchers;
 
 struct Owned {
     /// `None` once the partition is closed or deleted.
@@ -73,9 +74,9 @@ pub struct Partition {
     log_end_offset: AtomicI64,
     settled_end: AtomicI64,
     gone: AtomicBool,
-    changed: Notify,
+    changed: Watchers,
     /// Told as well when the log grows that followers copy; only their fetches wait for it.
-    grown: Notify,
+    grown: Watchers,
     /// Requests that wait for followers' log start offsets.
     deleting: AtomicUsize,
     isr_changes: Arc<IsrChanges>,
@@ -181,8 +182,8 @@ impl Partition {
             syncing: Mutex::new(()),
             gathered: Condvar::new(),
             gone: AtomicBool::new(false),
-            changed: Notify::new(),
-            grown: Notify::new(),
+            changed: Watchers::default(),
+            grown: Watchers::default(),
             deleting: AtomicUsize::new(0),
             isr_changes: params.isr_changes,
             quotas: params.quotas,
@@ -221,22 +222,6 @@ impl Partition {
         self.gone.load(Ordering::Acquire)
     }
 
-    /// Completes when the high watermark moves or the partition goes away, counted from this call on.
-    pub fn changed(&self) -> Notified<'_> {
-        self.changed.notified()
-    }
-
-    /// Completes when the log grows, the high watermark moves or the partition goes away, counted from this call on.
-    pub fn grown(&self) -> Notified<'_> {
-        self.grown.notified()
-    }
-
-    /// Tells all who wait that something is different.
-    fn tell_all(&self) {
-        self.changed.notify_waiters();
-        self.grown.notify_waiters();
-    }
-
     fn perform(&self, owned: &mut Owned, effects: Effects) -> Result<(), AppendError> {
         for effect in effects {
             let log = owned.log.as_mut().ok_or(AppendError::Offline)?;
@@ -247,9 +232,9 @@ impl Partition {
                 Effect::HighWatermark(offset) => {
                     log.on_high_watermark(offset);
                     self.high_watermark.store(offset.0, Ordering::Release);
-                    self.changed.notify_waiters();
+                    self.changed.tell();
                     if !owned.replica.followers().is_empty() {
-                        self.grown.notify_waiters();
+                        self.grown.tell();
                     }
                 }
                 Effect::AlterIsr(change) => {
@@ -323,7 +308,7 @@ impl Partition {
         drop(owned);
         self.join_group_commit(join);
         if has_followers {
-            self.grown.notify_waiters();
+            self.grown.tell();
         }
         Ok(info)
     }

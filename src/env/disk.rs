@@ -3,6 +3,7 @@
 //! Invariant: what changes a directory (create, rename, remove) is durable only after
 //! [`Disk::sync_dir`]; what changes a file only after [`DiskFile::sync`]. A failed sync is never retried.
 
+use super::open_files::OpenFiles;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
@@ -107,6 +108,10 @@ fn fill(
 
 /// A file system.
 pub trait Disk: Send + Sync + std::fmt::Debug {
+    /// The bound on files that are kept open.
+    fn open_files(&self) -> &OpenFiles {
+        OpenFiles::of_process()
+    }
     /// Opens a file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
     /// A whole small file.

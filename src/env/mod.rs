@@ -7,9 +7,11 @@ pub mod clock;
 pub mod cold;
 pub mod disk;
 pub mod net;
+pub mod open_files;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, LockError, LockGuard, OpenMode, RealDisk};
+pub use open_files::OpenFiles;
 
 #[cfg(test)]
 pub(crate) mod faulty;

@@ -6,8 +6,12 @@
 //! first few stay, as on a file system with a journal. Everything is decided by one seed. Deliberately not here:
 //! links, permissions, files in two directories.
 
+mod changes;
+
 use super::disk::{DirEntry, Disk, DiskFile, LockError, LockGuard, OpenMode, Space};
+use super::open_files::OpenFiles;
 use super::rng::Rng;
+use changes::{DirChange, FileChange, left_of_file};
 use parking_lot::Mutex;
 use rustix::fd::BorrowedFd;
 use std::collections::BTreeMap;
@@ -17,8 +21,6 @@ use std::sync::Arc;
 
 /// Time of every change.
 const MODIFIED_MS: i64 = 1_700_000_000_000;
-/// Bytes that reach the disk together.
-const PAGE: usize = 4096;
 
 /// How the process that used the disk came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,49 +29,6 @@ pub(crate) enum Crash {
     Kill,
     /// The machine lost power: what was not synced may be lost, in part and out of order.
     PowerLoss,
-}
-
-#[derive(Debug, Clone)]
-enum FileChange {
-    Write { at: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
-impl FileChange {
-    fn apply(&self, data: &mut Vec<u8>) {
-        match self {
-            FileChange::Write { at, bytes } => {
-                data.resize(data.len().max(at + bytes.len()), 0);
-                data[*at..at + bytes.len()].copy_from_slice(bytes);
-            }
-            FileChange::SetLen(len) => data.resize(*len, 0),
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-enum DirChange {
-    Put(String, usize),
-    Remove(String),
-    Rename(String, String),
-}
-
-impl DirChange {
-    fn apply(&self, entries: &mut BTreeMap<String, usize>) {
-        match self {
-            DirChange::Put(name, node) => {
-                entries.insert(name.clone(), *node);
-            }
-            DirChange::Remove(name) => {
-                entries.remove(name);
-            }
-            DirChange::Rename(from, to) => {
-                if let Some(node) = entries.remove(from) {
-                    entries.insert(to.clone(), node);
-                }
-            }
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -110,11 +69,13 @@ struct State {
     syncs_fail: bool,
     /// Names whose syncs do nothing; `/` stands for directories.
     unsynced: Vec<&'static str>,
+    /// Pages of some closed file could not be written; only a sync of the file system says so.
+    has_lost_pages: bool,
 }
 
 /// The disk; copies are the same one.
 #[derive(Debug, Clone)]
-pub(crate) struct SimDisk(Arc<Mutex<State>>);
+pub(crate) struct SimDisk(Arc<Mutex<State>>, Arc<OpenFiles>);
 
 #[derive(Debug)]
 struct SimFile {
@@ -130,7 +91,12 @@ fn ended() -> io::Error {
 
 impl SimDisk {
     pub(crate) fn new(seed: u64) -> Self {
-        SimDisk(Arc::new(Mutex::new(State {
+        SimDisk::with_open_files(seed, usize::MAX)
+    }
+
+    /// As [`SimDisk::new`], with so many files kept open at the most.
+    pub(crate) fn with_open_files(seed: u64, max: usize) -> Self {
+        let state = State {
             rng: Rng::new(seed),
             nodes: vec![Node::Dir(DirNode::default())],
             operations: 0,
@@ -140,7 +106,9 @@ impl SimDisk {
             room: None,
             syncs_fail: false,
             unsynced: Vec::new(),
-        })))
+            has_lost_pages: false,
+        };
+        SimDisk(Arc::new(Mutex::new(state)), Arc::new(OpenFiles::new(max)))
     }
 
     /// Changes and syncs so far.
@@ -154,6 +122,11 @@ impl SimDisk {
         state.last_operation = state.operations + count;
     }
 
+    /// Copies of this disk; each open file has one.
+    pub(crate) fn copies(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.0.lock().is_dead
     }
@@ -165,6 +138,11 @@ impl SimDisk {
 
     pub(crate) fn fail_syncs(&self, fail: bool) {
         self.0.lock().syncs_fail = fail;
+    }
+
+    /// The next sync of the file system tells that pages were lost, and no other does.
+    pub(crate) fn lose_pages(&self) {
+        self.0.lock().has_lost_pages = true;
     }
 
     /// From now on a sync of a file with this end of its name does nothing; `/` stands for directories.
@@ -191,6 +169,7 @@ impl SimDisk {
             state.lose_power();
         }
         state.lives += 1;
+        self.1.reset();
         (state.is_dead, state.last_operation) = (false, u64::MAX);
         (state.room, state.syncs_fail) = (None, false);
     }
@@ -357,7 +336,7 @@ impl State {
         for node in &mut self.nodes {
             match node {
                 Node::File(file) => {
-                    file.data = left_of_file(&mut self.rng, file);
+                    file.data = left_of_file(&mut self.rng, &file.durable, &file.changes);
                     file.changes.clear();
                     file.durable.clone_from(&file.data);
                 }
@@ -385,38 +364,6 @@ impl State {
             }
         }
     }
-}
-
-/// What a loss of power leaves of a file: as it was after some change, or page by page after different ones.
-fn left_of_file(rng: &mut Rng, file: &FileNode) -> Vec<u8> {
-    if file.changes.is_empty() {
-        return file.durable.clone();
-    }
-    let mut versions = vec![file.durable.clone()];
-    for change in &file.changes {
-        let mut next = versions[versions.len() - 1].clone();
-        change.apply(&mut next);
-        versions.push(next);
-    }
-    let kept = rng.below(versions.len());
-    if rng.one_in(3) {
-        return versions.swap_remove(kept);
-    }
-    let mut len = versions[kept].len();
-    if len > file.durable.len() && rng.one_in(3) {
-        len = file.durable.len() + rng.below(len - file.durable.len());
-    }
-    // Small pages as well: what is torn at any sector must be found as what is torn at any page.
-    let page = if rng.one_in(2) { PAGE } else { PAGE / 8 };
-    let mut left = vec![0; len];
-    for start in (0..len).step_by(page) {
-        let version = &versions[rng.below(versions.len())];
-        let end = len.min(start + page).min(version.len());
-        if start < end {
-            left[start..end].copy_from_slice(&version[start..end]);
-        }
-    }
-    left
 }
 
 impl SimFile {
@@ -467,6 +414,10 @@ impl DiskFile for SimFile {
 }
 
 impl Disk for SimDisk {
+    fn open_files(&self) -> &OpenFiles {
+        &self.1
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.0.lock();
         let node = state.open(path, mode)?;
@@ -546,7 +497,8 @@ impl Disk for SimDisk {
         for node in 0..state.nodes.len() {
             state.sync(node, "*")?;
         }
-        Ok(true)
+        let has_lost_pages = std::mem::take(&mut state.has_lost_pages);
+        if has_lost_pages { Err(io::Error::other("pages were lost")) } else { Ok(true) }
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -5,12 +5,13 @@
 
 use super::error::StorageError;
 use crate::env::disk::DirEntry;
+use crate::env::open_files::{Handle, Owed};
 use crate::env::{Disk, DiskFile, OpenMode};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 pub(crate) const LOG_SUFFIX: &str = ".log";
 pub(crate) const INDEX_SUFFIX: &str = ".index";
@@ -165,6 +166,14 @@ impl Directory {
         if self.is_changed.swap(false, Ordering::AcqRel) { self.sync(&self.path()) } else { Ok(()) }
     }
 
+    /// Makes sure that nothing was lost of files that were closed with a sync owed, once they are synced.
+    pub(crate) fn sync_closed(&self, owed: Owed) -> Result<(), StorageError> {
+        let path = self.path();
+        let log_dir = path.parent().unwrap_or(&path);
+        let synced = self.disk.open_files().sync_closed(&*self.disk, log_dir, owed);
+        synced.map_err(|e| StorageError::new("sync", log_dir, e))
+    }
+
     fn sync(&self, path: &Path) -> Result<(), StorageError> {
         self.disk.sync_dir(path).map_err(|e| StorageError::new("sync", path, e))
     }
@@ -208,17 +217,18 @@ impl Directory {
     }
 }
 
-/// One file of a segment, opened when first needed.
+/// One file of a segment, opened when it is needed and closed when others need it more.
 #[derive(Debug)]
 pub(crate) struct LazyFile {
     base_offset: i64,
     suffix: &'static str,
-    handle: Mutex<Option<Arc<dyn DiskFile>>>,
+    /// Thousands of partitions have no file that was ever opened.
+    handle: OnceLock<Arc<Handle>>,
 }
 
 impl LazyFile {
     pub(crate) fn new(base_offset: i64, suffix: &'static str) -> Self {
-        LazyFile { base_offset, suffix, handle: Mutex::new(None) }
+        LazyFile { base_offset, suffix, handle: OnceLock::new() }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -229,12 +239,26 @@ impl LazyFile {
         directory.join(&self.name())
     }
 
-    /// The open file; made if it is not there.
+    fn handle(&self) -> &Arc<Handle> {
+        self.handle.get_or_init(Arc::default)
+    }
+
+    /// The open file, to be written; made if it is not there.
     pub(crate) fn create(&self, directory: &Directory) -> Result<Arc<dyn DiskFile>, StorageError> {
+        self.handle().note_write();
         self.open(directory, OpenMode::Create)
     }
 
-    /// The open file, which must exist.
+    /// The open file, to be written; it must exist.
+    pub(crate) fn get_to_write(
+        &self,
+        directory: &Directory,
+    ) -> Result<Arc<dyn DiskFile>, StorageError> {
+        self.handle().note_write();
+        self.open(directory, OpenMode::ReadWrite)
+    }
+
+    /// The open file, to be read; it must exist.
     pub(crate) fn get(&self, directory: &Directory) -> Result<Arc<dyn DiskFile>, StorageError> {
         self.open(directory, OpenMode::ReadWrite)
     }
@@ -244,26 +268,25 @@ impl LazyFile {
         directory: &Directory,
         mode: OpenMode,
     ) -> Result<Arc<dyn DiskFile>, StorageError> {
-        let mut handle = self.handle.lock();
-        if let Some(file) = handle.as_ref() {
-            return Ok(file.clone());
-        }
-        if mode == OpenMode::Create {
-            directory.create()?;
-        }
-        let path = self.path(directory);
-        let file =
-            directory.disk().open(&path, mode).map_err(|e| StorageError::new("open", &path, e))?;
-        if mode == OpenMode::Create {
-            directory.mark_changed();
-        }
-        *handle = Some(file.clone());
-        Ok(file)
+        self.handle().get_or_open(directory.disk().open_files(), || {
+            if mode == OpenMode::Create {
+                directory.create()?;
+            }
+            let path = self.path(directory);
+            let opened = directory.disk().open(&path, mode);
+            let file = opened.map_err(|e| StorageError::new("open", &path, e))?;
+            if mode == OpenMode::Create {
+                directory.mark_changed();
+            }
+            Ok(file)
+        })
     }
 
     /// Gives the descriptor back; the next use opens the file again.
     pub(crate) fn close(&self) {
-        *self.handle.lock() = None;
+        if let Some(handle) = self.handle.get() {
+            handle.close();
+        }
     }
 
     pub(crate) fn error(
@@ -273,5 +296,50 @@ impl LazyFile {
         e: io::Error,
     ) -> StorageError {
         StorageError::new(operation, &self.path(directory), e)
+    }
+}
+
+/// Files of a directory that are to be synced.
+#[derive(Debug)]
+pub(crate) struct ToSync {
+    files: Vec<Arc<dyn DiskFile>>,
+    handles: Vec<Arc<Handle>>,
+    owed: Owed,
+}
+
+impl ToSync {
+    pub(crate) fn new() -> Self {
+        ToSync { files: Vec::new(), handles: Vec::new(), owed: Owed::SYNC }
+    }
+
+    /// Takes in a file, which must exist.
+    pub(crate) fn add(
+        &mut self,
+        file: &LazyFile,
+        directory: &Directory,
+    ) -> Result<(), StorageError> {
+        self.files.push(file.get(directory)?);
+        self.handles.push(file.handle().clone());
+        Ok(())
+    }
+
+    /// Takes in a file that is not kept open.
+    pub(crate) fn add_file(&mut self, file: Arc<dyn DiskFile>) {
+        self.files.push(file);
+    }
+
+    /// Takes on what the files owe; [`ToSync::run`] is to follow. While nobody writes to them.
+    pub(crate) fn take_owed(mut self) -> Self {
+        let owed = self.handles.drain(..).map(|handle| handle.take_owed());
+        self.owed = owed.fold(self.owed, Owed::max);
+        self
+    }
+
+    /// Syncs them. Blocks for the disk. After a failure nothing counts that they hold.
+    pub(crate) fn run(&self, directory: &Directory) -> Result<(), StorageError> {
+        let mut synced = self.files.iter().map(|file| file.sync());
+        let error = |e| StorageError::new("sync", &directory.path(), e);
+        synced.try_for_each(|it| it.map_err(error))?;
+        directory.sync_closed(self.owed)
     }
 }

@@ -6,9 +6,9 @@
 
 use super::Log;
 use super::checkpoint::PARTITION_METADATA;
-use super::directory::Directory;
+use super::directory::{Directory, ToSync};
 use super::error::StorageError;
-use crate::env::{DiskFile, OpenMode};
+use crate::env::OpenMode;
 use ottla_protocol::{Offset, Timestamp};
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub struct FlushJob {
     up_to: Offset,
     /// How often the log was truncated when the job was made.
     truncations: u64,
-    files: Vec<Arc<dyn DiskFile>>,
+    files: ToSync,
     directory: Arc<Directory>,
 }
 
@@ -44,9 +44,7 @@ impl FlushJob {
     /// # Errors
     /// A sync failed: pass the failure to [`Log::fail_flush`], and do not run the job again.
     pub fn run(&self) -> Result<(), StorageError> {
-        for file in &self.files {
-            file.sync().map_err(|e| StorageError::new("sync", &self.directory.path(), e))?;
-        }
+        self.files.run(&self.directory)?;
         self.directory.sync_if_changed()
     }
 }
@@ -81,7 +79,7 @@ impl Log {
         let directory = self.directory.clone();
         self.epochs.write_if_changed(&directory)?;
         let first = self.floor_segment(self.recovery_point).unwrap_or(0);
-        let mut files = Vec::new();
+        let mut files = ToSync::new();
         let count = self.segments.len();
         for (n, segment) in self.segments.iter_mut().enumerate().skip(first) {
             if segment.base_offset >= up_to {
@@ -90,14 +88,15 @@ impl Log {
             // The segment that the recovery point lies in is validated and indexed anew after a crash: of the last
             // one only the batches need to be durable.
             if n + 1 == count {
-                files.extend(segment.log_to_sync(&directory)?);
+                segment.add_log_to(&mut files, &directory)?;
             } else {
                 segment.write_indexes(&directory)?;
-                files.extend(segment.files_to_sync(&directory)?);
+                segment.add_files_to(&mut files, &directory)?;
             }
         }
-        files.extend(self.metadata_to_sync()?);
+        self.add_metadata_to(&mut files)?;
         self.flushing_to = up_to;
+        let files = files.take_owed();
         Ok(FlushJob { up_to, truncations: self.truncations, files, directory })
     }
 
@@ -169,14 +168,15 @@ impl Log {
         Ok(())
     }
 
-    /// `partition.metadata`, where it was written since the last flush.
-    fn metadata_to_sync(&mut self) -> Result<Option<Arc<dyn DiskFile>>, StorageError> {
+    /// Adds `partition.metadata`, where it was written since the last flush.
+    fn add_metadata_to(&mut self, to_sync: &mut ToSync) -> Result<(), StorageError> {
         if !std::mem::take(&mut self.is_metadata_file_new) {
-            return Ok(None);
+            return Ok(());
         }
         let path = self.directory.join(PARTITION_METADATA);
         let file = self.directory.disk().open(&path, OpenMode::ReadWrite);
-        file.map(Some).map_err(|e| StorageError::new("open", &path, e))
+        to_sync.add_file(file.map_err(|e| StorageError::new("open", &path, e))?);
+        Ok(())
     }
 
     /// Nothing was ever written into it: there is nothing to say about it on the disk.
@@ -186,12 +186,10 @@ impl Log {
 
     /// A clean shutdown promises sound indexes of every segment.
     fn sync_active_indexes(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        let mut files = self.active().files_to_sync(directory)?;
-        files.extend(self.metadata_to_sync()?);
-        for file in files {
-            file.sync().map_err(|e| StorageError::new("sync", &directory.path(), e))?;
-        }
-        Ok(())
+        let mut files = ToSync::new();
+        self.active().add_files_to(&mut files, directory)?;
+        self.add_metadata_to(&mut files)?;
+        files.take_owed().run(directory)
     }
 
     fn complete_files(&mut self, directory: &Directory) -> Result<(), StorageError> {

@@ -7,9 +7,11 @@
 //! Kafka allocates an active segment's index at `segment.index.bytes` and trims it when the segment closes; ours
 //! grow as they are written. Kafka reads both.
 
-use super::directory::{Directory, LazyFile};
+use super::directory::{Directory, LazyFile, ToSync};
 use super::error::StorageError;
+use crate::env::DiskFile;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 /// Entries that wait in memory: a few kilobytes for each log that is written to.
 const PENDING_MAX: usize = 512;
@@ -24,6 +26,8 @@ pub(crate) struct IndexFile<const N: usize> {
     pending: Vec<[u8; N]>,
     /// The file exists; an index without entries has none until the segment is closed.
     is_made: bool,
+    /// The file may have bytes past the written entries. They go before the next write.
+    has_stale_end: bool,
 }
 
 /// Entries at the front of an index.
@@ -38,11 +42,13 @@ pub(crate) struct Front<const N: usize> {
 impl<const N: usize> IndexFile<N> {
     /// `len` bytes are there; what is beyond the last whole entry is ignored.
     pub(crate) fn new(base_offset: i64, suffix: &'static str, len: Option<u64>) -> Self {
+        let bytes = len.unwrap_or(0) as usize;
         IndexFile {
             file: LazyFile::new(base_offset, suffix),
-            written: len.unwrap_or(0) as usize / N,
+            written: bytes / N,
             pending: Vec::new(),
             is_made: len.is_some(),
+            has_stale_end: !bytes.is_multiple_of(N),
         }
     }
 
@@ -67,11 +73,13 @@ impl<const N: usize> IndexFile<N> {
     }
 
     pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        if self.has_stale_end {
+            self.set_len(directory)?;
+        }
         if self.pending.is_empty() {
             return Ok(());
         }
-        let file = self.file.create(directory)?;
-        self.is_made = true;
+        let file = self.file_to_write(directory)?;
         let position = (self.written * N) as u64;
         let bytes = self.pending.as_flattened();
         file.write_all_at(&[IoSlice::new(bytes)], position)
@@ -178,35 +186,42 @@ impl<const N: usize> IndexFile<N> {
     }
 
     fn set_len(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        let file = self.file.create(directory)?;
-        self.is_made = true;
+        let file = self.file_to_write(directory)?;
         file.set_len((self.written * N) as u64)
-            .map_err(|e| self.file.error(directory, "truncate", e))
+            .map_err(|e| self.file.error(directory, "truncate", e))?;
+        self.has_stale_end = false;
+        Ok(())
     }
 
-    /// Drops all entries, and whatever bytes the file has.
-    pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {
+    /// Drops all entries. Those in the file go before others are written.
+    pub(crate) fn reset(&mut self) {
+        self.has_stale_end |= self.written > 0;
         self.pending.clear();
         self.written = 0;
-        if self.is_made { self.set_len(directory) } else { Ok(()) }
     }
 
     /// Writes what waits and makes the file even where it has no entries: Kafka rebuilds a segment without one.
     pub(crate) fn finish(&mut self, directory: &Directory) -> Result<(), StorageError> {
         self.write_pending(directory)?;
-        if !self.is_made {
-            self.file.create(directory)?;
-            self.is_made = true;
-        }
-        Ok(())
+        if self.is_made { Ok(()) } else { self.file_to_write(directory).map(drop) }
     }
 
-    /// The file to sync, once it is made.
-    pub(crate) fn file_to_sync(
+    fn file_to_write(&mut self, directory: &Directory) -> Result<Arc<dyn DiskFile>, StorageError> {
+        if self.is_made {
+            return self.file.get_to_write(directory);
+        }
+        let file = self.file.create(directory)?;
+        self.is_made = true;
+        Ok(file)
+    }
+
+    /// Adds the file to those to sync, once it is made.
+    pub(crate) fn add_to(
         &self,
+        to_sync: &mut ToSync,
         directory: &Directory,
-    ) -> Result<Option<std::sync::Arc<dyn crate::env::DiskFile>>, StorageError> {
-        if self.is_made { self.file.get(directory).map(Some) } else { Ok(None) }
+    ) -> Result<(), StorageError> {
+        if self.is_made { to_sync.add(&self.file, directory) } else { Ok(()) }
     }
 
     pub(crate) fn close(&self) {

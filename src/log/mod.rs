@@ -286,6 +286,8 @@ mod durability;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod many;
+#[cfg(test)]
 mod proptests;
 #[cfg(test)]
 mod racing;

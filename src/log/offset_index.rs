@@ -3,12 +3,10 @@
 //! Entries of 8 bytes, big endian: offset less the segment's base offset (i32), position (i32). Sparse: one entry
 //! for each `index.interval.bytes`. Source: Kafka documentation, "Log".
 
-use super::directory::{Directory, INDEX_SUFFIX};
+use super::directory::{Directory, INDEX_SUFFIX, ToSync};
 use super::error::StorageError;
 use super::index_file::{Front, IndexFile};
-use crate::env::DiskFile;
 use ottla_protocol::Offset;
-use std::sync::Arc;
 
 /// Bytes of an entry.
 pub(crate) const ENTRY_SIZE: usize = 8;
@@ -128,8 +126,8 @@ impl OffsetIndex {
         self.file.truncate(directory, kept.count)
     }
 
-    pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.reset(directory)
+    pub(crate) fn reset(&mut self) {
+        self.file.reset();
     }
 
     pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
@@ -140,11 +138,12 @@ impl OffsetIndex {
         self.file.finish(directory)
     }
 
-    pub(crate) fn file_to_sync(
+    pub(crate) fn add_to(
         &self,
+        to_sync: &mut ToSync,
         directory: &Directory,
-    ) -> Result<Option<Arc<dyn DiskFile>>, StorageError> {
-        self.file.file_to_sync(directory)
+    ) -> Result<(), StorageError> {
+        self.file.add_to(to_sync, directory)
     }
 
     pub(crate) fn close(&self) {

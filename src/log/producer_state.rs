@@ -390,6 +390,19 @@ impl ProducerState {
         ongoing.into_iter().chain(unreplicated).min().copied().map(Offset)
     }
 
+    /// The transactions that are open, with their first offsets.
+    pub(crate) fn ongoing_transactions(&self) -> Vec<(ProducerId, Offset)> {
+        self.ongoing.iter().map(|(first, txn)| (txn.producer_id, Offset(*first))).collect()
+    }
+
+    /// The transaction is not open any more, and had no effect.
+    pub(crate) fn forget_transaction(&mut self, producer_id: ProducerId, first_offset: Offset) {
+        self.ongoing.remove(&first_offset.0);
+        if let Some(entry) = self.producers.get_mut(&producer_id.0) {
+            entry.current_txn_first_offset = None;
+        }
+    }
+
     /// Forgets producers that were silent for `expiration_ms` and have no open transaction.
     pub(crate) fn remove_expired(&mut self, now: Timestamp, expiration_ms: i64) {
         self.producers.retain(|_, entry| !is_expired(entry, now, expiration_ms));

@@ -7,6 +7,10 @@
 //! as Kafka does: `.deleted` and `.cleaned` go, `.swap` files of a compaction that had finished take the place of the
 //! segments that they replace.
 //!
+//! The segment that takes the appends again is left as it is where all of it is sound: its indexes wait in memory, as
+//! those of any active segment, and no snapshot is taken, which another crash would find of no use. So thousands of
+//! logs with few records each cost their reads and no write (Kafka makes two index files and a snapshot for each).
+//!
 //! A start may end in a crash as well. What is removed, cut or built anew where no flush comes by is synced, in an
 //! order that leaves the next start something that it recovers to the same: from the end of the log backwards.
 
@@ -273,17 +277,22 @@ impl Log {
             warn!(path = %path.display(), %offset, "batches after the segment are lost, with those behind them");
             self.delete_from(n + 1)?;
         }
-        self.segments[n].finish(&directory)?;
         self.recovered.recovered_segments += 1;
         self.recovered.recovered_bytes += file_len;
         self.producers.set_map_end_offset(offset);
-        self.producers.take_snapshot(&directory)?;
+        let is_last = n + 1 == self.segments.len();
+        if !is_last || is_cut || params.clean_shutdown {
+            self.segments[n].finish(&directory)?;
+        }
+        if !is_last {
+            self.producers.take_snapshot(&directory)?;
+        }
         if self.floor_segment(self.recovery_point).is_some_and(|first| n < first) {
             // No flush will come by, and the next recovery trusts it.
             self.segments[n].sync_files(&directory)?;
             directory.sync_if_changed()?;
         }
-        if is_cut || n + 1 == self.segments.len() && !params.earlier_writes_synced {
+        if is_cut || is_last && !params.earlier_writes_synced {
             // What is appended now must never be followed by what was cut, here or by the process before.
             self.segments[n].sync_file(&directory)?;
         }

@@ -10,7 +10,7 @@ use super::segment::BatchMeta;
 use super::transaction_index::AbortedTransaction;
 use crate::env::DiskFile;
 use ottla_protocol::batch::{self, BATCH_OVERHEAD, BatchHeader};
-use ottla_protocol::{Offset, Timestamp};
+use ottla_protocol::{Offset, ProducerId, Timestamp};
 use std::ops::ControlFlow;
 use tracing::warn;
 
@@ -57,7 +57,7 @@ impl Log {
         let directory = self.directory.clone();
         let interval = self.config.index_interval_bytes;
         let file = self.segments[n].file(&directory)?;
-        self.segments[n].reset_for_recovery(&directory)?;
+        self.segments[n].reset_for_recovery();
         let mut reader = BatchReader::new(&*file, file_len);
         let mut next_offset = self.segments[n].base_offset;
         let mut position = 0;
@@ -115,6 +115,7 @@ impl Log {
         let expiration_ms = self.config.producer_id_expiration_ms;
         let start = self.log_start_offset;
         self.producers.truncate_and_reload(&directory, start, offset, now, expiration_ms)?;
+        self.close_cleaned_transactions(n)?;
         let from = self.producers.map_end_offset();
         if from >= offset {
             return Ok(());
@@ -154,6 +155,51 @@ impl Log {
         Ok(())
     }
 
+    /// A snapshot may say that a transaction is open whose batches the cleaner has taken since, and after them its
+    /// marker. Of one that is open, or has its marker still, there is a batch, unless records were deleted.
+    fn close_cleaned_transactions(&mut self, n: usize) -> Result<(), ReadError> {
+        let end = self.producers.map_end_offset();
+        for (producer_id, first_offset) in self.producers.ongoing_transactions() {
+            if first_offset < self.log_start_offset && !self.config.cleanup_policy.compact {
+                continue;
+            }
+            if !self.has_transactional_batch(producer_id, first_offset, end, n)? {
+                self.producers.forget_transaction(producer_id, first_offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the segments before index `n` have a batch of the producer's transactions within the offsets.
+    fn has_transactional_batch(
+        &self,
+        producer_id: ProducerId,
+        from: Offset,
+        end: Offset,
+        n: usize,
+    ) -> Result<bool, ReadError> {
+        let first = self.floor_segment(from).unwrap_or(0);
+        for segment in &self.segments[first.min(n)..n] {
+            let begin = segment.find(&self.directory, from.max(segment.base_offset))?;
+            let Some(begin) = begin else { continue };
+            let (begin, size) = (u64::from(begin.position), u64::from(segment.size));
+            let found = segment.scan(&self.directory, begin, size, |header, _| {
+                let is_one = header.producer_id == producer_id
+                    && header.is_transactional()
+                    && !header.is_control();
+                match header.base_offset < end {
+                    true if is_one => ControlFlow::Break(true),
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(false),
+                }
+            })?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Ok(false)
+    }
+
     /// Reads the epochs of the records from the log start offset on that are before the first one known: the log start
     /// offset went back in a crash, or the checkpoint was lost.
     pub(super) fn complete_epochs(&mut self) -> Result<(), StorageError> {
@@ -190,13 +236,11 @@ impl Log {
         Ok(())
     }
 
-    /// Brings the producers' state to the log end offset, and writes a snapshot there.
+    /// Brings the producers' state to the log end offset.
     pub(super) fn rebuild_producers(&mut self, now: Timestamp) -> Result<(), ReadError> {
-        let directory = self.directory.clone();
         let segments = self.segments.len();
         self.replay_producers(self.log_end_offset, segments, now)?;
         self.producers.set_map_end_offset(self.log_end_offset);
-        self.producers.take_snapshot(&directory)?;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! are overwritten. Files are opened on first use; an empty segment at the log's beginning has none.
 
 use super::cursors::{Cursor, Cursors};
-use super::directory::{Directory, LOG_SUFFIX, LazyFile};
+use super::directory::{Directory, LOG_SUFFIX, LazyFile, ToSync};
 use super::error::{ReadError, StorageError};
 use super::offset_index::{self, OffsetIndex};
 use super::time_index::{self, TimeIndex, TimestampOffset};
@@ -166,7 +166,10 @@ impl Segment {
         index_interval_bytes: i32,
     ) -> Result<(), StorageError> {
         let position = u64::from(self.size);
-        let file = self.create_file(directory)?;
+        let file = match position {
+            0 => self.create_file(directory)?,
+            _ => self.file.get_to_write(directory)?,
+        };
         if let Err(e) = file.write_all_at(slices, position) {
             // What was written of it lies past the segment's size, which is what counts. It goes at once, or is
             // overwritten by the next append and goes when the segment is finished.
@@ -473,7 +476,8 @@ impl Segment {
         self.cursors.clear();
         self.size = size;
         self.has_torn_end = false;
-        self.file(directory)?
+        self.file
+            .get_to_write(directory)?
             .set_len(u64::from(size))
             .map_err(|e| self.file_error(directory, "truncate", u64::from(size), e))
     }
@@ -498,10 +502,10 @@ impl Segment {
     }
 
     /// Empties the indexes and forgets what is known of the batches, to be noted again one by one.
-    pub(crate) fn reset_for_recovery(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.offset_index.reset(directory)?;
-        self.time_index.reset(directory)?;
-        self.transactions.reset(directory)?;
+    pub(crate) fn reset_for_recovery(&mut self) {
+        self.offset_index.reset();
+        self.time_index.reset();
+        self.transactions.reset();
         self.tail.clear();
         self.cursors.clear();
         self.size = 0;
@@ -509,7 +513,6 @@ impl Segment {
         *self.first_timestamp.get_mut() = None;
         let none = TimestampOffset { timestamp: Timestamp::NONE, offset: self.base_offset };
         *self.max_timestamp.get_mut() = Some(none);
-        Ok(())
     }
 
     /// Writes what the indexes still hold in memory.
@@ -541,44 +544,37 @@ impl Segment {
         if directory_is_without(directory, &self.file) {
             return Ok(());
         }
-        self.sync_files_of(&[self.file(directory)?], directory)
+        let mut to_sync = ToSync::new();
+        to_sync.add(&self.file, directory)?;
+        to_sync.take_owed().run(directory)
     }
 
     /// Makes the batches and all index entries durable.
     pub(crate) fn sync_files(&self, directory: &Directory) -> Result<(), StorageError> {
-        self.sync_files_of(&self.files_to_sync(directory)?, directory)
+        let mut to_sync = ToSync::new();
+        self.add_files_to(&mut to_sync, directory)?;
+        to_sync.take_owed().run(directory)
     }
 
-    fn sync_files_of(
+    /// Adds the `.log` file to those to sync, where it has batches.
+    pub(crate) fn add_log_to(
         &self,
-        files: &[Arc<dyn DiskFile>],
+        to_sync: &mut ToSync,
         directory: &Directory,
     ) -> Result<(), StorageError> {
-        let mut synced = files.iter().map(|file| file.sync());
-        synced.try_for_each(|it| it.map_err(|e| self.file_error(directory, "sync", 0, e)))
+        if self.size > 0 { to_sync.add(&self.file, directory) } else { Ok(()) }
     }
 
-    /// The `.log` file, where it has batches.
-    pub(crate) fn log_to_sync(
+    /// Adds the files that have to be synced for every batch and index entry to be durable.
+    pub(crate) fn add_files_to(
         &self,
+        to_sync: &mut ToSync,
         directory: &Directory,
-    ) -> Result<Option<Arc<dyn DiskFile>>, StorageError> {
-        if self.size > 0 { self.file(directory).map(Some) } else { Ok(None) }
-    }
-
-    /// The files to sync so that every batch and index entry is durable.
-    pub(crate) fn files_to_sync(
-        &self,
-        directory: &Directory,
-    ) -> Result<Vec<Arc<dyn DiskFile>>, StorageError> {
-        let mut files = Vec::with_capacity(3);
-        if self.size > 0 {
-            files.push(self.file(directory)?);
-        }
-        files.extend(self.offset_index.file_to_sync(directory)?);
-        files.extend(self.time_index.file_to_sync(directory)?);
-        files.extend(self.transactions.file_to_sync(directory)?);
-        Ok(files)
+    ) -> Result<(), StorageError> {
+        self.add_log_to(to_sync, directory)?;
+        self.offset_index.add_to(to_sync, directory)?;
+        self.time_index.add_to(to_sync, directory)?;
+        self.transactions.add_to(to_sync, directory)
     }
 
     /// Gives the descriptors back.

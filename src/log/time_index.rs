@@ -3,12 +3,10 @@
 //! Entries of 12 bytes, big endian: timestamp (i64), offset less the segment's base offset (i32). Timestamps only
 //! grow. Source: KIP-33.
 
-use super::directory::{Directory, TIME_INDEX_SUFFIX};
+use super::directory::{Directory, TIME_INDEX_SUFFIX, ToSync};
 use super::error::StorageError;
 use super::index_file::IndexFile;
-use crate::env::DiskFile;
 use ottla_protocol::{Offset, Timestamp};
-use std::sync::Arc;
 
 /// Bytes of an entry.
 pub(crate) const ENTRY_SIZE: usize = 12;
@@ -106,8 +104,8 @@ impl TimeIndex {
         self.file.truncate(directory, kept.count)
     }
 
-    pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.reset(directory)
+    pub(crate) fn reset(&mut self) {
+        self.file.reset();
     }
 
     pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
@@ -118,11 +116,12 @@ impl TimeIndex {
         self.file.finish(directory)
     }
 
-    pub(crate) fn file_to_sync(
+    pub(crate) fn add_to(
         &self,
+        to_sync: &mut ToSync,
         directory: &Directory,
-    ) -> Result<Option<Arc<dyn DiskFile>>, StorageError> {
-        self.file.file_to_sync(directory)
+    ) -> Result<(), StorageError> {
+        self.file.add_to(to_sync, directory)
     }
 
     pub(crate) fn close(&self) {

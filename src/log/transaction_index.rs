@@ -3,12 +3,10 @@
 //! Entries of 34 bytes, big endian: version (i16, 0), producer id, first offset, last offset, last stable offset
 //! (i64 each). The file is made with its first entry. Source: KIP-98.
 
-use super::directory::{Directory, TXN_INDEX_SUFFIX};
+use super::directory::{Directory, TXN_INDEX_SUFFIX, ToSync};
 use super::error::StorageError;
 use super::index_file::IndexFile;
-use crate::env::DiskFile;
 use ottla_protocol::{Offset, ProducerId};
-use std::sync::Arc;
 
 /// Bytes of an entry.
 pub(crate) const ENTRY_SIZE: usize = 34;
@@ -99,19 +97,20 @@ impl TransactionIndex {
         self.file.truncate(directory, kept.count)
     }
 
-    pub(crate) fn reset(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.reset(directory)
+    pub(crate) fn reset(&mut self) {
+        self.file.reset();
     }
 
     pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
         self.file.write_pending(directory)
     }
 
-    pub(crate) fn file_to_sync(
+    pub(crate) fn add_to(
         &self,
+        to_sync: &mut ToSync,
         directory: &Directory,
-    ) -> Result<Option<Arc<dyn DiskFile>>, StorageError> {
-        self.file.file_to_sync(directory)
+    ) -> Result<(), StorageError> {
+        self.file.add_to(to_sync, directory)
     }
 
     pub(crate) fn close(&self) {

@@ -65,7 +65,9 @@ impl Log {
         self.epochs.truncate_from_end(self.log_end_offset);
         self.epochs.write_if_changed(&directory)?;
         directory.sync_if_changed()?;
-        self.rebuild_producers(now)
+        self.rebuild_producers(now)?;
+        self.producers.take_snapshot(&directory)?;
+        Ok(())
     }
 
     fn replace_all(
@@ -122,7 +124,8 @@ fn empty(mut segment: Segment, directory: &Directory) -> Result<Offset, StorageE
     if directory.disk().exists(&directory.join(&segment.name())) {
         segment.cut_at(directory, 0)?;
         segment.sync_file(directory)?;
-        segment.reset_for_recovery(directory)?;
+        segment.reset_for_recovery();
+        segment.write_indexes(directory)?;
         segment.sync_files(directory)?;
     }
     Ok(segment.base_offset)

@@ -1,13 +1,20 @@
 //! Incremental fetch sessions (KIP-227): what a fetcher need not repeat, and what need not be answered again.
 //!
-//! Deliberately not here: reading. [`FetchSessions::begin`] says which partitions a request is about,
+//! Deliberately not here: reading. [`FetchSessions::begin`] says which partitions a request has to look at,
 //! [`FetchContext::finish`] which of them its answer holds.
+//!
+//! A partition that gave nothing, and of which there is nothing to note, is quiet: no request looks at it again before
+//! it is named, or says itself that it has changed. So a request costs what there is to tell, not what the session
+//! holds.
+//!
 //! Invariants: at most `slots` sessions; a session's epoch moves with every request that it accepts; a partition that
-//! had data goes to the end of its session's order, so that all get their turn under a byte limit.
+//! had data goes to the end of its session's order, so that all get their turn under a byte limit; a quiet partition is
+//! subscribed to, since before it was read.
 
+use crate::broker::{Interest, News, Partition, Subscription};
 use ottla_protocol::{ErrorCode, Timestamp, TopicId};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// No session.
@@ -51,6 +58,8 @@ pub(crate) struct Wanted {
     pub(crate) high_watermark: i64,
     /// What the session has told of the high watermark and the log start offset last; -1 for nothing.
     pub(crate) told: (i64, i64),
+    /// Its number within the session; 0 outside of one.
+    pub(crate) member: u64,
 }
 
 /// What a read gave, as far as a session must know.
@@ -62,6 +71,8 @@ pub(crate) struct Seen {
     pub(crate) error: ErrorCode,
     /// A preferred read replica or a diverging epoch, which are told every time.
     pub(crate) has_news: bool,
+    /// Nothing can come of looking again before the partition changes.
+    pub(crate) is_quiet: bool,
 }
 
 /// The session part of a fetch request.
@@ -80,11 +91,25 @@ pub(crate) enum Fetcher {
     Follower,
 }
 
+impl Fetcher {
+    /// What it is told of.
+    pub(crate) fn interest(self) -> Interest {
+        match self {
+            Fetcher::Consumer => Interest::Committed,
+            Fetcher::Follower => Interest::Growth,
+        }
+    }
+}
+
+/// A partition of a session.
 #[derive(Debug)]
 struct Cached {
     wanted: Wanted,
     high_watermark: i64,
     log_start_offset: i64,
+    /// Where it stands in the order in which partitions are read.
+    place: u64,
+    subscription: Option<Subscription>,
 }
 
 impl Cached {
@@ -99,47 +124,86 @@ type Key = (TopicKey, i32);
 struct Session {
     id: i32,
     epoch: i32,
-    /// Partitions in the order in which they are read.
-    ordered: BTreeMap<u64, Cached>,
-    places: HashMap<Key, u64>,
-    next_place: u64,
+    fetcher: Fetcher,
+    members: HashMap<u64, Cached>,
+    numbers: HashMap<Key, u64>,
+    /// Those that the next request looks at, as (place, member).
+    active: BTreeSet<(u64, u64)>,
+    /// The last member's number, and the last place.
+    last: u64,
+    news: Arc<News>,
 }
 
 impl Session {
-    fn put(&mut self, cached: Cached) {
-        let key = (cached.wanted.topic.clone(), cached.wanted.partition);
-        let place = self.next_place;
-        self.next_place += 1;
-        self.places.insert(key, place);
-        self.ordered.insert(place, cached);
+    fn new(id: i32, fetcher: Fetcher) -> Self {
+        Session {
+            id,
+            epoch: next_epoch(INITIAL_EPOCH),
+            fetcher,
+            members: HashMap::new(),
+            numbers: HashMap::new(),
+            active: BTreeSet::new(),
+            last: 0,
+            news: Arc::default(),
+        }
+    }
+
+    fn add(&mut self, wanted: Wanted, high_watermark: i64, log_start_offset: i64) {
+        self.last += 1;
+        let (member, place) = (self.last, self.last);
+        self.numbers.insert((wanted.topic.clone(), wanted.partition), member);
+        let wanted = Wanted { member, ..wanted };
+        let subscription = None;
+        let cached = Cached { wanted, high_watermark, log_start_offset, place, subscription };
+        self.members.insert(member, cached);
+        self.active.insert((place, member));
     }
 
     fn update(&mut self, wanted: Vec<Wanted>, forgotten: &[Key]) {
         for item in wanted {
             let key = (item.topic.clone(), item.partition);
-            let cached = self.places.get(&key).and_then(|place| self.ordered.get_mut(place));
-            match cached {
+            let number = self.numbers.get(&key);
+            match number.and_then(|member| self.members.get_mut(member)) {
                 Some(cached) => {
                     let name = item.name.clone().or(cached.wanted.name.take());
-                    cached.wanted = Wanted { name, ..item };
+                    let member = cached.wanted.member;
+                    cached.wanted = Wanted { name, member, ..item };
+                    self.active.insert((cached.place, member));
                 }
-                None => {
-                    self.put(Cached { wanted: item, high_watermark: -1, log_start_offset: -1 });
-                }
+                None => self.add(item, -1, -1),
             }
         }
         for key in forgotten {
-            if let Some(place) = self.places.remove(key) {
-                self.ordered.remove(&place);
+            let member = self.numbers.remove(key);
+            if let Some(cached) = member.and_then(|member| self.members.remove(&member)) {
+                self.active.remove(&(cached.place, cached.wanted.member));
             }
+        }
+    }
+
+    /// Makes active what has changed, and says what that is.
+    fn take_news(&mut self) -> Vec<u64> {
+        let mut changed = Vec::new();
+        for member in self.news.take() {
+            if let Some(cached) = self.members.get(&member) {
+                self.active.insert((cached.place, member));
+                changed.push(member);
+            }
+        }
+        changed
+    }
+
+    fn subscribe(&mut self, member: u64, partition: &Arc<Partition>) {
+        let Some(cached) = self.members.get_mut(&member) else { return };
+        if !cached.subscription.as_ref().is_some_and(|it| it.is_to(partition)) {
+            let interest = self.fetcher.interest();
+            cached.subscription = Some(partition.subscribe(interest, &self.news, member));
         }
     }
 
     /// Notes what was read; whether the answer must hold it.
     fn note(&mut self, wanted: &Wanted, seen: &Seen) -> bool {
-        let key = (wanted.topic.clone(), wanted.partition);
-        let Some(place) = self.places.get(&key).copied() else { return true };
-        let Some(cached) = self.ordered.get_mut(&place) else { return true };
+        let Some(cached) = self.members.get_mut(&wanted.member) else { return true };
         let failed = seen.error.is_err();
         let answered = seen.bytes > 0
             || cached.high_watermark != seen.high_watermark
@@ -152,10 +216,13 @@ impl Session {
         if cached.wanted.name.is_none() {
             cached.wanted.name.clone_from(&wanted.name);
         }
-        if seen.bytes > 0
-            && let Some(cached) = self.ordered.remove(&place)
-        {
-            self.put(cached);
+        if seen.bytes > 0 {
+            self.active.remove(&(cached.place, wanted.member));
+            self.last += 1;
+            cached.place = self.last;
+            self.active.insert((cached.place, wanted.member));
+        } else if seen.is_quiet && cached.subscription.is_some() {
+            self.active.remove(&(cached.place, wanted.member));
         }
         answered
     }
@@ -267,6 +334,42 @@ pub(crate) struct Incremental {
     id: i32,
     /// The session's epoch while no other request has come in between.
     expected_epoch: i32,
+    /// Whether there are partitions that need not be looked at.
+    has_quiet: bool,
+}
+
+impl Incremental {
+    /// Tells when partitions change.
+    pub(crate) fn news(&self) -> Arc<News> {
+        Arc::clone(&self.session.lock().news)
+    }
+
+    /// Whether there are partitions of which the request need not look.
+    pub(crate) fn has_quiet(&self) -> bool {
+        self.has_quiet
+    }
+
+    /// Lets the session hear of these partitions' changes from now on.
+    pub(crate) fn subscribe<'p>(
+        &self,
+        partitions: impl Iterator<Item = (u64, &'p Arc<Partition>)>,
+    ) {
+        let mut session = self.session.lock();
+        for (member, partition) in partitions {
+            session.subscribe(member, partition);
+        }
+    }
+
+    /// The partitions that have changed since the last look; `None` once another request has come.
+    pub(crate) fn changed(&self) -> Option<Vec<Wanted>> {
+        let mut session = self.session.lock();
+        if session.epoch != self.expected_epoch {
+            return None;
+        }
+        let changed = session.take_news();
+        let known = changed.iter().filter_map(|member| session.members.get(member));
+        Some(known.map(Cached::wanted).collect())
+    }
 }
 
 impl FetchSessions {
@@ -275,7 +378,7 @@ impl FetchSessions {
         FetchSessions { slots, cache: Mutex::default() }
     }
 
-    /// The partitions that the request is about, in the order in which they are to be read.
+    /// The partitions that the request has to look at, in the order in which they are to be read.
     pub(crate) fn begin(
         &self,
         now: Timestamp,
@@ -310,17 +413,24 @@ impl FetchSessions {
             return refused(ErrorCode::FetchSessionTopicIdError);
         }
         session.update(wanted.clone(), forgotten);
-        if session.ordered.is_empty() {
+        if session.members.is_empty() {
             cache.remove(session_id);
             return (FetchContext::Sessionless, wanted);
         }
-        cache.touch(session_id, session.ordered.len(), now);
+        cache.touch(session_id, session.members.len(), now);
+        drop(cache);
         session.epoch = next_epoch(session.epoch);
-        let all = session.ordered.values().map(Cached::wanted).collect();
+        session.take_news();
+        // A request that still waits learns that it was overtaken.
+        session.news.wake();
+        let members = session.active.iter().filter_map(|(_, member)| session.members.get(member));
+        let active: Vec<Wanted> = members.map(Cached::wanted).collect();
         let expected_epoch = session.epoch;
+        let has_quiet = active.len() < session.members.len();
         drop(session);
-        let incremental = Incremental { session: shared, id: session_id, expected_epoch };
-        (FetchContext::Incremental(incremental), all)
+        let incremental =
+            Incremental { session: shared, id: session_id, expected_epoch, has_quiet };
+        (FetchContext::Incremental(incremental), active)
     }
 
     fn create(
@@ -345,24 +455,14 @@ impl FetchSessions {
                 break id;
             }
         };
-        let mut session = Session {
-            id,
-            epoch: next_epoch(INITIAL_EPOCH),
-            ordered: BTreeMap::new(),
-            places: HashMap::new(),
-            next_place: 0,
-        };
+        let mut session = Session::new(id, fetcher);
         for (wanted, seen) in results {
             let key = (wanted.topic.clone(), wanted.partition);
-            if !session.places.contains_key(&key) {
-                session.put(Cached {
-                    wanted: wanted.clone(),
-                    high_watermark: seen.high_watermark,
-                    log_start_offset: seen.log_start_offset,
-                });
+            if !session.numbers.contains_key(&key) {
+                session.add(wanted.clone(), seen.high_watermark, seen.log_start_offset);
             }
         }
-        let size = session.ordered.len();
+        let size = session.members.len();
         let session = Arc::new(Mutex::new(session));
         let slot = Slot { session, fetcher, uses_topic_ids, created: now, last_used: now, size };
         cache.insert(id, slot, now);
@@ -405,7 +505,7 @@ impl FetchContext {
             FetchContext::Full { fetcher, uses_topic_ids } => {
                 all(sessions.create(now, *fetcher, *uses_topic_ids, results))
             }
-            FetchContext::Incremental(Incremental { session, id, expected_epoch }) => {
+            FetchContext::Incremental(Incremental { session, id, expected_epoch, .. }) => {
                 let mut session = session.lock();
                 debug_assert_eq!(session.id, *id);
                 if session.epoch != *expected_epoch {

@@ -7,12 +7,14 @@ mod connection;
 mod fetch_session;
 pub mod handlers;
 mod listener;
+mod root_logger;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use handlers::{Node, RequestContext};
 pub use listener::{Advertised, BoundListener, ListenerParams, Server};
+pub use root_logger::RootLogger;
 pub use settings::{Limits, Settings, listeners};
 
 use fetch_session::FetchSessions;

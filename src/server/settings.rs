@@ -1,11 +1,13 @@
 //! What this room takes from the configuration.
 
+use super::RootLogger;
 use super::listener::{Advertised, ListenerParams};
 use crate::config::{Config, Listener, internal};
 use crate::env::net::ListenOptions;
 use ottla_protocol::apis::ListenerType;
 use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What bounds connections and their requests.
@@ -60,11 +62,13 @@ pub struct Settings {
     pub is_replication_capped: bool,
     /// How internal topics are created: partitions, replication factor, configuration.
     pub internal_topics: Vec<CreatableTopic>,
+    /// Sets the level that the process logs at.
+    pub root_logger: Arc<RootLogger>,
 }
 
 impl Settings {
     /// As configured.
-    pub fn from_config(config: &Config) -> Settings {
+    pub fn from_config(config: &Config, root_logger: Arc<RootLogger>) -> Settings {
         let topics = &config.topics;
         Settings {
             fetch_max_bytes: usize::try_from(topics.fetch_max_bytes).unwrap_or_default(),
@@ -73,6 +77,7 @@ impl Settings {
             auto_create_topics_enable: topics.auto_create_topics_enable,
             is_replication_capped: config.is_meeting,
             internal_topics: internal_topics(config),
+            root_logger,
         }
     }
 }

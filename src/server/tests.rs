@@ -5,6 +5,7 @@ mod configs;
 mod cordoned_log_dirs;
 mod describe_cluster;
 mod durability;
+mod fetch_sessions;
 mod groups;
 mod growing;
 mod log_dirs;
@@ -24,6 +25,11 @@ use ottla_protocol::{ApiKey, ErrorCode, Message, Request, Timestamp, request};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+
+/// A logger of which nothing is in force.
+fn root_logger() -> Arc<RootLogger> {
+    Arc::new(RootLogger::new("info", |_| Ok(())))
+}
 
 /// A broker on a port of its own, with a directory that goes with it.
 struct World {
@@ -62,7 +68,7 @@ impl World {
         let config = Config::without_file().unwrap();
         let mut limits = Limits::from_config(&config);
         change(&mut limits);
-        let settings = Settings::from_config(&config);
+        let settings = Settings::from_config(&config, root_logger());
         let (broker, server, address, controller_address) = runtime.block_on(async {
             let bound = bind("PLAINTEXT", ListenerType::Broker).await;
             let controller = bind("CONTROLLER", ListenerType::Controller).await;

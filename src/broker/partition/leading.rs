@@ -174,7 +174,7 @@ impl Partition {
         drop(owned);
         if moved {
             // Followers learn it from their next answer.
-            self.grown.notify_waiters();
+            self.grown.tell();
         }
         Ok(target)
     }

@@ -77,6 +77,8 @@ pub struct PartitionRead {
     pub aborted: Vec<AbortedTransaction>,
     /// The client's log leaves this one where this epoch ends, which is here; nothing is read then (KIP-595).
     pub diverging: Option<(LeaderEpoch, Offset)>,
+    /// Until the partition tells of a change the reader gets nothing more, and the leader has nothing to note of it.
+    pub is_quiet: bool,
 }
 
 impl Partition {
@@ -176,6 +178,10 @@ impl Partition {
             log_start_offset: log.log_start_offset(),
             log_end_offset,
             aborted,
+            is_quiet: diverging.is_none()
+                && !is_held_up
+                && params.offset >= bound
+                && params.follower.is_none_or(|it| owned.replica.is_settled(it.replica)),
             diverging,
         }))
     }
@@ -197,7 +203,7 @@ impl Partition {
         let now = self.clock.now();
         self.step(owned, Event::Fetched { fetch: *fetch, now });
         if self.deleting.load(Ordering::Acquire) > 0 {
-            self.changed.notify_waiters();
+            self.changed.tell();
         }
         Ok(())
     }

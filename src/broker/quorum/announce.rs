@@ -98,7 +98,8 @@ fn stand(shared: &Arc<Shared>, announcement: Announcement) -> Standing {
         }
         Some(known) => {
             let directory_id = known.directory_id;
-            if voters_max.is_some() && voters.count() > 1 {
+            // One that answers is there: then two nodes have the same id, and the second is refused as a broker.
+            if voters_max.is_some() && voters.count() > 1 && !shared.hears(voter.id, SILENCE) {
                 let id = voter.id;
                 change(shared, move |shared| async move {
                     shared.remove_voter(id, directory_id, CHANGE_MAX).await
@@ -145,7 +146,12 @@ pub(super) async fn run(shared: Arc<Shared>, transport: Arc<dyn RaftTransport>) 
         let is_heard = shared.contact.lock().heard.is_some_and(|at| at.elapsed() < SILENCE);
         let pause = if shared.log.leading().is_some() {
             shared.let_learners_in(FORGOTTEN);
-            if shared.learners.lock().is_empty() { NEVER } else { AGAIN }
+            let is_up_to_date = update_own(&shared);
+            match shared.learners.lock().is_empty() {
+                _ if !is_up_to_date => SOON,
+                true => NEVER,
+                false => AGAIN,
+            }
         } else if is_heard && has_vote && announced == (known.epoch, Standing::Voter) {
             AGAIN
         } else {
@@ -165,6 +171,19 @@ pub(super) async fn run(shared: Arc<Shared>, transport: Arc<dyn RaftTransport>) 
         // That the leader is another one is to be known at once.
         let _ = tokio::time::timeout(pause, leaders.changed()).await;
     }
+}
+
+/// A leader that listens elsewhere than the log says has it say so; answers whether the log is right.
+fn update_own(shared: &Arc<Shared>) -> bool {
+    let own = &shared.log.params().own;
+    let voters = shared.log.voters();
+    let known = voters.get(own.id).filter(|_| voters.is_dynamic);
+    let is_other = known.is_some_and(|it| it.directory_id == own.directory_id && it != own);
+    if is_other {
+        let own = own.clone();
+        change(shared, move |shared| async move { shared.update_voter(own, CHANGE_MAX).await });
+    }
+    !is_other
 }
 
 /// Says what an operator has to do.

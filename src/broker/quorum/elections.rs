@@ -94,7 +94,6 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
     let mut wait = between(Duration::from_millis(10), FIRST_WAIT);
     let mut not_before = Instant::now();
     let node_id = shared.log.params().node_id();
-    // Whoever is given a vote must not wait any longer for a leader to fall silent.
     let mut voter_changes = shared.log.voter_changes();
     loop {
         if shared.is_closing() || shared.log.is_failed() {
@@ -104,7 +103,7 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         let contact = *shared.contact.lock();
         let leads = shared.leader.borrow().leader == Some(node_id);
         let is_idle = match leads {
-            true => voters.is_only(node_id) && shared.learner_ids().is_empty(),
+            true => voters.is_only(node_id) && shared.learners.lock().is_empty(),
             false => !shared.has_vote(),
         };
         let due = if is_idle {
@@ -126,6 +125,7 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         let woken = tokio::select! {
             biased;
             () = alarm => true,
+            // The log outlives this task.
             Ok(()) = voter_changes.changed() => true,
             () = tokio::time::sleep_until(due.into()) => false,
         };

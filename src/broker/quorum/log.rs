@@ -542,6 +542,9 @@ impl MetadataLog {
         inner.recent.clear();
         inner.recent_bytes = 0;
         inner.index = BatchIndex::after(Some(Purged { index, epoch: snapshot.epoch, end_offset }));
+        if inner.voters.truncate(0) {
+            self.tell_voters(&inner);
+        }
         let begun = inner.log.truncate_fully_and_start_at(end_offset, now);
         begun.map_err(|error| {
             inner.failed = true;

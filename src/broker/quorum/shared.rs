@@ -14,7 +14,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI16, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -315,6 +315,14 @@ impl Shared {
     pub fn hear_leader(&self) {
         let now = Instant::now();
         *self.contact.lock() = LeaderContact { at: now, heard: Some(now), is_suspect: false };
+    }
+
+    /// Whether another node has answered this leader lately.
+    pub fn hears(&self, id: BrokerId, within: Duration) -> bool {
+        let now = self.log.params().clock.now().0;
+        let contacts = self.contacts.lock();
+        let within = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+        contacts.get(&id).is_some_and(|contact| now - contact.last_fetch.0 < within)
     }
 
     /// Another voter has answered this leader, and has everything up to `end`.

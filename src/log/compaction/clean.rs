@@ -297,9 +297,7 @@ impl Cleaning {
             self.params.segments[n].close_files();
         }
         target.finish(&staging)?;
-        for file in target.files_to_sync(&staging)? {
-            file.sync().map_err(|e| StorageError::new("sync", &staging.path(), e))?;
-        }
+        target.sync_files(&staging)?;
         target.close_files();
         self.keep_modified(&group, &staging.join(&target.name()))?;
         let mut segment = target.view();
@@ -325,6 +323,8 @@ impl Cleaning {
         for segment in &segments[first..] {
             segment.sync_file(directory)?;
         }
+        // The log has handles of its own to these files.
+        directory.sync_closed(directory.disk().open_files().owed_by_closed())?;
         *synced_to = cleanable.first_uncleanable_offset;
         directory.sync_if_changed()
     }

@@ -35,6 +35,12 @@ fn a_crash_at_any_moment_leaves_a_log_that_keeps_the_rules() {
     assert!(broken.is_empty(), "{} broken:\n{}", broken.len(), broken.join("\n"));
 }
 
+/// A snapshot says that a transaction is open whose batches and marker the cleaner has taken since.
+#[test]
+fn seed_23664_keeps_the_rules() {
+    run(World::new(23664), STEPS).unwrap();
+}
+
 /// Steps, with a crash after `operations` of the disk; `true` where the history was over before.
 fn cut_after(seed: u64, operations: u64) -> bool {
     let mut world = World::new(seed);

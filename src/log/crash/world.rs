@@ -23,6 +23,8 @@ const TOPIC: &str = "events";
 const KEYS: usize = 7;
 /// Producers without transactions have the ids below, those with transactions from here on.
 const TRANSACTIONAL: usize = 10;
+/// Files that are kept open, by the seed's remainder.
+const OPEN_FILES: [usize; 3] = [usize::MAX, 1, 3];
 const BUFFERS: CleaningBuffers =
     CleaningBuffers { map_bytes: 1 << 16, load_factor: 0.9, io_bytes: 256 };
 
@@ -88,7 +90,7 @@ impl World {
     /// A new log.
     pub(super) fn new(seed: u64) -> World {
         let mut rng = Rng::new(seed);
-        let disk = SimDisk::new(seed);
+        let disk = SimDisk::with_open_files(seed, OPEN_FILES[seed as usize % OPEN_FILES.len()]);
         disk.create_dir_durably(Path::new(LOG_DIR)).unwrap();
         let config = random_config(&mut rng);
         let mut world = World {

@@ -98,6 +98,13 @@ impl Follower {
         has_moved
     }
 
+    /// The leader's log, which ended at `leader_end`, is about to grow.
+    pub(super) fn leader_grows(&mut self, leader_end: Offset, now: Timestamp) {
+        if self.log_end_offset >= leader_end {
+            self.last_caught_up = self.last_caught_up.max(now);
+        }
+    }
+
     /// Whether it has everything, or had it less than `lag_max_ms` ago.
     pub(super) fn is_caught_up(&self, leader_end: Offset, lag_max_ms: i64, now: Timestamp) -> bool {
         self.log_end_offset >= leader_end

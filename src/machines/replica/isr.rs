@@ -3,7 +3,7 @@
 //! A replica that is to join counts for the high watermark from the moment that the leader asks, since the controller
 //! may have let it in before the leader hears of it. One that is to leave counts until the leader hears that it has.
 
-use super::{Effect, Replica, Role};
+use super::{Effect, Follower, Replica, Role};
 use ottla_protocol::{BrokerEpoch, BrokerId, LeaderEpoch, Timestamp};
 
 /// A member of the ISR that is asked for.
@@ -61,6 +61,13 @@ impl Replica {
     pub(super) fn is_in_maximal_isr(&self, id: BrokerId) -> bool {
         self.isr.contains(&id)
             || self.pending.as_ref().is_some_and(|pending| pending.joins == Some(id))
+    }
+
+    /// Whether there is nothing more to learn of a follower from a fetch that says the same again.
+    pub fn is_settled(&self, id: BrokerId) -> bool {
+        self.pending.is_none()
+            && self.isr.contains(&id)
+            && self.follower(id).is_some_and(Follower::is_eligible)
     }
 
     /// Asks for a follower to join that has everything committed and everything from before this leader's epoch.

@@ -285,6 +285,10 @@ impl Replica {
                 Effects::default()
             }
             Event::Appended { log_end_offset, now } => {
+                // A follower that had everything has had it until now, however long ago it last asked.
+                for follower in &mut self.followers {
+                    follower.leader_grows(self.log_end_offset, now);
+                }
                 self.log_end_offset = log_end_offset;
                 Effects::one(self.advance(now))
             }

@@ -260,6 +260,20 @@ fn a_caught_up_follower_outside_the_isr_is_waited_for() {
     assert_eq!(late, vec![Effect::HighWatermark(Offset(5))], "not for longer than it may lag");
 }
 
+/// The leader need not hear of a follower while there is nothing to copy.
+#[test]
+fn a_follower_of_a_quiet_partition_has_its_whole_time_once_there_are_records() {
+    let mut replica = leader(1, &[1, 2], 4);
+    fetch(&mut replica, 2, 4, 1);
+    assert!(replica.is_settled(BrokerId(2)));
+    append(&mut replica, 5, 100 * LAG_MS);
+    let check = |now| Event::CheckIsr { fenced: vec![], now: Timestamp(now) };
+    assert_eq!(step(&mut replica, check(101 * LAG_MS)), vec![]);
+    append(&mut replica, 6, 101 * LAG_MS);
+    assert!(asked(&step(&mut replica, check(101 * LAG_MS + 1))).is_some());
+    assert!(!replica.is_settled(BrokerId(2)), "until the controller has answered");
+}
+
 #[test]
 fn fetches_from_before_the_broker_started_anew_are_stale() {
     let mut replica = leader(1, &[1, 2], 4);

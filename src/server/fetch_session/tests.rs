@@ -12,11 +12,19 @@ fn wanted(topic: &str, partition: i32) -> Wanted {
         log_start_offset: -1,
         high_watermark: i64::MAX,
         told: (-1, -1),
+        member: 0,
     }
 }
 
 fn seen(high_watermark: i64, bytes: usize) -> Seen {
-    Seen { high_watermark, log_start_offset: 0, bytes, error: ErrorCode::None, has_news: false }
+    Seen {
+        high_watermark,
+        log_start_offset: 0,
+        bytes,
+        error: ErrorCode::None,
+        has_news: false,
+        is_quiet: false,
+    }
 }
 
 fn request(session_id: i32, epoch: i32) -> SessionRequest {

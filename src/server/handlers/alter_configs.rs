@@ -6,7 +6,7 @@
 
 use super::RequestContext;
 use super::admin::{check_cleaner, check_cordoned_dirs};
-use super::incremental_alter_configs::check_node_id;
+use super::incremental_alter_configs::is_this_broker;
 use crate::broker::config_rules::{BrokerScope, check_broker};
 use crate::broker::{ApiError, ControllerReply, ControllerRequest, ResourceType};
 use ottla_protocol::ErrorCode;
@@ -90,10 +90,12 @@ fn check(ctx: &RequestContext, resource: &AlterConfigsResource) -> Result<(), Ap
             check_cleaner(ctx, "", &configs)
         }
         Some(ResourceType::Broker) => {
-            check_node_id(ctx.broker.node_id(), &resource.resource_name)?;
-            check_cordoned_dirs(ctx, &configs)?;
+            let is_here = is_this_broker(ctx, &resource.resource_name)?;
+            if is_here {
+                check_cordoned_dirs(ctx, &configs)?;
+            }
             check_broker(&configs, BrokerScope::One)?;
-            check_cleaner(ctx, &resource.resource_name, &configs)
+            if is_here { check_cleaner(ctx, &resource.resource_name, &configs) } else { Ok(()) }
         }
         Some(ResourceType::BrokerLogger) | None => {
             Err(invalid(format!("Unknown resource type {}", resource.resource_type)))

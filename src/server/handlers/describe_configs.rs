@@ -13,6 +13,7 @@ use crate::broker::effective::{
 use crate::broker::image::ConfigMap;
 use crate::broker::{ApiError, ConfigResource, Image, ResourceType, validate_topic_name};
 use crate::config::{Key, Scope, Update, table};
+use crate::server::RootLogger;
 use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -20,7 +21,6 @@ use ottla_protocol::messages::describe_configs_response::{
 use ottla_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use ottla_protocol::{BrokerId, ErrorCode};
 use std::collections::BTreeSet;
-use tracing::level_filters::LevelFilter;
 
 /// Answers the request.
 pub async fn handle(
@@ -32,6 +32,7 @@ pub async fn handle(
         image: &image,
         sources: broker_sources(ctx, &image),
         node_id: ctx.broker.node_id(),
+        root_logger: &ctx.shared.settings.root_logger,
         include_synonyms: request.include_synonyms,
         include_documentation: request.include_documentation,
     };
@@ -43,6 +44,7 @@ struct Describer<'a> {
     image: &'a Image,
     sources: BrokerSources<'a>,
     node_id: BrokerId,
+    root_logger: &'a RootLogger,
     include_synonyms: bool,
     include_documentation: bool,
 }
@@ -94,7 +96,7 @@ impl Describer<'_> {
             }
             ResourceType::BrokerLogger => {
                 self.check_broker_id(name, "")?;
-                Ok(vec![root_logger()])
+                Ok(vec![root_logger(self.root_logger)])
             }
             ResourceType::ClientMetrics if name.is_empty() => {
                 Err(invalid("Client metrics subscription name must not be empty"))
@@ -237,19 +239,11 @@ fn invalid(text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, text)
 }
 
-/// The one logger, at the level that the process logs at.
-fn root_logger() -> DescribeConfigsResourceResult {
-    let level = match LevelFilter::current() {
-        LevelFilter::OFF => "OFF",
-        LevelFilter::ERROR => "ERROR",
-        LevelFilter::WARN => "WARN",
-        LevelFilter::INFO => "INFO",
-        LevelFilter::DEBUG => "DEBUG",
-        _ => "TRACE",
-    };
+/// The one logger that can be set.
+fn root_logger(logger: &RootLogger) -> DescribeConfigsResourceResult {
     DescribeConfigsResourceResult {
-        name: "root".to_owned(),
-        value: Some(level.to_owned()),
+        name: RootLogger::NAME.to_owned(),
+        value: Some(logger.level()),
         config_source: ConfigSource::BrokerLogger.id(),
         ..Default::default()
     }

@@ -9,15 +9,17 @@
 //! - v17: directory id (KIP-853). - v18: the follower's high watermark (KIP-1166).
 //!
 //! The answer is written by hand: its header, and regions of the segments' files that the kernel sends. A fetch that
-//! finds fewer than `min_bytes` waits for its partitions' changes, not by polling.
+//! finds fewer than `min_bytes` waits for its partitions' changes, not by polling. Within a session only those
+//! partitions are looked at that may have something to tell.
 //!
 //! A follower's fetch says first how far it is, which moves the high watermark, and reads up to the log's end. When
 //! only the high watermark has moved since it was last told, a fetch that waits is answered soon, so that the follower
 //! knows it before it is needed: when it is elected, or read from. Known differences from Kafka: there it learns with
 //! the next record, or at the end of its wait.
 
+mod waiting;
+
 use super::fetch_answer::{Answer, PartitionAnswer, write};
-use super::waiting::{Watch, all_changed};
 use super::{Begun, Close, Leaders, RequestContext, read_replica};
 use crate::broker::{
     Eligibility, FollowerFetch, IsolationLevel, MinOne, Partition, PartitionRead, ReadFrom,
@@ -33,9 +35,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long news of the high watermark alone wait for records to go with.
-const NEWS_DELAY: Duration = Duration::from_millis(5);
-
 /// Looks at one request, and answers it unless there is too little to answer with yet.
 ///
 /// # Errors
@@ -46,7 +45,7 @@ pub(crate) fn begin<'a>(
     out: &mut SendQueue,
 ) -> Result<Begun<'a>, Close> {
     let request = FetchRequest::decode(&mut body, ctx.version)?;
-    let fetch = Fetch::new(ctx, request);
+    let mut fetch = Fetch::new(ctx, request);
     if let Some(found) = fetch.read_all_from_memory()
         && fetch.is_complete(&found)
     {
@@ -219,6 +218,7 @@ impl<'a> Fetch<'a> {
         };
         let here = fetch.wanted.iter().map(|wanted| fetch.find_partition(wanted).ok());
         fetch.partitions = here.collect();
+        fetch.subscribe(0);
         fetch
     }
 
@@ -376,69 +376,29 @@ impl<'a> Fetch<'a> {
         }
     }
 
+    /// Lets the session hear of the partitions from `from` on.
+    fn subscribe(&self, from: usize) {
+        if let FetchContext::Incremental(session) = &self.context {
+            let all = self.wanted.iter().zip(&self.partitions).skip(from);
+            session.subscribe(all.filter_map(|(wanted, it)| Some((wanted.member, it.as_ref()?))));
+        }
+    }
+
+    fn has_quiet(&self) -> bool {
+        matches!(&self.context, FetchContext::Incremental(session) if session.has_quiet())
+    }
+
     fn is_complete(&self, all: &[Found]) -> bool {
         self.deadline.is_none()
-            || all.iter().all(|found| found.partition.is_none())
+            || (!self.has_quiet() && all.iter().all(|found| found.partition.is_none()))
             || all.iter().any(Found::is_urgent)
             || all.iter().map(Found::available).sum::<usize>() >= self.min_bytes
     }
 
-    /// Reads again whenever a partition changes, until there is enough, time is up or the server stops.
-    async fn wait(&self) -> Vec<Found> {
-        let expired = tokio::time::sleep_until(self.deadline.unwrap_or_else(Instant::now));
-        let stopped = self.ctx.shared.stopped();
-        tokio::pin!(expired, stopped);
-        let watched: Vec<_> =
-            (0..self.wanted.len()).filter_map(|at| Some((at, self.partition(at).ok()?))).collect();
-        let mut watches: Vec<Watch<'_>> = watched.iter().map(|(_, it)| self.watch(it)).collect();
-        let mut found = self.read_all().await;
-        let mut news_due = None;
-        loop {
-            if self.is_complete(&found) {
-                return found;
-            }
-            if self.has_news(&found) {
-                news_due.get_or_insert_with(|| Instant::now() + NEWS_DELAY);
-            }
-            let changed = tokio::select! {
-                biased;
-                changed = all_changed(&mut watches) => changed,
-                () = until(news_due) => return found,
-                // Nothing has changed since they were read.
-                () = &mut expired => return found,
-                () = &mut stopped => return found,
-            };
-            for n in &changed {
-                watches[*n] = self.watch(&watched[*n].1);
-            }
-            if found.iter().any(|found| found.available() > 0) {
-                // How much there may be of one partition rests on the others.
-                found = self.read_all().await;
-                continue;
-            }
-            let places: Vec<usize> = changed.iter().map(|n| watched[*n].0).collect();
-            for (at, again) in places.iter().zip(self.read_some(&places).await) {
-                found[*at] = again;
-            }
-        }
-    }
-
-    /// A partition's next change that can matter to who asks.
-    fn watch<'p>(&self, partition: &'p Partition) -> Watch<'p> {
-        match self.fetcher {
-            Fetcher::Follower => Box::pin(partition.grown()),
-            Fetcher::Consumer => Box::pin(partition.changed()),
-        }
-    }
-
-    fn has_news(&self, found: &[Found]) -> bool {
-        self.fetcher == Fetcher::Follower
-            && self.wanted.iter().zip(found).any(|(wanted, found)| found.has_news_for(wanted))
-    }
-
     fn answer(&self, found: Vec<Found>, out: &mut SendQueue) {
+        let all = self.wanted.iter().zip(&self.partitions).zip(&found);
         let all: Vec<(Wanted, Seen)> =
-            self.wanted.iter().zip(&found).map(|(wanted, found)| see(wanted, found)).collect();
+            all.map(|((wanted, watched), found)| see(wanted, watched.as_ref(), found)).collect();
         let sessions = &self.ctx.shared.fetch_sessions;
         let finished = self.context.finish(sessions, self.ctx.broker.clock().now(), &all);
         let mut answer = Answer {
@@ -507,8 +467,8 @@ impl<'a> Fetch<'a> {
     }
 }
 
-/// What the session must know of a read.
-fn see(wanted: &Wanted, found: &Found) -> (Wanted, Seen) {
+/// What the session must know of a read of the partition that it is told of.
+fn see(wanted: &Wanted, watched: Option<&Arc<Partition>>, found: &Found) -> (Wanted, Seen) {
     let mut wanted = wanted.clone();
     if wanted.name.is_none() {
         wanted.name = found.partition.as_ref().map(|partition| partition.topic().clone());
@@ -520,6 +480,8 @@ fn see(wanted: &Wanted, found: &Found) -> (Wanted, Seen) {
             bytes: found.bytes(),
             error: ErrorCode::None,
             has_news: found.is_urgent(),
+            is_quiet: matches!(&found.outcome, Outcome::Read(read) if read.is_quiet)
+                && watched.zip(found.partition.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b)),
         },
         Outcome::Failed(error) | Outcome::Unknown(error) => Seen {
             high_watermark: -1,
@@ -527,6 +489,7 @@ fn see(wanted: &Wanted, found: &Found) -> (Wanted, Seen) {
             bytes: 0,
             error: *error,
             has_news: false,
+            is_quiet: false,
         },
     };
     (wanted, seen)
@@ -539,13 +502,6 @@ fn replica(version: i16, request: &FetchRequest) -> Option<(BrokerId, BrokerEpoc
         _ => (request.replica_state.replica_id, request.replica_state.replica_epoch),
     };
     (id >= 0).then_some((BrokerId(id), BrokerEpoch(epoch)))
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
 }
 
 type Forgotten = Vec<(TopicKey, i32)>;
@@ -574,6 +530,7 @@ fn partitions(version: i16, request: FetchRequest) -> (Vec<Wanted>, Forgotten) {
             log_start_offset: one.log_start_offset,
             high_watermark: one.high_watermark,
             told: (-1, -1),
+            member: 0,
         }));
     }
     let mut forgotten = Vec::new();

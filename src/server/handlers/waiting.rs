@@ -16,14 +16,3 @@ pub(crate) async fn any_changed(watches: &mut [Watch<'_>]) {
     })
     .await;
 }
-
-/// Completes when one of them does, and says which have; never when there are none.
-pub(crate) async fn all_changed(watches: &mut [Watch<'_>]) -> Vec<usize> {
-    poll_fn(|cx| {
-        let polled = watches.iter_mut().enumerate();
-        let ready = polled.filter_map(|(n, watch)| watch.as_mut().poll(cx).is_ready().then_some(n));
-        let changed: Vec<usize> = ready.collect();
-        if changed.is_empty() { Poll::Pending } else { Poll::Ready(changed) }
-    })
-    .await
-}

@@ -78,7 +78,8 @@ async fn open(
     let settings = node_settings(id, dir, client.address(), controllers);
     let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock)).await.unwrap();
     let config = Config::without_file().unwrap();
-    let (limits, settings) = (Limits::from_config(&config), Settings::from_config(&config));
+    let (limits, settings) =
+        (Limits::from_config(&config), Settings::from_config(&config, root_logger()));
     let first = controller.into_iter().collect();
     let server = Server::start(Arc::clone(&broker), limits, settings, first);
     (Node { broker, server }, client)

@@ -135,3 +135,65 @@ fn replication_throttles_are_described_where_they_are_set() {
     alter(&mut client, ResourceType::Broker, "1", &[(rate, None)]);
     assert_eq!(value(&mut client), None);
 }
+
+#[test]
+fn root_logger_is_set_and_described() {
+    let world = World::new();
+    let mut client = world.connect();
+    let mut change =
+        |name: &str, config_operation: i8, value: Option<&str>, validate_only: bool| {
+            let config = AlterableConfig {
+                name: name.to_owned(),
+                config_operation,
+                value: value.map(str::to_owned),
+            };
+            let resource = AlterConfigsResource {
+                resource_type: ResourceType::BrokerLogger.id(),
+                resource_name: "1".to_owned(),
+                configs: vec![config],
+            };
+            let request =
+                IncrementalAlterConfigsRequest { resources: vec![resource], validate_only };
+            let response = client.call(1, &request);
+            let level = describe(&mut client, ResourceType::BrokerLogger, "1").remove(0).value;
+            (ErrorCode::from_code(response.responses[0].error_code), level.unwrap())
+        };
+    let (set, delete, append) = (0, 1, 2);
+    let mut check = |name, operation, value, validate_only, code, level: &str| {
+        let expected = (code, level.to_owned());
+        assert_eq!(change(name, operation, value, validate_only), expected, "{name} {value:?}");
+    };
+    check("root", set, Some("DEBUG"), true, ErrorCode::None, "INFO");
+    check("root", set, Some("DEBUG"), false, ErrorCode::None, "DEBUG");
+    check("root", set, Some("OFF"), false, ErrorCode::InvalidConfig, "DEBUG");
+    check("root", delete, None, false, ErrorCode::InvalidRequest, "DEBUG");
+    check("root", append, Some("WARN"), false, ErrorCode::InvalidRequest, "DEBUG");
+    check("kafka.log", set, Some("WARN"), false, ErrorCode::InvalidConfig, "DEBUG");
+    check("root", set, Some("FATAL"), false, ErrorCode::None, "FATAL");
+}
+
+#[test]
+fn a_controller_takes_changes_for_other_brokers() {
+    let world = World::new();
+    let change = |address, key: &str| {
+        let config = AlterableConfig {
+            name: key.to_owned(),
+            config_operation: 0,
+            value: Some("1000".to_owned()),
+        };
+        let resource = AlterConfigsResource {
+            resource_type: ResourceType::Broker.id(),
+            resource_name: "2".to_owned(),
+            configs: vec![config],
+        };
+        let request =
+            IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+        let response = World::connect_to(address).call(1, &request);
+        ErrorCode::from_code(response.responses[0].error_code)
+    };
+    const RATE: &str = "leader.replication.throttled.rate";
+    assert_eq!(change(world.address, RATE), ErrorCode::InvalidRequest);
+    // It knows no such broker, and would not ask had it refused for another's sake.
+    assert_eq!(change(world.controller_address, RATE), ErrorCode::BrokerIdNotRegistered);
+    assert_eq!(change(world.controller_address, "node.id"), ErrorCode::InvalidRequest);
+}

@@ -25,13 +25,15 @@ struct Cluster {
     dirs: BTreeMap<i32, TempDir>,
     nodes: BTreeMap<i32, Node>,
     bootstrap: u16,
+    /// Whether the first node's voters are those of its configuration.
+    is_static: bool,
 }
 
 fn node_settings(
     id: i32,
     dir: &Path,
     (client, controller): (u16, u16),
-    (bootstrap, auto_join): (u16, bool),
+    (where_to, value, auto_join): (&str, &str, bool),
 ) -> broker::Settings {
     let mut values = Values::default();
     for (key, value) in [
@@ -44,7 +46,7 @@ fn node_settings(
         ),
         ("controller.listener.names", "CONTROLLER"),
         ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
-        ("controller.quorum.bootstrap.servers", &format!("127.0.0.1:{bootstrap}")),
+        (where_to, value),
         ("controller.quorum.auto.join.enable", &auto_join.to_string()),
         // A few topics are enough for a snapshot.
         ("metadata.log.max.record.bytes.between.snapshots", "2000"),
@@ -64,8 +66,9 @@ fn node_settings(
 
 impl Cluster {
     /// One node, which is its own quorum.
-    async fn start() -> Cluster {
-        let mut cluster = Cluster { dirs: BTreeMap::new(), nodes: BTreeMap::new(), bootstrap: 0 };
+    async fn start(is_static: bool) -> Cluster {
+        let mut cluster =
+            Cluster { dirs: BTreeMap::new(), nodes: BTreeMap::new(), bootstrap: 0, is_static };
         cluster.join(1, false).await.unwrap();
         cluster
     }
@@ -79,10 +82,17 @@ impl Cluster {
         }
         let ports = (client.address().port(), controller.address().port());
         let dir = self.dirs[&id].path();
-        let settings = node_settings(id, dir, ports, (self.bootstrap, auto_join));
+        let servers = format!("127.0.0.1:{}", self.bootstrap);
+        let voters = format!("{id}@{servers}");
+        let quorum = match self.is_static && id == 1 {
+            true => ("controller.quorum.voters", voters.as_str(), auto_join),
+            false => ("controller.quorum.bootstrap.servers", servers.as_str(), auto_join),
+        };
+        let settings = node_settings(id, dir, ports, quorum);
         let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock)).await?;
         let config = Config::without_file().unwrap();
-        let (limits, settings) = (Limits::from_config(&config), Settings::from_config(&config));
+        let (limits, settings) =
+            (Limits::from_config(&config), Settings::from_config(&config, root_logger()));
         let mut server = Server::start(Arc::clone(&broker), limits, settings, vec![controller]);
         tokio::time::timeout(PATIENCE, broker.join()).await.unwrap()?;
         server.open(vec![client]);
@@ -163,7 +173,7 @@ impl Cluster {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_voter_becomes_three_and_one_again() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start(false).await;
     assert_eq!(cluster.voters(1), [1]);
     for number in 0..20 {
         cluster.create_topic(1, &format!("a{number}"), 1).await;
@@ -211,6 +221,26 @@ async fn one_voter_becomes_three_and_one_again() {
     assert_eq!(removed, Err(ErrorCode::InvalidRequest));
     assert_eq!(cluster.add(next).await, Ok(()));
     for id in [last, next] {
+        cluster.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voters_of_the_configuration_can_be_changed_once_kraft_version_is_raised() {
+    let mut cluster = Cluster::start(true).await;
+    cluster.create_topic(1, "a", 1).await;
+    let broker = Arc::clone(&cluster.nodes[&1].broker);
+    assert_eq!(broker.kraft_version(), 0);
+    let timeout = Duration::from_secs(10);
+    let refused = broker.add_voter(cluster.voter(1), Answered::Committed, timeout).await;
+    assert_eq!(refused, Err(ErrorCode::UnsupportedVersion));
+    assert_eq!(broker.make_voters_dynamic().await, Ok(()));
+    assert_eq!(broker.kraft_version(), 1);
+    cluster.join(2, true).await.unwrap();
+    cluster.until("it has a vote", |it| it.voters(2) == [1, 2]).await;
+    cluster.create_topic(2, "b", 2).await;
+    // The log goes before the configuration, which still names one voter.
+    for id in [1, 2] {
         cluster.stop(id).await;
     }
 }

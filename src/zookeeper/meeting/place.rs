@@ -37,6 +37,8 @@ enum Who {
     Stranger,
     /// Nobody listens there.
     Nobody,
+    /// Somebody did, and hangs up: a broker that ends, as a rule.
+    Gone,
     /// Nothing is known: the name, the way or the answer is missing.
     Unknown(String),
 }
@@ -68,6 +70,10 @@ pub(super) async fn go(address: &Address, clock: &Arc<dyn Clock>) -> Result<Plac
             Who::ZooKeeper => return Err(MeetingError::ZooKeeper { address: at }),
             Who::Stranger => return Err(MeetingError::Stranger { address: at }),
             Who::Unknown(cause) => return Err(MeetingError::Nobody { address: at, cause }),
+            Who::Gone => {
+                tokio::time::sleep(LOOK_PAUSE).await;
+                continue;
+            }
             Who::Nobody => {}
         }
         match take(address).await {
@@ -82,7 +88,7 @@ pub(super) async fn go(address: &Address, clock: &Arc<dyn Clock>) -> Result<Plac
             }
         }
     }
-    let cause = "the port is in use on this machine, and nobody answers there".to_owned();
+    let cause = "whoever has the port does not answer".to_owned();
     Err(MeetingError::Nobody { address: at, cause })
 }
 
@@ -104,10 +110,9 @@ async fn look((host, port): &Address) -> Who {
     match tokio::time::timeout(PATIENCE, ask(&connection)).await {
         Ok(Ok(answer)) if answer.starts_with(MARK.as_bytes()) => Who::Door,
         Ok(Ok(answer)) if is_zookeepers(&answer) => Who::ZooKeeper,
-        // A broker that ends hangs up as well; a stranger is one who says something.
-        Ok(Ok(answer)) if answer.is_empty() => Who::Unknown("it hangs up".to_owned()),
-        Ok(Ok(_)) => Who::Stranger,
-        Ok(Err(error)) => Who::Unknown(error.to_string()),
+        // A stranger is one who says something.
+        Ok(Ok(answer)) if !answer.is_empty() => Who::Stranger,
+        Ok(_) => Who::Gone,
         Err(_) => Who::Unknown(format!("no answer within {PATIENCE:?}")),
     }
 }

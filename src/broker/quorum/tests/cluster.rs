@@ -232,6 +232,14 @@ async fn one_voter_grows_to_three_of_whom_any_two_go_on() {
         world.add(BrokerId(id)).await;
         world.write(5).await;
     }
+    // Those who had no vote when they started stand for election, though nobody tells them that the leader goes.
+    let leader = world.leader().await;
+    world.isolate(leader, true);
+    while world.leader().await == leader {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.isolate(leader, false);
+    world.settle().await;
     for id in world.ids() {
         world.crash(id, Crash::PowerLoss).await;
         world.write(5).await;
