@@ -225,9 +225,14 @@ async fn run(
         meeting = forming::meet(&mut settings) => meeting?,
         () = stop.wait() => return Ok(()),
     };
-    let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock))
-        .await
-        .map_err(|error| error.to_string())?;
+    let broker = tokio::select! {
+        biased;
+        // Until it has joined, a broker may end anywhere, as in a crash.
+        () = stop.wait() => return Ok(()),
+        opened = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock)) => {
+            opened.map_err(|error| error.to_string())?
+        }
+    };
     let end = tokio::select! {
         biased;
         end = serve((&config, root_logger), &broker, bound, (meeting.as_ref(), &mut stop)) => end?,
