@@ -1,11 +1,9 @@
 //! How a start comes to its cluster where the file says no more than `zookeeper.connect` (decision 8).
 
-use ottla::broker::{AdvertisedListener, Broker, Founding, Settings, Standing};
+use ottla::broker::{AdvertisedListener, Broker, Founding, LogDirContents, Settings};
 use ottla::config::Config;
 use ottla::env::{RealDisk, SystemClock, net};
-use ottla::zookeeper::meeting::{
-    ConnectString, Endpoint, Meeting, MeetingParams, Outcome, Standing as Need,
-};
+use ottla::zookeeper::meeting::{ConnectString, Endpoint, Meeting, MeetingParams, Outcome, Part};
 use ottla_protocol::uuid_to_text;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,9 +55,9 @@ fn connect(config: &Config) -> Result<Option<ConnectString>, String> {
 pub async fn meet(settings: &mut Settings) -> Result<Option<Meeting>, String> {
     let config = Arc::clone(&settings.config);
     let Some(connect) = connect(&config)? else { return Ok(None) };
-    let standing = Standing::look(settings, &RealDisk).map_err(|error| error.to_string())?;
+    let contents = LogDirContents::look(settings, &RealDisk).map_err(|error| error.to_string())?;
     // The file may still name the ZooKeeper that these directories were imported from.
-    if standing.is_zookeepers || settings.zookeeper.is_some() {
+    if contents.is_zookeepers || settings.zookeeper.is_some() {
         return Ok(None);
     }
     let endpoint = |listener: &AdvertisedListener| {
@@ -77,15 +75,15 @@ pub async fn meet(settings: &mut Settings) -> Result<Option<Meeting>, String> {
     let others = settings.advertised.iter().filter(is_other);
     let meeting = Meeting::begin(MeetingParams {
         connect,
-        node_id: settings.node_id.0,
+        node_id: contents.node_id.filter(|_| !config.is_node_id_given).unwrap_or(config.node_id),
         endpoints: settings.quorum_listeners().iter().chain(others).map(endpoint).collect(),
         rack: settings.rack.clone(),
-        cluster_id: standing.cluster_id.or(settings.cluster_id.clone()),
+        cluster_id: contents.cluster_id.or(settings.cluster_id.clone()),
         new_cluster_id: uuid_to_text(Uuid::new_v4()),
-        standing: if standing.has_metadata { Need::Member } else { Need::New },
+        part: if contents.has_metadata { Part::Member } else { Part::Newcomer },
         clock: Arc::new(SystemClock),
     });
-    let (founding, cluster_id) = if standing.has_metadata {
+    let (founding, cluster_id) = if contents.has_metadata {
         // Its voters are in its metadata log; where that is of before they could change, it is its only one.
         (Founding::Static, None)
     } else {

@@ -39,6 +39,7 @@ mod host;
 mod housekeeping;
 mod import;
 mod isr;
+mod log_dir_contents;
 mod membership;
 mod metadata;
 mod metadata_reads;
@@ -53,7 +54,6 @@ mod replay;
 mod replication;
 mod settings;
 mod snapshots;
-mod standing;
 mod start;
 mod takeover;
 #[cfg(test)]
@@ -79,6 +79,7 @@ pub use controller_addresses::{Address, ControllerAddresses};
 pub use controller_link::FORWARDING_CLIENT;
 pub use formatting::{FormatError, FormatRequest, InitialVoters, format};
 pub use founding::{Bootstrap, Founding};
+pub use log_dir_contents::LogDirContents;
 pub use metadata_reads::MetadataRead;
 pub use partition::{
     Acks, Interest, IsolationLevel, News, Partition, PartitionRead, ProduceError, ReadFrom,
@@ -86,7 +87,6 @@ pub use partition::{
 };
 pub use quorum::{Answered, QuorumStatus, Voter, VoterEndpoint, VoterSet, VoterStatus};
 pub use settings::{AdvertisedListener, Settings, TopicSettings};
-pub use standing::Standing;
 pub use start::StartError;
 
 use crate::env::Clock;

@@ -143,6 +143,19 @@ fn load_text(name: &str, text: &str, overrides: &[&str]) -> Result<Loaded, Strin
 }
 
 #[test]
+fn brokers_meet_where_nothing_but_zookeeper_connect_says_what_the_cluster_is() {
+    let file = "broker.id=0\nlog.dirs=x\nzookeeper.connect=localhost:2181\n";
+    let check = |more: &str, overrides: &[&str], expected: bool| {
+        let loaded = load_text("a.properties", &format!("{file}{more}"), overrides);
+        assert_eq!(loaded.expect("loads").config.is_meeting, expected, "{more} {overrides:?}");
+    };
+    check("", &[], true);
+    check("", &["zookeeper.connect="], false);
+    check("process.roles=broker,controller\n", &[], false);
+    check("controller.quorum.voters=0@localhost:9093\n", &[], false);
+}
+
+#[test]
 fn an_unknown_key_warns_in_properties_and_is_an_error_in_toml() {
     let loaded = load_text("a.properties", "num.partitons=3\nlog.dirs=x\n", &[]).expect("loads");
     assert_eq!(loaded.warnings.len(), 1);

@@ -127,12 +127,12 @@ impl MeetingError {
     }
 }
 
-/// What a broker has before it meets others.
+/// What a broker is before it meets others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// No metadata log: it needs to meet the others first.
-    New,
-    /// A place in a cluster: it can do without.
+pub enum Part {
+    /// It has no metadata log, and needs to meet the others first.
+    Newcomer,
+    /// It has a place in a cluster, and can do without.
     Member,
 }
 
@@ -151,8 +151,8 @@ pub struct MeetingParams {
     pub cluster_id: Option<String>,
     /// The id for a cluster that this broker founds.
     pub new_cluster_id: String,
-    /// What it has.
-    pub standing: Standing,
+    /// What it is.
+    pub part: Part,
     /// For what nodes tell of their age.
     pub clock: Arc<dyn Clock>,
 }
@@ -292,7 +292,7 @@ impl Attendant {
         let is_elsewhere =
             matches!(error, MeetingError::ZooKeeper { .. } | MeetingError::Stranger { .. });
         // A member does not need the address that it cannot have.
-        let is_minor = is_elsewhere && self.params.standing == Standing::Member;
+        let is_minor = is_elsewhere && self.params.part == Part::Member;
         if !error.is_final() || is_minor {
             return false;
         }
@@ -309,7 +309,7 @@ impl Attendant {
     }
 
     fn say(&mut self, error: &MeetingError) {
-        let is_urgent = self.params.standing == Standing::New && !self.is_settled();
+        let is_urgent = self.params.part == Part::Newcomer && !self.is_settled();
         let pause = if is_urgent { SAY_SO } else { SAY_SO_SELDOM };
         if self.said.is_none_or(|said| said.elapsed() >= pause) {
             self.said = Some(Instant::now());

@@ -28,13 +28,13 @@ async fn broker(node_id: i32, connect: &str) -> MeetingParams {
         rack: None,
         cluster_id: None,
         new_cluster_id: format!("cluster-of-{node_id}"),
-        standing: Standing::New,
+        part: Part::Newcomer,
         clock: Arc::new(SystemClock),
     }
 }
 
 fn member(params: MeetingParams, cluster_id: &str) -> MeetingParams {
-    MeetingParams { cluster_id: Some(cluster_id.into()), standing: Standing::Member, ..params }
+    MeetingParams { cluster_id: Some(cluster_id.into()), part: Part::Member, ..params }
 }
 
 async fn outcome(meeting: &Meeting) -> Result<Outcome, MeetingError> {

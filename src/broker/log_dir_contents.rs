@@ -11,27 +11,35 @@ use std::io;
 
 /// What lies in the log directories, nothing of which is changed by looking.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct LogDirContents {
     /// The cluster that they were formatted for.
     pub cluster_id: Option<String>,
+    /// The node that they were formatted for.
+    pub node_id: Option<i32>,
     /// The metadata log has records, or a snapshot with its voters.
     pub has_metadata: bool,
     /// A Kafka with ZooKeeper left them (`meta.properties` of version 0): they were imported, or must be.
     pub is_zookeepers: bool,
 }
 
-impl Standing {
+impl LogDirContents {
     /// Looks.
     ///
     /// # Errors
     /// A directory that cannot be read.
-    pub fn look(settings: &Settings, disk: &dyn Disk) -> Result<Standing, StartError> {
-        let mut standing = Standing { cluster_id: None, has_metadata: false, is_zookeepers: false };
+    pub fn look(settings: &Settings, disk: &dyn Disk) -> Result<LogDirContents, StartError> {
+        let mut contents = LogDirContents {
+            cluster_id: None,
+            node_id: None,
+            has_metadata: false,
+            is_zookeepers: false,
+        };
         for log_dir in &settings.log_dirs {
             let meta = read_meta_properties(disk, log_dir).map_err(DirectoryError::from)?;
             let Some(meta) = meta else { continue };
-            standing.is_zookeepers |= meta.version == 0;
-            standing.cluster_id = standing.cluster_id.or(meta.cluster_id);
+            contents.is_zookeepers |= meta.version == 0;
+            contents.cluster_id = contents.cluster_id.or(meta.cluster_id);
+            contents.node_id = contents.node_id.or(meta.node_id);
         }
         let path = settings.metadata_log_dir.join(METADATA_DIR);
         let entries = match disk.list(&path) {
@@ -40,7 +48,7 @@ impl Standing {
             Err(source) => return Err(TakeoverError::Unreadable { path, source }.into()),
         };
         let is_of_log = |name: &str| name.ends_with(".log") || name.ends_with(".checkpoint");
-        standing.has_metadata = entries.iter().any(|it| it.len > 0 && is_of_log(&it.name));
-        Ok(standing)
+        contents.has_metadata = entries.iter().any(|it| it.len > 0 && is_of_log(&it.name));
+        Ok(contents)
     }
 }
