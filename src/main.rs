@@ -3,6 +3,7 @@
 mod bench_command;
 mod check_command;
 mod format_command;
+mod forming;
 mod status_command;
 
 use clap::{Args, Parser, Subcommand};
@@ -11,12 +12,12 @@ use ottla::config::{self, Config, Loaded};
 use ottla::env::{Disk, RealDisk, SystemClock};
 use ottla::server::{self, BoundListener, Limits, RootLogger, Server};
 use ottla::zookeeper;
-use ottla_protocol::apis::ListenerType;
+use ottla::zookeeper::meeting::Meeting;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A message broker that speaks Apache Kafka's wire protocol.
@@ -149,8 +150,8 @@ fn start(arguments: &StartArgs) -> Result<(), String> {
         Ok(filter) if !filter.is_empty() => filter,
         _ => config.log_level.clone(),
     };
-    // What openraft has to say the quorum says itself; a directive of the operator's goes before.
-    let directives = format!("openraft=off,{filter}");
+    // What these have to say the quorum and the meeting say themselves; a directive of the operator's goes before.
+    let directives = format!("openraft=off,zookeeper_client=off,{filter}");
     let filter = EnvFilter::try_new(&directives)
         .map_err(|error| format!("ottla.log.level or RUST_LOG: {filter}: {error}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -209,6 +210,7 @@ async fn run(
     from_zookeeper: Option<&str>,
     root_logger: RootLogger,
 ) -> Result<(), String> {
+    let mut stop = StopSignal::new()?;
     let zookeeper = match from_zookeeper {
         Some(text) => {
             let source = zookeeper::Source::open(text, |path| RealDisk.read(path)).await;
@@ -216,65 +218,121 @@ async fn run(
         }
         None => None,
     };
-    let mut addresses = Vec::new();
-    let mut bound = Vec::new();
-    let mut advertised = Vec::new();
+    let (bound, advertised) = bind(&config).await?;
+    let mut settings = Settings { zookeeper, ..Settings::new(Arc::clone(&config), &advertised) };
+    let meeting = tokio::select! {
+        biased;
+        meeting = forming::meet(&mut settings) => meeting?,
+        () = stop.wait() => return Ok(()),
+    };
+    let broker = tokio::select! {
+        biased;
+        // Until it has joined, a broker may end anywhere, as in a crash.
+        () = stop.wait() => return Ok(()),
+        opened = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock)) => {
+            opened.map_err(|error| error.to_string())?
+        }
+    };
+    let end = tokio::select! {
+        biased;
+        end = serve((&config, root_logger), &broker, bound, (meeting.as_ref(), &mut stop)) => end?,
+        failure = broker.failed() => return Err(failure),
+    };
+    if let Some(meeting) = meeting {
+        meeting.leave().await;
+    }
+    let (server, ended) = match end {
+        End::Joined(server, ended) => {
+            broker.leave().await;
+            (server, ended)
+        }
+        End::NotJoined(server, ended) => {
+            server.stop().await;
+            broker.abandon().await;
+            return ended;
+        }
+    };
+    server.stop().await;
+    broker.stop().await;
+    ended
+}
+
+/// Takes the ports, and says how others reach them.
+async fn bind(config: &Config) -> Result<(Vec<BoundListener>, Vec<AdvertisedListener>), String> {
+    let own_host = forming::own_host(config).await?;
+    let (mut bound, mut advertised) = (Vec::new(), Vec::new());
     let listeners = config.listeners.broker.iter().chain(&config.listeners.controller);
-    for (listener, params) in listeners.zip(server::listeners(&config)) {
+    for (listener, params) in listeners.zip(server::listeners(config)) {
         let listening = BoundListener::bind(&params).await.map_err(|error| error.to_string())?;
-        let host = if params.host.is_empty() { "localhost" } else { &params.host };
+        let host = if params.host.is_empty() { &own_host } else { &params.host };
         advertised.push(AdvertisedListener {
             name: listener.name.clone(),
-            host: host.to_owned(),
+            host: host.clone(),
             port: listening.address().port(),
             security_protocol: listener.protocol.id(),
         });
-        addresses.push((listener.name.clone(), listening.address()));
         bound.push(listening);
     }
-    let limits = Limits::from_config(&config);
-    let serving = server::Settings::from_config(&config, Arc::new(root_logger));
-    let settings = Settings { zookeeper, ..Settings::new(Arc::clone(&config), &advertised) };
-    let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock))
-        .await
-        .map_err(|error| error.to_string())?;
-    // The other voters must be heard before there is a quorum, and clients not before this broker has joined.
-    let is_controllers = |bound: &BoundListener| bound.listener_type() == ListenerType::Controller;
-    let (controllers, clients) = bound.into_iter().partition(is_controllers);
-    let mut server = Server::start(Arc::clone(&broker), limits, serving, controllers);
-    tokio::select! {
-        biased;
-        failure = broker.failed() => return Err(failure),
-        joined = broker.join() => joined.map_err(|error| error.to_string())?,
-        stopped = stop_signal() => {
-            stopped?;
-            server.stop().await;
-            broker.abandon().await;
-            return Ok(());
-        }
-    }
-    server.open(clients);
-    greet(&config, &addresses)?;
-    tokio::select! {
-        biased;
-        failure = broker.failed() => return Err(failure),
-        stopped = stop_signal() => stopped?,
-    }
-    broker.leave().await;
-    server.stop().await;
-    broker.stop().await;
-    Ok(())
+    Ok((bound, advertised))
 }
 
-/// Waits until somebody wants the process to end.
-async fn stop_signal() -> Result<(), String> {
-    let listen = |kind| signal(kind).map_err(|error| error.to_string());
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
+/// How far a broker came, and why it ends.
+enum End {
+    NotJoined(Server, Result<(), String>),
+    Joined(Server, Result<(), String>),
+}
+
+/// Joins the cluster and serves until the process is to end.
+async fn serve(
+    (config, root_logger): (&Config, RootLogger),
+    broker: &Arc<Broker>,
+    bound: Vec<BoundListener>,
+    (meeting, stop): (Option<&Meeting>, &mut StopSignal),
+) -> Result<End, String> {
+    let addresses: Vec<(String, std::net::SocketAddr)> =
+        bound.iter().map(|bound| (bound.name().to_owned(), bound.address())).collect();
+    // The other voters must be heard before there is a quorum, and clients not before this broker has joined.
+    let (nodes, clients) = bound.into_iter().partition(BoundListener::is_for_nodes);
+    let limits = Limits::from_config(config);
+    let settings = server::Settings::from_config(config, Arc::new(root_logger));
+    let mut server = Server::start(Arc::clone(broker), limits, settings, nodes);
+    let refused = forming::attend(meeting, broker);
+    tokio::pin!(refused);
     tokio::select! {
         biased;
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        refused = &mut refused => return Ok(End::NotJoined(server, Err(refused))),
+        joined = broker.join() => joined.map_err(|error| error.to_string())?,
+        () = stop.wait() => return Ok(End::NotJoined(server, Ok(()))),
     }
-    Ok(())
+    server.let_clients_in();
+    server.open(clients);
+    greet(config, &addresses)?;
+    let ended = tokio::select! {
+        biased;
+        refused = refused => Err(refused),
+        () = stop.wait() => Ok(()),
+    };
+    Ok(End::Joined(server, ended))
+}
+
+/// Who wants the process to end. Listens from its making on: a signal between two waits is not lost.
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn new() -> Result<StopSignal, String> {
+        let listen = |kind| signal(kind).map_err(|error| error.to_string());
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(StopSignal { terminate: listen(terminate)?, interrupt: listen(interrupt)? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+    }
 }

@@ -14,7 +14,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("bench", &["client", "env"]),
     ("client", &[]),
     ("status", &["client"]),
-    ("zookeeper", &[]),
+    ("zookeeper", &["env"]),
 ];
 
 /// Words that only some rooms may use, with the rooms.
@@ -23,7 +23,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("std::net::TcpListener", &["env"]),
     ("tokio::net", &["env"]),
     ("SystemTime", &["env"]),
-    ("Instant::now", &["env", "server", "broker", "bench"]),
+    ("Instant::now", &["env", "server", "broker", "bench", "zookeeper"]),
     ("kafka_protocol", &[]),
 ];
 

@@ -124,6 +124,28 @@ impl Broker {
         Broker::seat_in(paths, side, dir, seat, overrides)
     }
 
+    /// Takes a fresh directory for an Ottla whose file has these lines and no others. `DIR` in a line stands for the
+    /// directory, in which `log` is to be the log directory.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or the file not be written.
+    pub fn seat_lines(paths: &Paths, port: u16, lines: &[String]) -> Result<Broker, String> {
+        let dir = tempfile::tempdir().map_err(|e| format!("temporary directory: {e}"))?;
+        let text = format!("{}\n", lines.join("\n")).replace("DIR", &dir.path().to_string_lossy());
+        let file = dir.path().join("server.properties");
+        std::fs::write(&file, text).map_err(|e| format!("{file:?}: {e}"))?;
+        Ok(Broker {
+            side: Side::Ottla,
+            paths: paths.clone(),
+            dir,
+            host: Ipv4Addr::LOCALHOST,
+            port,
+            prefix: Vec::new(),
+            child: None,
+            zookeeper: None,
+        })
+    }
+
     fn seat_in(
         paths: &Paths,
         side: Side,

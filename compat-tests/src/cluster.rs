@@ -133,6 +133,11 @@ impl Cluster {
         Ok(Cluster { side, nodes, voters, paused: Vec::new() })
     }
 
+    /// Brokers of Ottla that were seated one by one, none of them started; their ids are 1, 2 and so on.
+    pub fn of(nodes: Vec<Broker>) -> Cluster {
+        Cluster { side: Side::Ottla, nodes, voters: String::new(), paused: Vec::new() }
+    }
+
     /// Makes a broker one of the nodes; its id is the next one.
     pub fn join(&mut self, broker: Broker) {
         self.nodes.push(broker);

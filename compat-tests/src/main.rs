@@ -21,6 +21,7 @@ mod history;
 mod java;
 mod leaders;
 mod load;
+mod meeting;
 mod members;
 mod nemesis;
 mod network;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `cluster:life` | topics, groups, a broker killed, a topic deleted meanwhile, the broker back, replicas moved |
 //! | `cluster:orders` | the nodes are started one after another in each order, on what the round before left |
+//! | `cluster:2016` | brokers whose files know only `zookeeper.connect` ([`crate::meeting`]) |
 //! | `cluster:grow` | a quorum of one grows to three and shrinks to another one ([`crate::voters`]) |
 //! | others | who may join and who may not, and what is left without a majority ([`crate::strangers`]) |
 //!
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::broker::Side;
 use crate::cluster::{self, Cluster, Place, SETTLE_LIMIT};
 use crate::disk::{Tools, judge};
+use crate::meeting;
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::strangers;
@@ -24,9 +26,10 @@ use crate::voters;
 /// Records of each step.
 const RECORDS: usize = 60;
 /// The pause between the starts of two nodes.
-const PAUSE: Duration = Duration::from_millis(300);
+pub const PAUSE: Duration = Duration::from_millis(300);
 /// All orders of three nodes.
-const ORDERS: [[i32; 3]; 6] = [[1, 2, 3], [3, 2, 1], [2, 3, 1], [1, 3, 2], [3, 1, 2], [2, 1, 3]];
+pub const ORDERS: [[i32; 3]; 6] =
+    [[1, 2, 3], [3, 2, 1], [2, 3, 1], [1, 3, 2], [3, 1, 2], [2, 1, 3]];
 /// Apache Kafka takes some seconds for each node.
 const ORDERS_OF_KAFKA: usize = 2;
 
@@ -49,6 +52,9 @@ pub fn run(paths: &Paths, side: Side, filter: &str, report: &Report) -> Result<(
             cluster::keeping(paths, &mut cluster, "cluster-orders", |c| orders(c, tools))
         });
     }
+    if side == Side::Ottla {
+        meeting::run(paths, filter, report)?;
+    }
     if "grow".contains(filter) {
         voters::run(paths, side, report)?;
     }
@@ -57,7 +63,7 @@ pub fn run(paths: &Paths, side: Side, filter: &str, report: &Report) -> Result<(
 
 /// What `kafka-topics --describe` says of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Described {
+pub struct Described {
     topic: String,
     leader: i32,
     replicas: Vec<i32>,
@@ -90,14 +96,14 @@ fn described(text: &str) -> Vec<Described> {
 }
 
 /// The tools on one cluster, and what was produced so far.
-struct Scene<'a> {
-    cluster: &'a mut Cluster,
-    tools: Tools,
-    produced: usize,
+pub struct Scene<'a> {
+    pub cluster: &'a mut Cluster,
+    pub tools: Tools,
+    pub produced: usize,
 }
 
 impl Scene<'_> {
-    fn until<T>(
+    pub fn until<T>(
         &mut self,
         line: &str,
         look: impl Fn(&str) -> Result<T, String>,
@@ -106,7 +112,7 @@ impl Scene<'_> {
     }
 
     /// Waits until a topic's partitions are described with this many in sync each.
-    fn until_in_sync(&mut self, topic: &str, isr: usize) -> Result<Vec<Described>, String> {
+    pub fn until_in_sync(&mut self, topic: &str, isr: usize) -> Result<Vec<Described>, String> {
         let line = format!("kafka-topics --describe --topic {topic}");
         self.until(&line, |text| {
             let all = described(text);
@@ -119,7 +125,7 @@ impl Scene<'_> {
     }
 
     /// Produces so many more records.
-    fn produce(&mut self, topic: &str) -> Result<(), String> {
+    pub fn produce(&mut self, topic: &str) -> Result<(), String> {
         let numbers = self.produced..self.produced + RECORDS;
         let input: String = numbers.map(|number| format!("{}:{number}\n", number % 7)).collect();
         let line = format!(
@@ -135,7 +141,7 @@ impl Scene<'_> {
     }
 
     /// A group reads what it has not read yet: the records from `first` on, once each.
-    fn consume(&mut self, topic: &str, group: &str, first: usize) -> Result<(), String> {
+    pub fn consume(&mut self, topic: &str, group: &str, first: usize) -> Result<(), String> {
         let wanted: BTreeSet<String> = (first..self.produced).map(|n| n.to_string()).collect();
         let line = format!(
             "kafka-console-consumer --topic {topic} --group {group} --from-beginning \
@@ -153,13 +159,20 @@ impl Scene<'_> {
 }
 
 fn life(cluster: &mut Cluster, tools: Tools) -> Result<String, String> {
-    let mut scene = Scene { cluster, tools, produced: 0 };
+    live(&mut Scene { cluster, tools, produced: 0 })
+}
+
+/// A cluster of three from its first topic to its last.
+///
+/// # Errors
+/// What is not as it should be.
+pub fn live(scene: &mut Scene<'_>) -> Result<String, String> {
     let three = "--partitions 3 --replication-factor 3";
     for topic in ["orders", "doomed"] {
         scene.tools.expect(&format!("kafka-topics --create --topic {topic} {three}"))?;
     }
     let first = scene.until_in_sync("orders", 3)?;
-    quorum(&mut scene)?;
+    quorum(scene)?;
     scene.tools.refused(
         "kafka-topics --create --topic too-many --partitions 1 --replication-factor 4",
         "",
@@ -173,10 +186,10 @@ fn life(cluster: &mut Cluster, tools: Tools) -> Result<String, String> {
 
     let away = first.first().map(|partition| partition.leader).ok_or("no partition")?;
     scene.cluster.kill(away);
-    without_one(&mut scene, away)?;
+    without_one(scene, away)?;
     scene.cluster.launch(away)?;
-    back_again(&mut scene, away)?;
-    move_replicas(&mut scene)?;
+    back_again(scene, away)?;
+    move_replicas(scene)?;
     scene.consume("orders", "third", 0)?;
     let produced = scene.produced;
     for topic in ["orders", "doomed"] {

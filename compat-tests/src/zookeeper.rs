@@ -58,9 +58,14 @@ impl ZooKeeper {
         Ok(server)
     }
 
+    /// Host and port.
+    pub fn server(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// As in `zookeeper.connect`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}{CHROOT}", self.port)
+        format!("{}{CHROOT}", self.server())
     }
 }
 

@@ -15,6 +15,10 @@ use crate::wire::{Message, Reader, Request, WireError, Writer};
 /// listeners only: "OT". It is no API of Kafka's and in no answer to ApiVersions.
 pub const QUORUM_MESSAGE_KEY: i16 = 0x4f54;
 
+/// The name by which a node says in ApiVersions (KIP-511) that it wants the controller: on a listener that serves
+/// clients and the quorum, its connection is one of a controller's listener from then on.
+pub const CONTROLLER_PEER: &str = "ottla-controller-peer";
+
 /// What stands before a request's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHeader {

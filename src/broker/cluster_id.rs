@@ -6,6 +6,7 @@ use super::start::StartError;
 use super::{Address, Settings};
 use crate::env::Disk;
 use crate::log::checkpoint::read_meta_properties;
+use ottla_protocol::apis::ListenerType;
 use ottla_protocol::messages::DescribeClusterRequest;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -73,6 +74,7 @@ async fn ask(controllers: &BTreeSet<Address>) -> Option<String> {
             client_id: "ottla-start".to_owned(),
             patience: PATIENCE,
             answer_bytes_max: ANSWER_BYTES_MAX,
+            wanted: ListenerType::Controller,
         });
         let request = DescribeClusterRequest {
             endpoint_type: CONTROLLERS,

@@ -12,6 +12,7 @@ use super::host::{Host, HostError};
 use super::metadata::MetadataStage;
 use super::peers::{PeerClient, PeerError, PeerParams};
 use super::{ControllerAddresses, ControllerReply, ControllerRequest, Settings};
+use ottla_protocol::apis::ListenerType;
 use ottla_protocol::{BrokerId, ErrorCode, Request};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -200,6 +201,7 @@ impl ControllerLink {
             client_id: self.client_id.clone(),
             patience: self.patience,
             answer_bytes_max: ANSWER_BYTES_MAX,
+            wanted: ListenerType::Controller,
         });
         clients.insert(id, client.clone());
         Some(client)

@@ -12,6 +12,7 @@ use super::{ControllerReply, ControllerRequest, Image, Settings};
 use crate::env::Clock;
 use crate::machines::metadata::image::BrokerRegistration;
 use arc_swap::ArcSwap;
+use ottla_protocol::apis::ListenerType;
 use ottla_protocol::{BrokerEpoch, BrokerId, Timestamp};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -170,6 +171,7 @@ async fn is_refused(host: String, port: u16) -> bool {
         client_id: String::new(),
         patience: PROBE_PATIENCE,
         answer_bytes_max: 0,
+        wanted: ListenerType::Broker,
     });
     client.probe().await.is_err_and(|error| error.is_refused())
 }

@@ -39,6 +39,7 @@ mod host;
 mod housekeeping;
 mod import;
 mod isr;
+mod log_dir_contents;
 mod membership;
 mod metadata;
 mod metadata_reads;
@@ -78,6 +79,7 @@ pub use controller_addresses::{Address, ControllerAddresses};
 pub use controller_link::FORWARDING_CLIENT;
 pub use formatting::{FormatError, FormatRequest, InitialVoters, format};
 pub use founding::{Bootstrap, Founding};
+pub use log_dir_contents::LogDirContents;
 pub use metadata_reads::MetadataRead;
 pub use partition::{
     Acks, Interest, IsolationLevel, News, Partition, PartitionRead, ProduceError, ReadFrom,
@@ -91,7 +93,7 @@ use crate::env::Clock;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cleaner::Cleaner;
-use controller_link::ControllerLink;
+use controller_link::{Active, ControllerLink};
 use detector::Detector;
 use directories::Directories;
 use groups::Groups;
@@ -424,6 +426,17 @@ impl Broker {
     /// Whether another node leads the quorum.
     pub fn is_led_elsewhere(&self) -> bool {
         self.link.elsewhere().is_some()
+    }
+
+    /// Tells whether this node is the active controller, now and whenever that changes. Ends with the metadata log.
+    pub async fn follow_leadership(&self, tell: impl Fn(bool)) {
+        let mut active = self.metadata.active();
+        loop {
+            tell(matches!(*active.borrow_and_update(), Active::Here(_)));
+            if active.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// What `DescribeQuorum` tells; `None` for a node without a vote.

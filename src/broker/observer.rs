@@ -17,6 +17,7 @@ use crate::env::{Clock, Disk};
 use crate::log::{Log, LogConfig};
 use crate::machines::metadata::{Controller, ControllerSettings};
 use bytes::{Bytes, BytesMut};
+use ottla_protocol::apis::ListenerType;
 use ottla_protocol::batch::{BatchHeader, batches};
 use ottla_protocol::messages::{
     FetchRequest, FetchResponse, FetchSnapshotRequest, fetch_request, fetch_response,
@@ -208,6 +209,7 @@ impl Observer {
                 client_id: format!("observer-{}", self.params.node_id),
                 patience: PATIENCE,
                 answer_bytes_max: ANSWER_BYTES_MAX,
+                wanted: ListenerType::Controller,
             })
         };
         clients.entry(address.clone()).or_insert_with_key(client).clone()

@@ -7,9 +7,10 @@
 
 use crate::env::net::{Connection, Read, SendQueue};
 use bytes::{Bytes, BytesMut};
+use ottla_protocol::apis::ListenerType;
 use ottla_protocol::frame::{self, FrameError};
 use ottla_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
-use ottla_protocol::request::{self, QUORUM_MESSAGE_KEY};
+use ottla_protocol::request::{self, CONTROLLER_PEER, QUORUM_MESSAGE_KEY};
 use ottla_protocol::{ApiKey, BrokerId, ErrorCode, Request, WireError};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
@@ -100,6 +101,8 @@ pub struct PeerParams {
     pub patience: Duration,
     /// Longest answer in bytes.
     pub answer_bytes_max: usize,
+    /// Whether the node's broker is wanted or its controller, which may have a listener in common.
+    pub wanted: ListenerType,
 }
 
 impl PeerParams {
@@ -292,7 +295,10 @@ async fn open(params: &PeerParams) -> Result<(Connection, BytesMut, Versions), P
     const VERSION: i16 = 3;
     let connection = dial(params).await?;
     let asked = ApiVersionsRequest {
-        client_software_name: "ottla".to_owned(),
+        client_software_name: match params.wanted {
+            ListenerType::Broker => "ottla".to_owned(),
+            ListenerType::Controller => CONTROLLER_PEER.to_owned(),
+        },
         client_software_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Default::default()
     };

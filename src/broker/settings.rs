@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Settings of one topic.
@@ -114,6 +115,10 @@ pub struct Settings {
 /// How fast partitions move between log directories.
 const MOVE_RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
 
+/// As many brokers become voters by themselves where nothing says which are to be: a majority of three survives one,
+/// and each more makes every change of the metadata dearer.
+const MEETING_VOTERS_MAX: usize = 3;
+
 /// How often deleted files are looked at, in milliseconds.
 const TRASH_INTERVAL_MS: i64 = 1000;
 
@@ -179,12 +184,27 @@ impl Settings {
         }
     }
 
-    /// The listeners of the quorum: the controller's, or where there is none those of the broker.
+    /// Makes these the settings of a broker that knows no more than where others meet (decision 8), and what is to
+    /// become of its directories. `servers` are the brokers that are there.
+    pub fn meet(
+        &mut self,
+        founding: Founding,
+        cluster_id: Option<String>,
+        servers: watch::Receiver<Vec<Address>>,
+    ) {
+        self.founding = founding;
+        self.cluster_id = cluster_id.or(self.cluster_id.take());
+        self.bootstrap = Bootstrap { servers, auto_join: true, voters_max: MEETING_VOTERS_MAX };
+        self.is_sole_voter = false;
+    }
+
+    /// The listeners of the quorum: the controller's, or where there is none that of the brokers among themselves.
     pub fn quorum_listeners(&self) -> &[AdvertisedListener] {
-        match self.controller_listeners.is_empty() {
-            true => &self.advertised,
-            false => &self.controller_listeners,
+        if !self.controller_listeners.is_empty() {
+            return &self.controller_listeners;
         }
+        let is_own = |it: &&AdvertisedListener| it.name == self.inter_broker_listener;
+        self.advertised.iter().find(is_own).map_or(&[], std::slice::from_ref)
     }
 
     /// Where the quorum is looked for before anything is known of it.

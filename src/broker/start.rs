@@ -131,6 +131,7 @@ impl Broker {
         let is_controller = settings.config.is_controller;
         let is_new = matches!(settings.founding, Founding::Join)
             && is_controller
+            && !settings.config.is_meeting
             && !is_formatted(&settings, disk.as_ref())?;
         if is_new && !settings.bootstrap.auto_join {
             return Err(StartError::NotFormatted);

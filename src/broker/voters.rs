@@ -5,6 +5,7 @@ use super::quorum::{BoxFuture, RaftTransport, TransportError};
 use super::{Address, ControllerAddresses};
 use bytes::Bytes;
 use ottla_protocol::BrokerId;
+use ottla_protocol::apis::ListenerType;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ impl VoterConnections {
                 client_id: format!("voter-{}", self.node_id),
                 patience: PATIENCE,
                 answer_bytes_max: ANSWER_BYTES_MAX,
+                wanted: ListenerType::Controller,
             })
         };
         clients.entry(address).or_insert_with_key(client).clone()

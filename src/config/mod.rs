@@ -76,8 +76,10 @@ pub struct Config {
     pub is_own_bootstrap: bool,
     /// `controller.quorum.auto.join.enable`
     pub quorum_auto_join: bool,
-    /// `zookeeper.connect`: the addresses of old files.
+    /// `zookeeper.connect`: where brokers of old files find each other.
     pub zookeeper_connect: Option<String>,
+    /// Whether it alone says what the cluster is: there are neither roles nor voters nor servers to ask.
+    pub is_meeting: bool,
     /// `log.dirs`, or `log.dir`; at least one.
     pub log_dirs: Vec<PathBuf>,
     /// `metadata.log.dir`, or the first of the log directories.
@@ -128,7 +130,10 @@ impl Config {
         let quorum_bootstrap_servers = bootstrap_servers(&values)?;
         let listeners = Listeners::read(&values)?;
         let is_own_bootstrap = names_only(&listeners, &quorum_bootstrap_servers);
-        if quorum_voters.len() <= 1 && is_own_bootstrap {
+        let zookeeper_connect = typed::<Option<String>>(&values, "zookeeper.connect")?;
+        let zookeeper_connect = zookeeper_connect.filter(|text| !text.trim().is_empty());
+        let is_meeting = is_meeting(&values, &zookeeper_connect);
+        if quorum_voters.len() <= 1 && is_own_bootstrap && !is_meeting {
             limit_replication_of_internal_topics(&mut values);
         }
         let (node_id, is_node_id_given) = node_id(&values)?;
@@ -151,7 +156,8 @@ impl Config {
             quorum_bootstrap_servers,
             is_own_bootstrap,
             quorum_auto_join: typed(&values, "controller.quorum.auto.join.enable")?,
-            zookeeper_connect: typed(&values, "zookeeper.connect")?,
+            is_meeting,
+            zookeeper_connect,
             log_dirs,
             metadata_log_dir,
             log_level: typed(&values, "ottla.log.level")?,
@@ -184,6 +190,14 @@ fn add_own_choices(values: &mut Values) {
     if values.given("log.dir").is_none() {
         values.set_if_absent("log.dirs", "ottla-data", Source::Ottla);
     }
+}
+
+/// Keys that say what a cluster is, as Kafka has known them since KRaft.
+const QUORUM: &[&str] =
+    &["process.roles", "controller.quorum.voters", "controller.quorum.bootstrap.servers"];
+
+fn is_meeting(values: &Values, zookeeper_connect: &Option<String>) -> bool {
+    zookeeper_connect.is_some() && QUORUM.iter().all(|name| values.given(name).is_none())
 }
 
 /// Keys of internal topics that say how many brokers they need, which a lone broker does not have.

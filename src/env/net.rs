@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Mutex;
 
 /// How a listener and the connections that it accepts are set up.
@@ -129,6 +129,39 @@ fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListene
     }
     socket.bind(address)?;
     socket.listen(options.backlog)
+}
+
+/// The addresses of a host, in the resolver's order.
+///
+/// # Errors
+/// What the resolver says.
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+/// The address of this machine that packets to `host` come from; nothing is sent.
+///
+/// # Errors
+/// The host cannot be resolved, or no way leads to it.
+pub async fn own_address_towards(host: &str, port: u16) -> io::Result<IpAddr> {
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    for address in resolve(host, port).await? {
+        let unspecified = match address {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let reached = async {
+            let socket = UdpSocket::bind((unspecified, 0)).await?;
+            // Connecting a datagram socket only chooses the route.
+            socket.connect(address).await?;
+            socket.local_addr()
+        };
+        match reached.await {
+            Ok(own) => return Ok(own.ip().to_canonical()),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// A v4 address that came over a v6 socket, as v4.

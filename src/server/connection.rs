@@ -141,6 +141,9 @@ impl Session<'_> {
         let (header, body) = request::parse_header(frame)?;
         let idle_max = self.context.shared.limits.idle_max;
         let before = self.output.len();
+        if self.context.is_undecided {
+            self.context.decide(&header, &body).await;
+        }
         let begun = handlers::begin(&mut self.context, header, body, &mut self.output);
         let mut pending = match begun? {
             Begun::Done => return Ok(()),

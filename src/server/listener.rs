@@ -26,6 +26,8 @@ pub struct ListenerParams {
     pub port: u16,
     /// Whether it is one of `controller.listener.names`, which serve the controller's APIs only.
     pub listener_type: ListenerType,
+    /// Whether nodes reach the quorum and the controller by it too, because there is no listener of the controller's.
+    pub is_shared: bool,
     /// Whether `advertised.listeners` names it; where not, clients are answered with the address that they dialled.
     pub advertised: Advertised,
     /// Socket settings.
@@ -47,6 +49,7 @@ pub struct BoundListener {
     listener: Listener,
     name: Arc<str>,
     listener_type: ListenerType,
+    is_shared: bool,
     advertised: Advertised,
 }
 
@@ -61,6 +64,7 @@ impl BoundListener {
             listener,
             name: params.name.as_str().into(),
             listener_type: params.listener_type,
+            is_shared: params.is_shared,
             advertised: params.advertised,
         })
     }
@@ -73,6 +77,11 @@ impl BoundListener {
     /// Whom it serves.
     pub fn listener_type(&self) -> ListenerType {
         self.listener_type
+    }
+
+    /// Whether it serves nodes before it serves clients.
+    pub fn is_for_nodes(&self) -> bool {
+        self.is_shared || self.listener_type == ListenerType::Controller
     }
 
     /// Where it listens, with the real port.
@@ -125,6 +134,11 @@ impl Server {
             };
             tokio::spawn(acceptor.run())
         }));
+    }
+
+    /// Serves clients on the listeners that nodes come by already.
+    pub fn let_clients_in(&self) {
+        self.shared.let_clients_in();
     }
 
     /// Accepts nothing more, has parked requests answered, and waits until every connection is closed.
@@ -253,6 +267,7 @@ impl Acceptor {
             local: connection.local(),
             listener: self.bound.name.clone(),
             listener_type: self.bound.listener_type,
+            is_undecided: self.bound.is_shared,
             is_dialled_address_advertised: self.bound.advertised == Advertised::AsDialled,
             shared: self.shared.clone(),
             peer_broker: OnceLock::new(),

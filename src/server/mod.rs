@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) refusals: RateLimit,
     stopping: watch::Sender<bool>,
+    /// Whether clients are served on listeners that they share with nodes.
+    open: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -41,6 +43,7 @@ impl Shared {
             settings,
             refusals: RateLimit::default(),
             stopping: watch::Sender::new(false),
+            open: watch::Sender::new(false),
         }
     }
 
@@ -49,6 +52,21 @@ impl Shared {
         let mut receiver = self.stopping.subscribe();
         // The sender lives as long as `self`.
         let _ = receiver.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Completes when clients may come, or when the server goes down.
+    pub(crate) async fn opened(&self) {
+        let mut open = self.open.subscribe();
+        tokio::select! {
+            biased;
+            // The sender lives as long as `self`.
+            _ = open.wait_for(|open| *open) => {}
+            () = self.stopped() => {}
+        }
+    }
+
+    fn let_clients_in(&self) {
+        self.open.send_replace(true);
     }
 
     fn stop(&self) {

@@ -57,6 +57,9 @@ pub struct Settings {
     pub is_rack_aware: bool,
     /// `auto.create.topics.enable`.
     pub auto_create_topics_enable: bool,
+    /// Internal topics get no more replicas than there are brokers: in a cluster whose brokers come one by one the
+    /// first client must not have to wait for the third, as in Kafka before 0.11 (KIP-115).
+    pub is_replication_capped: bool,
     /// How internal topics are created: partitions, replication factor, configuration.
     pub internal_topics: Vec<CreatableTopic>,
     /// Sets the level that the process logs at.
@@ -72,6 +75,7 @@ impl Settings {
             fetch_session_slots: topics.fetch_session_cache_slots,
             is_rack_aware: is_rack_aware(config),
             auto_create_topics_enable: topics.auto_create_topics_enable,
+            is_replication_capped: config.is_meeting,
             internal_topics: internal_topics(config),
             root_logger,
         }
@@ -124,6 +128,7 @@ fn listener(config: &Config, listener: &Listener, listener_type: ListenerType) -
         host: listener.host.clone(),
         port: listener.port,
         listener_type,
+        is_shared: config.is_meeting && config.listeners.controller.is_empty(),
         advertised: if is_named { Advertised::AsRegistered } else { Advertised::AsDialled },
         options: ListenOptions {
             backlog: socket.listen_backlog_size,

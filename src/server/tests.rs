@@ -10,6 +10,7 @@ mod groups;
 mod growing;
 mod log_dirs;
 mod replication;
+mod shared_listener;
 
 use super::*;
 use crate::broker::{self, Broker};
@@ -110,11 +111,16 @@ impl World {
 }
 
 async fn bind(name: &str, listener_type: ListenerType) -> BoundListener {
+    bind_shared(name, listener_type, false).await
+}
+
+async fn bind_shared(name: &str, listener_type: ListenerType, is_shared: bool) -> BoundListener {
     let params = ListenerParams {
         name: name.to_owned(),
         host: "127.0.0.1".to_owned(),
         port: 0,
         listener_type,
+        is_shared,
         advertised: Advertised::AsDialled,
         options: ListenOptions { backlog: 16, receive_buffer_bytes: None, send_buffer_bytes: None },
     };

@@ -1,13 +1,20 @@
-//! What a Kafka before KRaft left in ZooKeeper, read once to take its log directories over.
+//! ZooKeeper's part: where brokers of old files find each other, and what a Kafka before KRaft left in one.
 //!
-//! [`read`] copies Kafka's nodes from a server, [`Tree`] keeps them and is the exported file, [`Cluster`] is what they
-//! mean. Deliberately not here: writing. ZooKeeper stays as it is, so that Kafka can start on it again.
+//! [`meeting`] is how brokers meet at an address where one of them has the door ([`door`], [`server`], [`wire`]).
+//!
+//! The rest is read once to take log directories over: [`read`] copies Kafka's nodes from a server, [`Tree`] keeps them
+//! and is the exported file, [`Cluster`] is what they mean. Deliberately not here: writing. A ZooKeeper stays as it is,
+//! so that Kafka can start on it again.
 //!
 //! Source: the ZooKeeper programmer's guide; Kafka's `ZkData`, which is all there is about the nodes' content.
 
 mod client;
 mod cluster;
+pub mod door;
+pub mod meeting;
+pub mod server;
 mod tree;
+pub mod wire;
 
 pub use client::read;
 pub use cluster::{Cluster, Entity, PartitionState, Topic};

@@ -5,6 +5,7 @@ use crate::broker::controller_calls::BoxFuture;
 use crate::broker::peers::{PeerClient, PeerParams};
 use crate::broker::{Image, Settings};
 use arc_swap::ArcSwap;
+use ottla_protocol::apis::ListenerType;
 use ottla_protocol::messages::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
@@ -79,6 +80,7 @@ impl PeerEndpoint {
                     client_id: self.all.client_id.clone(),
                     patience: self.all.patience,
                     answer_bytes_max: self.all.answer_bytes_max,
+                    wanted: ListenerType::Broker,
                 });
                 Ok(client.insert(new).clone())
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::env::net::{ListenOptions, Listener};
+use ottla_protocol::apis::ListenerType;
 use ottla_protocol::messages::api_versions_response::ApiVersion;
 use ottla_protocol::messages::{HeartbeatRequest, HeartbeatResponse, MetadataRequest};
 use ottla_protocol::{Message, Reader};
@@ -21,6 +22,7 @@ fn client(port: u16, patience: Duration) -> PeerClient {
         client_id: "test".to_owned(),
         patience,
         answer_bytes_max: 1 << 20,
+        wanted: ListenerType::Broker,
     })
 }
 

@@ -526,8 +526,8 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: Some("3.9.1"),
-        support: Support::Ignored("there is no ZooKeeper: the broker keeps its own metadata"),
-        documentation: "The ZooKeeper addresses of a cluster before KRaft.",
+        support: Support::Honoured,
+        documentation: "Where brokers without roles and voters find each other; there is no ZooKeeper.",
     },
     Key {
         scope: Scope::Broker,

@@ -75,7 +75,8 @@ use crate::broker::{Broker, ControllerReply, ControllerRequest, FORWARDING_CLIEN
 use crate::env::net::SendQueue;
 use ottla_protocol::apis::{self, ListenerType};
 use ottla_protocol::frame::FrameError;
-use ottla_protocol::request::{self, QUORUM_MESSAGE_KEY, RequestHeader};
+use ottla_protocol::messages::ApiVersionsRequest;
+use ottla_protocol::request::{self, CONTROLLER_PEER, QUORUM_MESSAGE_KEY, RequestHeader};
 use ottla_protocol::{
     ApiKey, BrokerEpoch, BrokerId, ErrorCode, Message, Reader, Request, WireError, Writer,
 };
@@ -102,6 +103,8 @@ pub struct RequestContext {
     pub listener: Arc<str>,
     /// Whom the listener serves.
     pub listener_type: ListenerType,
+    /// Whether nothing has come yet by a listener that nodes and clients share.
+    pub(crate) is_undecided: bool,
     /// Whether this broker is advertised at `local`, because the listener has no advertised address.
     pub(crate) is_dialled_address_advertised: bool,
     pub(crate) shared: Arc<Shared>,
@@ -112,6 +115,17 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
+    /// Tells by the first request on a shared listener who is there: a node says so in ApiVersions, and its connection
+    /// is as one of a controller's listener. Clients wait until the broker has joined.
+    pub(crate) async fn decide(&mut self, header: &RequestHeader, body: &Reader) {
+        self.is_undecided = false;
+        if is_controller_peer(header, body) {
+            self.listener_type = ListenerType::Controller;
+        } else {
+            self.shared.opened().await;
+        }
+    }
+
     /// Puts a request to the active controller: on a broker's listener wherever that is, on a controller's listener
     /// only to the one of this process.
     ///
@@ -201,6 +215,13 @@ impl Close {
             | Close::UnansweredProduce(_) => true,
         }
     }
+}
+
+/// Whether a node asks for the controller.
+fn is_controller_peer(header: &RequestHeader, body: &Reader) -> bool {
+    header.api() == Some(ApiKey::ApiVersions)
+        && ApiVersionsRequest::decode(&mut body.clone(), header.api_version)
+            .is_ok_and(|request| request.client_software_name == CONTROLLER_PEER)
 }
 
 /// An answer on its way: what is to be sent, or why the connection ends.
