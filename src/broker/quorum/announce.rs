@@ -23,8 +23,6 @@ const NEVER: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(200);
 /// Silence of a leader after which it is looked for.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Silence of a node without a vote after which nothing is sent to it any more.
-const FORGOTTEN: Duration = Duration::from_secs(15);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a change may take that a node has asked for.
@@ -109,7 +107,7 @@ fn stand(shared: &Arc<Shared>, announcement: Announcement) -> Standing {
         }
         None => {
             shared.note_learner(&voter);
-            shared.let_learners_in(FORGOTTEN);
+            shared.let_learners_in();
             let wants_vote = voters_max.is_some_and(|max| voters.count() < max as usize);
             if wants_vote && shared.learner_ids().contains(&voter.id) {
                 change(shared, move |shared| async move {
@@ -145,7 +143,7 @@ pub(super) async fn run(shared: Arc<Shared>, transport: Arc<dyn RaftTransport>) 
         let has_vote = shared.has_vote();
         let is_heard = shared.contact.lock().heard.is_some_and(|at| at.elapsed() < SILENCE);
         let pause = if shared.log.leading().is_some() {
-            shared.let_learners_in(FORGOTTEN);
+            shared.let_learners_in();
             let is_up_to_date = update_own(&shared);
             match shared.learners.lock().is_empty() {
                 _ if !is_up_to_date => SOON,
@@ -239,6 +237,10 @@ async fn find(
     let mut last = None;
     for target in targets {
         let Some(answer) = announce_at(transport, target.clone(), &message).await else { continue };
+        if let Some((id, address)) = &answer.leader {
+            // The log, which tells it too, may not be here yet.
+            params.addresses.set(*id, address.clone());
+        }
         if answer.standing != Standing::Unknown {
             return Some(answer);
         }

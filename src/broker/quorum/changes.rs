@@ -22,6 +22,10 @@ use uuid::Uuid;
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// How long an election may take that a leader has asked for.
 const SUCCESSION_MAX: Duration = Duration::from_secs(3);
+/// A voter that has answered so lately is there.
+const HEARD: Duration = Duration::from_secs(1);
+/// Silence after which a node without a vote is not sent to any more.
+const FORGOTTEN: Duration = Duration::from_secs(15);
 /// Nodes without a vote that a leader sends to.
 const LEARNERS_MAX: usize = 1000;
 
@@ -158,20 +162,32 @@ impl Shared {
         }
     }
 
+    /// Whether the disk that follows without a vote is this one.
+    fn is_let_in(&self, voter: &Voter) -> bool {
+        self.let_in.lock().get(&voter.id) == Some(&voter.directory_id)
+    }
+
     fn forget_learners(&self, is_kept: impl Fn(&Learner) -> bool) {
         self.learners.lock().retain(is_kept);
     }
 
     /// Has the nodes that are known to be there, and no others, follow without a vote. A change that runs goes first.
-    pub(super) fn let_learners_in(&self, silence_max: Duration) {
+    pub(super) fn let_learners_in(&self) {
         let Ok(_changing) = self.changing.try_lock() else { return };
         let Ok((epoch, voters)) = self.changeable() else { return };
         self.forget_learners(|it| {
-            it.heard.elapsed() < silence_max && voters.get(it.voter.id).is_none()
+            it.heard.elapsed() < FORGOTTEN && voters.get(it.voter.id).is_none()
         });
+        let now = self.learner_ids();
+        let learners = self.learners.lock().clone();
+        // What openraft knows of one disk must not be taken for another's: that one goes first.
+        let is_same = |it: &&Learner| !now.contains(&it.voter.id) || self.is_let_in(&it.voter);
         let wanted: BTreeSet<BrokerId> =
-            self.learners.lock().iter().map(|it| it.voter.id).collect();
-        if wanted != self.learner_ids() {
+            learners.iter().filter(is_same).map(|it| it.voter.id).collect();
+        if wanted != now {
+            for learner in learners.iter().filter(|it| wanted.contains(&it.voter.id)) {
+                self.let_in.lock().insert(learner.voter.id, learner.voter.directory_id);
+            }
             // What cannot be written now is tried again with the next one who says that it is there.
             let _ = self.write_voters(epoch, &voters, wanted, None);
         }
@@ -189,14 +205,20 @@ impl Shared {
         timeout: Duration,
     ) -> Result<(), ErrorCode> {
         let deadline = Instant::now() + timeout;
-        let _changing = self.changing.try_lock().map_err(|_| ErrorCode::RequestTimedOut)?;
+        let changing = self.changing.try_lock().map_err(|_| ErrorCode::RequestTimedOut)?;
         let (epoch, voters) = self.await_changeable(deadline).await?;
         if voters.get(voter.id).is_some() {
             return Err(ErrorCode::DuplicateVoter);
         }
         self.note_learner(&voter);
         let mut learners = self.learner_ids();
+        if learners.contains(&voter.id) && !self.is_let_in(&voter) {
+            drop(changing);
+            self.let_learners_in();
+            return Err(ErrorCode::RequestTimedOut);
+        }
         if learners.insert(voter.id) {
+            self.let_in.lock().insert(voter.id, voter.directory_id);
             let end = self.write_voters(epoch, &voters, learners.clone(), None)?;
             self.await_commit(epoch, end, deadline).await?;
         }
@@ -261,10 +283,13 @@ impl Shared {
         if id == self.log.params().node_id() {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
-        // It must hear of it.
-        self.note_learner(removed);
         let mut learners = self.learner_ids();
-        learners.insert(id);
+        if self.hears(id, HEARD) {
+            // It must hear of it. One that does not answer may come back with another disk.
+            self.note_learner(removed);
+            self.let_in.lock().insert(id, directory_id);
+            learners.insert(id);
+        }
         let end = self.write_voters(epoch, &voters.without(id), learners, None)?;
         tracing::info!(voter = %id, "removed from the voters of the metadata quorum");
         self.await_commit(epoch, end, deadline).await

@@ -65,6 +65,8 @@ pub(super) struct Shared {
     pub alarm: Notify,
     /// Those who follow this leader without a vote.
     pub learners: Mutex<Vec<Learner>>,
+    /// With which directories those are in the newest entry.
+    pub let_in: Mutex<BTreeMap<BrokerId, Uuid>>,
     /// What voters of the configuration have said of themselves.
     pub told: Mutex<BTreeMap<BrokerId, Voter>>,
     /// Held while the voters are changed.
@@ -109,6 +111,7 @@ impl Shared {
             }),
             alarm: Notify::new(),
             learners: Mutex::default(),
+            let_in: Mutex::default(),
             told: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             incoming: Mutex::new(None),
@@ -221,6 +224,7 @@ impl Shared {
         *self.proposals.lock() = Proposals::default();
         self.contacts.lock().clear();
         self.learners.lock().clear();
+        self.let_in.lock().clear();
         self.told.lock().clear();
         self.is_suspended.store(false, Ordering::Release);
         if let Some(listener) = self.listener() {

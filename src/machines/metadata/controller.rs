@@ -81,8 +81,8 @@ pub struct ControllerSettings {
     pub values: Values,
     /// `broker.session.timeout.ms`.
     pub session_timeout_ms: i64,
-    /// Whether the session of this node's own broker does not end: it lives as long as its controller does, and sends no
-    /// heartbeats where that is the only one.
+    /// Whether the session of this node's own broker does not end: it lives as long as its controller does, and sends
+    /// no heartbeats where that is the only one.
     pub trusts_own_broker: bool,
     /// `leader.imbalance.check.interval.seconds` in milliseconds; `None` leaves leaders where they are.
     pub rebalance_interval_ms: Option<i64>,

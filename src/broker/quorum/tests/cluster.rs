@@ -276,6 +276,31 @@ async fn a_voter_with_another_disk_does_not_count() {
     let _ = world.voters.remove(&BrokerId(1)).unwrap().node.close().await;
 }
 
+/// What the leader knew of the disk that is gone is not taken for the new one's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_was_lost_is_replaced() {
+    let mut world = World::new(3, 23);
+    world.first = Some(BrokerId(1));
+    world.start_all().await;
+    let replaced = BrokerId(2);
+    for id in [2, 3] {
+        world.add(BrokerId(id)).await;
+    }
+    world.write(20).await;
+    for disk in 1..4 {
+        world.crash(replaced, Crash::PowerLoss).await;
+        world.disks.insert(replaced, SimDisk::new(2300 + disk));
+        world.directories.insert(replaced, u128::from(disk) + 77);
+        world.start(replaced).await;
+        world.write(5).await;
+        // The vote of the one before is taken, and this one gets its own.
+        world.add(replaced).await;
+        world.add(replaced).await;
+        world.settle().await;
+    }
+    world.stop().await;
+}
+
 /// Votes are given and taken while disks end at any operation and links are cut.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn voters_change_whatever_happens() {
