@@ -28,7 +28,7 @@ impl RootLogger {
     ) -> Self {
         let levels = directives.split(',').filter_map(|one| one.trim().parse().ok());
         // A filter without a level of its own lets errors through.
-        let level: LevelFilter = levels.last().unwrap_or(LevelFilter::ERROR);
+        let level: LevelFilter = levels.fold(LevelFilter::ERROR, |_, level| level);
         RootLogger {
             directives: directives.to_owned(),
             level: Mutex::new(level.to_string().to_uppercase()),
