@@ -12,6 +12,7 @@
 //! minute at most.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::broker::Side;
@@ -173,6 +174,7 @@ pub fn live(scene: &mut Scene<'_>) -> Result<String, String> {
     }
     let first = scene.until_in_sync("orders", 3)?;
     quorum(scene)?;
+    glance(scene, 0, "all is well")?;
     scene.tools.refused(
         "kafka-topics --create --topic too-many --partitions 1 --replication-factor 4",
         "",
@@ -228,6 +230,25 @@ fn quorum(scene: &mut Scene<'_>) -> Result<(), String> {
     })
 }
 
+/// Waits until `ottla status`, whoever's the cluster is, exits so and says so.
+fn glance(scene: &Scene<'_>, status: i32, saying: &str) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        let mut command = Command::new(&Paths::new()?.ottla);
+        command.args(["status", "--bootstrap-server", &scene.cluster.servers()]);
+        let output = command.output().map_err(|error| format!("ottla status: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.code() == Some(status) && text.contains(saying) {
+            return Ok(());
+        }
+        if begin.elapsed() > SETTLE_LIMIT {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("ottla status: {}, not {saying:?}\n{text}{errors}", output.status));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// While one node is away: the ISR shrinks, records come and go, and a topic is deleted and made again.
 fn without_one(scene: &mut Scene<'_>, away: i32) -> Result<(), String> {
     let now = scene.until_in_sync("orders", 2)?;
@@ -246,6 +267,8 @@ fn without_one(scene: &mut Scene<'_>, away: i32) -> Result<(), String> {
         true => Ok(()),
         false => Err("something is unavailable".to_owned()),
     })?;
+    // Two voters of three are left: one less would be no majority.
+    glance(scene, 1, "2 of 3 voters keep up")?;
     let before = scene.produced;
     scene.produce("orders")?;
     scene.consume("orders", "first", before)?;
