@@ -53,11 +53,7 @@ pub async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOf
             };
             partitions.push(response(asked.partition_index, found));
         }
-        topics.push(ListOffsetsTopicResponse {
-            name: topic.name.clone(),
-            partitions,
-            ..Default::default()
-        });
+        topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions });
     }
     ListOffsetsResponse { topics, ..Default::default() }
 }
