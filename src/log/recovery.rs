@@ -158,7 +158,7 @@ impl Log {
             self.segments.push(segment);
         }
         if !params.clean_shutdown {
-            let first = self.first_to_recover(params.recovery_point)?;
+            let first = self.first_to_recover(params)?;
             to_recover.extend(first..self.segments.len());
         }
         if let Some(first) = self.segments.first() {
@@ -183,7 +183,8 @@ impl Log {
 
     /// The segment that holds the recovery point. A log that ends before it was cut since, and how much of what was
     /// written then was synced nobody knows: the first one.
-    fn first_to_recover(&self, recovery_point: Offset) -> Result<usize, RecoveryError> {
+    fn first_to_recover(&self, params: &LogParams) -> Result<usize, RecoveryError> {
+        let recovery_point = params.recovery_point;
         let Some(n) = self.floor_segment(recovery_point) else { return Ok(0) };
         let segment = &self.segments[n];
         if segment.base_offset == recovery_point {
@@ -191,7 +192,13 @@ impl Log {
         }
         match segment.find(&self.directory, recovery_point.plus(-1)) {
             Ok(Some(_)) => Ok(n),
-            Ok(None) | Err(ReadError::Corrupt { .. }) => Ok(0),
+            Ok(None) | Err(ReadError::Corrupt { .. }) => {
+                if !params.earlier_writes_synced {
+                    // What was cut must not come back: indexes that are half made by then would be trusted again.
+                    segment.sync_file(&self.directory)?;
+                }
+                Ok(0)
+            }
             Err(error) => Err(error.into()),
         }
     }

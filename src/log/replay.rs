@@ -201,31 +201,29 @@ impl Log {
     }
 
     /// Reads the epochs of the records from the log start offset on that are before the first one known: the log start
-    /// offset went back in a crash, or the checkpoint was lost.
+    /// offset went back in a crash, or the checkpoint was lost. The one that is in force there may have no batch but
+    /// below, which recovery sees as well.
     pub(super) fn complete_epochs(&mut self) -> Result<(), StorageError> {
         let directory = self.directory.clone();
+        let start = self.log_start_offset;
         let end = self.epochs.entries().first().map_or(self.log_end_offset, |it| it.start_offset);
+        if end <= start {
+            return Ok(());
+        }
         let mut found: Vec<EpochEntry> = Vec::new();
         for segment in self.segments.iter().take_while(|segment| segment.base_offset < end) {
-            let from = self.log_start_offset.max(segment.base_offset);
-            let position = segment.find(&directory, from).map(|it| it.map(|it| it.position));
-            let size = u64::from(segment.size);
             let visit = |header: &BatchHeader, _| {
-                let (epoch, start_offset) = (header.leader_epoch, header.base_offset.max(from));
+                let (epoch, start_offset) = (header.leader_epoch, header.base_offset.max(start));
                 if start_offset >= end {
                     return ControlFlow::Break(());
                 }
                 if epoch.0 >= 0 && found.last().is_none_or(|last| epoch > last.epoch) {
+                    found.pop_if(|last| last.start_offset == start_offset);
                     found.push(EpochEntry { epoch, start_offset });
                 }
                 ControlFlow::Continue(())
             };
-            let scanned = match position {
-                Ok(Some(first)) => segment.scan(&directory, u64::from(first), size, visit),
-                Ok(None) => continue,
-                Err(error) => Err(error),
-            };
-            match scanned {
+            match segment.scan(&directory, 0, u64::from(segment.size), visit) {
                 Ok(_) | Err(ReadError::OffsetOutOfRange { .. }) => {}
                 // Whoever reads what is damaged will see it.
                 Err(ReadError::Corrupt { .. }) => break,

@@ -368,11 +368,15 @@ fn producers(model: &Model, seen: &Seen) -> Result<(), Broken> {
     if left.is_some() {
         return Ok(());
     }
-    // A transaction of which the log has nothing any more need not be open.
+    // Recovery forgets a transaction of which no batch is left: the next one that is found begins it anew.
     let is_same = |known: &ActiveProducer, found: &ActiveProducer| {
-        let is_gone =
-            |first: &Offset| first.0 < seen.start && found.current_txn_start_offset.is_none();
-        let first = known.current_txn_start_offset.filter(|first| !is_gone(first));
+        let is_cut = known.current_txn_start_offset.is_some_and(|first| first.0 < seen.start);
+        let left = visible.producers.get(&known.producer_id.0);
+        let first = match is_cut && known.current_txn_start_offset != found.current_txn_start_offset
+        {
+            true => left.and_then(|left| left.current_txn_start_offset),
+            false => known.current_txn_start_offset,
+        };
         ActiveProducer { current_txn_start_offset: first, ..*known } == *found
     };
     let is_of = |replay: &Replay, found: &ActiveProducer| {

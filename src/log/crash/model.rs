@@ -203,13 +203,16 @@ impl Model {
             last_of.insert(batch.header.producer_id, batch.first());
         }
         let cleaned_to = self.cleaned_to;
-        self.batches.retain(|batch| {
+        let mut batches = std::mem::take(&mut self.batches);
+        batches.retain(|batch| {
             let id = batch.header.producer_id;
-            // The cleaner keeps the last batch of every producer.
+            // The cleaner keeps the last batch of every producer. What it took for one that is lost now was not lost.
             let is_newer = id.0 >= 0 && last_of.get(&id).is_none_or(|last| *last < batch.first());
-            let may_be_cleaned = batch.last() < cleaned_to && !is_newer;
+            let is_lost = is_newer && !self.is_due(batch, opened, start);
+            let may_be_cleaned = batch.last() < cleaned_to && !is_lost;
             batch.last() < start || there.contains(&batch.first()) || may_be_cleaned
         });
+        self.batches = batches;
         let offsets: BTreeSet<i64> =
             found.iter().flat_map(|batch| &batch.records).map(|record| record.offset).collect();
         let all = self.batches.iter().flat_map(|batch| &batch.records);
