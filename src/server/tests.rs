@@ -13,7 +13,7 @@ mod replication;
 mod shared_listener;
 
 use super::*;
-use crate::broker::{self, Broker};
+use crate::broker::{self, Broker, ControllerReply, ControllerRequest};
 use crate::config::Config;
 use crate::env::net::ListenOptions;
 use crate::env::{RealDisk, SystemClock};
@@ -30,6 +30,21 @@ use std::sync::Arc;
 /// A logger of which nothing is in force.
 fn root_logger() -> Arc<RootLogger> {
     Arc::new(RootLogger::new("info", |_| Ok(())))
+}
+
+/// Creates a topic through a broker, wherever the controller is.
+async fn create_topic(broker: &Broker, name: &str, partitions: i32, replicas: i16) {
+    let topic = CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: partitions,
+        replication_factor: replicas,
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+    let request = ControllerRequest::CreateTopics { request, seed: uuid::Uuid::new_v4() };
+    let reply = broker.controller(request).await.unwrap();
+    let ControllerReply::CreateTopics(reply) = reply else { panic!("{reply:?}") };
+    assert_eq!(reply.topics[0].error_code, 0, "{reply:?}");
 }
 
 /// A broker on a port of its own, with a directory that goes with it.

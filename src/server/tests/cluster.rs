@@ -1,7 +1,7 @@
 //! Several whole nodes in one process, over loopback: three voters and a node without a vote.
 
 use super::*;
-use crate::broker::{AdvertisedListener, ControllerReply, ControllerRequest};
+use crate::broker::AdvertisedListener;
 use crate::config::{Source, Values};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -133,17 +133,7 @@ impl Cluster {
     }
 
     async fn create_topic(&self, at: i32, name: &str, partitions: i32, replicas: i16) {
-        let topic = CreatableTopic {
-            name: name.to_owned(),
-            num_partitions: partitions,
-            replication_factor: replicas,
-            ..Default::default()
-        };
-        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
-        let request = ControllerRequest::CreateTopics { request, seed: uuid::Uuid::new_v4() };
-        let reply = self.nodes[&at].broker.controller(request).await.unwrap();
-        let ControllerReply::CreateTopics(reply) = reply else { panic!("{reply:?}") };
-        assert_eq!(reply.topics[0].error_code, 0, "{reply:?}");
+        create_topic(&self.nodes[&at].broker, name, partitions, replicas).await;
     }
 
     /// Waits until `holds` does.

@@ -1,10 +1,7 @@
 //! A quorum of one that grows to three and shrinks again, over loopback, while it takes writes.
 
 use super::*;
-use crate::broker::{
-    AdvertisedListener, Answered, ControllerReply, ControllerRequest, StartError, Voter,
-};
-use crate::broker::{VoterEndpoint, VoterStatus};
+use crate::broker::{AdvertisedListener, Answered, StartError, Voter, VoterEndpoint, VoterStatus};
 use crate::config::{Source, Values};
 use ottla_protocol::BrokerId;
 use std::collections::BTreeMap;
@@ -141,17 +138,7 @@ impl Cluster {
     }
 
     async fn create_topic(&self, at: i32, name: &str, replicas: i16) {
-        let topic = CreatableTopic {
-            name: name.to_owned(),
-            num_partitions: 1,
-            replication_factor: replicas,
-            ..Default::default()
-        };
-        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
-        let request = ControllerRequest::CreateTopics { request, seed: uuid::Uuid::new_v4() };
-        let reply = self.nodes[&at].broker.controller(request).await.unwrap();
-        let ControllerReply::CreateTopics(reply) = reply else { panic!("{reply:?}") };
-        assert_eq!(reply.topics[0].error_code, 0, "{reply:?}");
+        create_topic(&self.nodes[&at].broker, name, 1, replicas).await;
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
