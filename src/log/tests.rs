@@ -459,6 +459,26 @@ fn retention_deletes_by_time_and_size_but_not_compacted_logs() {
 }
 
 #[test]
+fn what_follows_a_cut_at_a_start_within_a_batch_is_kept() {
+    let fixture = Fixture::new();
+    let mut log = fixture.open();
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    log.set_log_start_offset(Offset(1), Offset(2)).unwrap();
+    log.truncate_to(Offset(1), NOW).unwrap();
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(1), Offset(1)));
+    log.roll(Offset(1), NOW).unwrap();
+    append(&mut log, batch(1, NOW.0)).unwrap();
+    append(&mut log, batch(1, NOW.0)).unwrap();
+    drop(log);
+    // A crash: with the log's start from its checkpoint, and without.
+    for start in [1, 0] {
+        let params = LogParams { log_start_offset: Offset(start), ..fixture.params() };
+        let log = Log::open(params).unwrap();
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(1), Offset(3)));
+    }
+}
+
+#[test]
 fn leader_epochs_are_kept_and_answered() {
     let fixture = Fixture::new();
     let mut log = fixture.open();

@@ -57,9 +57,13 @@ impl Log {
         // What is written over it must never be followed by the rest of it.
         self.active().sync_file(&directory)?;
         self.lower_cleaner_checkpoint();
-        // The log may begin within a batch that is gone, or where batches are missing.
-        let end = self.active().next_offset(&directory)?.min(offset);
-        self.log_end_offset = end.max(self.log_start_offset.min(offset));
+        let start = self.log_start_offset.min(offset);
+        self.log_end_offset = self.active().next_offset(&directory)?.min(offset);
+        if self.log_end_offset < start {
+            // The log begins within a batch that is gone. What is left lies before its start, and a hole between the
+            // two would be taken for lost batches after a crash.
+            return self.replace_all(start, start, now);
+        }
         self.recovery_point = self.recovery_point.min(self.log_end_offset);
         self.log_start_offset = self.log_start_offset.min(self.log_end_offset);
         self.epochs.truncate_from_end(self.log_end_offset);
