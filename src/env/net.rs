@@ -195,6 +195,11 @@ impl Connection {
         stream.set_nodelay(true)?;
         // As Kafka does: a peer that vanished is found out by the kernel.
         rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+        if peer.ip().to_canonical().is_loopback() {
+            // What never leaves the machine meets no congestion: a system's BBR would pace it with a timer's
+            // interrupt every few packets. A system that does not let us choose keeps its own.
+            let _ = rustix::net::sockopt::set_tcp_congestion(&stream, "reno");
+        }
         let local = stream.local_addr()?;
         let cold = Mutex::default();
         Ok(Connection { stream, peer: canonical(peer), local: canonical(local), cold })

@@ -117,11 +117,12 @@ pub fn listeners(config: &Config) -> Vec<ListenerParams> {
 
 fn listener(config: &Config, listener: &Listener, listener_type: ListenerType) -> ListenerParams {
     let socket = &config.socket;
-    // -1 leaves the size to the system.
-    let bytes = |bytes: i32| u32::try_from(bytes).ok().filter(|bytes| *bytes > 0);
-    // Kafka's default keeps the window so small that producers stall on it, and the broker pays for it: 0002-hot-path.
-    // The send buffer has Kafka's default; a larger one made fetches dearer.
-    let is_receive_buffer_given = config.values.given("socket.receive.buffer.bytes").is_some();
+    // -1 leaves the size to the system, and so does saying nothing. With Kafka's default the window is so small that
+    // producers stall on it, and a fetch of 1 MB waits four times: the broker pays for both (0002-hot-path).
+    let bytes = |name: &str, bytes: i32| {
+        let given = config.values.given(name).map(|_| bytes);
+        given.and_then(|bytes| u32::try_from(bytes).ok()).filter(|bytes| *bytes > 0)
+    };
     let is_named = config.listeners.advertised.iter().any(|one| one.name == listener.name);
     ListenerParams {
         name: listener.name.clone(),
@@ -132,10 +133,8 @@ fn listener(config: &Config, listener: &Listener, listener_type: ListenerType) -
         advertised: if is_named { Advertised::AsRegistered } else { Advertised::AsDialled },
         options: ListenOptions {
             backlog: socket.listen_backlog_size,
-            receive_buffer_bytes: is_receive_buffer_given
-                .then(|| bytes(socket.receive_buffer_bytes))
-                .flatten(),
-            send_buffer_bytes: bytes(socket.send_buffer_bytes),
+            receive_buffer_bytes: bytes("socket.receive.buffer.bytes", socket.receive_buffer_bytes),
+            send_buffer_bytes: bytes("socket.send.buffer.bytes", socket.send_buffer_bytes),
         },
     }
 }
@@ -147,18 +146,22 @@ mod tests {
     use crate::config::values::Source;
 
     #[test]
-    fn receive_buffer_is_the_systems_unless_somebody_sets_it() {
-        let check = |given: Option<&str>, expected: (Option<u32>, Option<u32>)| {
+    fn buffers_are_the_systems_unless_somebody_sets_them() {
+        let check = |given: Option<&str>, expected: Option<u32>| {
             let mut values = Values::default();
             if let Some(bytes) = given {
                 values.set("socket.receive.buffer.bytes", bytes, Source::Override);
+                values.set("socket.send.buffer.bytes", bytes, Source::Override);
             }
             let config = Config::from_values(values).unwrap();
             let options = listeners(&config)[0].options;
-            assert_eq!((options.receive_buffer_bytes, options.send_buffer_bytes), expected);
+            assert_eq!(
+                (options.receive_buffer_bytes, options.send_buffer_bytes),
+                (expected, expected)
+            );
         };
-        check(None, (None, Some(102_400)));
-        check(Some("102400"), (Some(102_400), Some(102_400)));
-        check(Some("-1"), (None, Some(102_400)));
+        check(None, None);
+        check(Some("102400"), Some(102_400));
+        check(Some("-1"), None);
     }
 }
