@@ -319,7 +319,7 @@ impl Observer {
         self: Arc<Self>,
         work: impl FnOnce(&Observer) -> Result<(), QuorumError> + Send + 'static,
     ) -> Result<(), Trouble> {
-        let done = tokio::task::spawn_blocking(move || {
+        let done = crate::env::blocking(move || {
             let done = work(&self);
             if done.is_err() {
                 // What lies here and what was applied may not be the same any more.

@@ -15,7 +15,8 @@ use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// How often a leader looks how far a new voter has come.

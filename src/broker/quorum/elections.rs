@@ -13,7 +13,8 @@ use openraft::Config;
 use ottla_protocol::LeaderEpoch;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Times of the quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +128,7 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
             () = alarm => true,
             // The log outlives this task.
             Ok(()) = voter_changes.changed() => true,
-            () = tokio::time::sleep_until(due.into()) => false,
+            () = tokio::time::sleep_until(due) => false,
         };
         if woken || is_idle {
             continue;
