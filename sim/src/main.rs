@@ -1,22 +1,72 @@
-//! The simulator: whole brokers over a simulated disk, network and clock.
-fn main() {
-    entropy::begin(7);
-    log::show();
-    let role = node::Role { id: 1, host: "node1".to_owned(), is_broker: true, is_controller: true };
-    let properties = node::properties(&role, "1@node1:9093");
-    let mut world = world::World::new(7, vec![(role, properties)]);
-    world.trace.is_shown = true;
-    while world.now_ms() < 5000 {
-        world.step();
-        if world.has_joined(0) {
-            println!("JOINED at {}", world.now_ms());
-            break;
-        }
-    }
-    println!("{:?}", world.net.history());
-}
+//! The simulator: whole brokers over a simulated disk, network and clock, and what must hold whatever goes wrong.
+//!
+//! A seed decides everything that happens. Each runs in a process of its own, on one thread (`entropy.rs` says why).
+
+mod checks;
+mod client;
 mod entropy;
+mod history;
 mod log;
+mod nemesis;
 mod node;
 mod plan;
+mod run;
+mod seeds;
+mod workload;
 mod world;
+
+use clap::Parser;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+
+/// Runs whole brokers over a simulated disk, network and clock, and looks whether what must hold does.
+#[derive(Debug, Parser)]
+#[command(name = "ottla-sim", max_term_width = 100)]
+struct Cli {
+    /// How many seeds to run, from FIRST on, on all processors.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Run this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// With --seed: print what happens and what the brokers log (RUST_LOG says how much).
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// How many seeds run at a time; as many as there are processors by default.
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.seed {
+        Some(seed) => one(seed, cli.trace),
+        None => seeds::run(cli.first, cli.seeds, cli.jobs),
+    }
+}
+
+fn one(seed: u64, is_shown: bool) -> ExitCode {
+    entropy::begin(seed);
+    if is_shown {
+        log::show();
+    }
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        run::PANICS.fetch_add(1, Ordering::Relaxed);
+        usual(panic);
+    }));
+    let outcome = run::run(&plan::Plan::new(seed), is_shown);
+    match outcome.result {
+        Ok(()) => {
+            println!("seed {seed} ok {:016x} {}", outcome.hash, outcome.summary);
+            ExitCode::SUCCESS
+        }
+        Err(cause) => {
+            println!("seed {seed} FAILED {:016x} {}: {cause}", outcome.hash, outcome.summary);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! What a seed chooses before anything runs: the cluster's shape, its settings, and how long what goes wrong.
 
+use crate::history::Place;
 use ottla::env::rng::Rng;
 
 /// Where the controllers are.
@@ -66,5 +67,14 @@ impl Plan {
             snapshot_bytes: if rng.one_in(2) { 3000 } else { 1 << 20 },
             producers: 1 + rng.below(2),
         }
+    }
+
+    /// All partitions of the topics.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let of = |topic: &TopicPlan| {
+            let name = topic.name.clone();
+            (0..topic.partitions).map(move |index| (name.clone(), index))
+        };
+        self.topics.iter().flat_map(of).collect()
     }
 }
