@@ -64,12 +64,20 @@ async fn next_frame(connection: &Connection, input: &mut BytesMut) -> io::Result
     }
 }
 
+/// The leader of a partition, as Metadata told it.
+#[derive(Debug, Clone)]
+pub(crate) struct Leader {
+    pub(crate) address: Address,
+    /// A consumer names it (KIP-320): else a follower that was the leader would answer from its own, shorter log.
+    pub(crate) epoch: i32,
+}
+
 /// One client, with its connections.
 pub(crate) struct Client {
     bootstrap: Vec<Address>,
     turn: usize,
     links: BTreeMap<Address, Link>,
-    leaders: BTreeMap<(String, i32), Address>,
+    leaders: BTreeMap<(String, i32), Leader>,
     coordinators: BTreeMap<String, Address>,
 }
 
@@ -114,7 +122,7 @@ impl Client {
     }
 
     /// The leader of a partition, as far as is known.
-    pub(crate) async fn leader(&mut self, topic: &str, partition: i32) -> Option<Address> {
+    pub(crate) async fn leader(&mut self, topic: &str, partition: i32) -> Option<Leader> {
         let key = (topic.to_owned(), partition);
         if let Some(known) = self.leaders.get(&key) {
             return Some(known.clone());
@@ -129,7 +137,8 @@ impl Client {
         for found in &answer.topics {
             for it in &found.partitions {
                 if let Some(address) = address(it.leader_id) {
-                    self.leaders.insert((topic.to_owned(), it.partition_index), address);
+                    let leader = Leader { address, epoch: it.leader_epoch };
+                    self.leaders.insert((topic.to_owned(), it.partition_index), leader);
                 }
             }
         }

@@ -209,7 +209,9 @@ impl Producer {
         }];
         let request =
             ProduceRequest { transactional_id: None, acks: -1, timeout_ms: 1000, topic_data };
-        let Ok(answer) = client.call(&leader, 9, &request).await else { return Produced::Again };
+        let Ok(answer) = client.call(&leader.address, 9, &request).await else {
+            return Produced::Again;
+        };
         let found = answer.responses.first().and_then(|topic| topic.partition_responses.first());
         let Some(found) = found else { return Produced::Refused(ErrorCode::UnknownServerError) };
         match ErrorCode::from_code(found.error_code) {
@@ -303,7 +305,7 @@ impl Consumer {
         let Some(leader) = client.leader(topic, *index).await else { return false };
         let partition = FetchPartition {
             partition: *index,
-            current_leader_epoch: -1,
+            current_leader_epoch: leader.epoch,
             fetch_offset: *position,
             last_fetched_epoch: -1,
             log_start_offset: -1,
@@ -324,7 +326,7 @@ impl Consumer {
             topics,
             ..Default::default()
         };
-        let Ok(answer) = client.call(&leader, 12, &request).await else { return false };
+        let Ok(answer) = client.call(&leader.address, 12, &request).await else { return false };
         let found = answer.responses.first().and_then(|topic| topic.partitions.first());
         let Some(found) = found else { return false };
         match ErrorCode::from_code(found.error_code) {

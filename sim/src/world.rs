@@ -66,7 +66,6 @@ pub(crate) struct World {
     pub(crate) net: Arc<SimNet>,
     pub(crate) machines: Vec<Machine>,
     clients: Arc<SimHost>,
-    pub(crate) clients_id: HostId,
     runtime: Runtime,
     /// What happened, for the trace.
     pub(crate) trace: Trace,
@@ -106,7 +105,6 @@ impl World {
         World {
             machines: roles.into_iter().enumerate().map(machine).collect(),
             clients: SimHost::new(Arc::clone(&net), clients_id),
-            clients_id,
             runtime: runtime(),
             trace: Trace::default(),
             net,
