@@ -121,7 +121,8 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         } else {
             contact.at + wait
         };
-        let due = if leads { due } else { due.max(not_before) };
+        // Not in the past: what is late below is the timer alone. A leader may be found dead long after it was heard.
+        let due = if leads { due } else { due.max(not_before).max(Instant::now()) };
         let alarm = shared.alarm.notified();
         let woken = tokio::select! {
             biased;
