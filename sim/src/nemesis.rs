@@ -1,6 +1,6 @@
 //! What goes wrong, and when: chosen by the seed, and always mended in the end.
 
-use crate::plan::{Durability, Layout, Plan};
+use crate::plan::{Durability, Plan};
 use crate::world::World;
 use ottla::env::rng::Rng;
 use ottla::env::sim_disk::Crash;
@@ -13,12 +13,18 @@ enum Mending {
     Room(usize),
 }
 
+/// Operations of a disk that nobody lives to see.
+const NEVER: u64 = u64::MAX >> 1;
+
 /// The one who does it.
 pub(crate) struct Nemesis {
     rng: Rng,
     plan: Plan,
     next_at: u64,
     mendings: Vec<(u64, Mending)>,
+    /// With records that count in the page cache: a machine has lost power, and no other may crash until the cluster
+    /// is whole. What only two machines had, one of which lost it, the other must not lose.
+    is_fragile: bool,
     /// How much went wrong.
     pub(crate) count: usize,
 }
@@ -28,7 +34,14 @@ impl Nemesis {
     pub(crate) fn new(plan: &Plan, begin_ms: u64) -> Nemesis {
         let mut rng = Rng::new(plan.seed ^ 0x6e65_6d65);
         let next_at = begin_ms + 100 + rng.below(800) as u64;
-        Nemesis { rng, plan: plan.clone(), next_at, mendings: Vec::new(), count: 0 }
+        Nemesis {
+            rng,
+            plan: plan.clone(),
+            next_at,
+            mendings: Vec::new(),
+            is_fragile: false,
+            count: 0,
+        }
     }
 
     fn ms(&mut self, min: u64, max: u64) -> u64 {
@@ -44,6 +57,7 @@ impl Nemesis {
         for (_, mending) in due {
             mend(world, mending);
         }
+        self.is_fragile &= !crate::run::is_whole(world, &self.plan);
         if self.next_at <= now {
             self.count += 1;
             self.strike(world);
@@ -54,6 +68,7 @@ impl Nemesis {
     fn strike(&mut self, world: &mut World) {
         let machine = self.rng.below(world.machines.len());
         match self.rng.below(16) {
+            0..=4 | 15 if self.is_fragile => self.break_connections(world, machine),
             0..=3 => self.crash(world, machine),
             4 => self.crash_all(world),
             5 => {
@@ -106,11 +121,16 @@ impl Nemesis {
                 crate::run::is_whole(world, &self.plan) && world.has_joined(machine)
             }
         };
-        if may_lose && self.rng.one_in(2) { Crash::PowerLoss } else { Crash::Kill }
+        let loses = may_lose && self.rng.one_in(2);
+        self.is_fragile |= loses && self.plan.durability == Durability::PageCache;
+        if loses { Crash::PowerLoss } else { Crash::Kill }
     }
 
     fn crash(&mut self, world: &mut World, machine: usize) {
         let crash = self.crash_of(world, machine);
+        if self.is_fragile {
+            world.machines.iter().for_each(|machine| machine.disk.end_after(NEVER));
+        }
         let back = self.ms(50, 4000);
         world.note(|| format!("crash {machine}: {crash:?}, back in {back} ms"));
         world.end(machine, crash);
@@ -172,14 +192,13 @@ impl Nemesis {
 
     /// Mends all, and starts what does not run.
     pub(crate) fn heal(&mut self, world: &mut World) {
-        world.note(|| format!("heal, after {} events; layout {:?}", self.count, self.plan.layout));
-        debug_assert!(matches!(self.plan.layout, Layout::Combined | Layout::Separate));
+        world.note(|| format!("heal, after {} events", self.count));
         self.mendings.clear();
         mend(world, Mending::Links);
         for machine in 0..world.machines.len() {
             mend(world, Mending::Disk(machine));
             mend(world, Mending::Room(machine));
-            world.machines[machine].disk.end_after(u64::MAX >> 1);
+            world.machines[machine].disk.end_after(NEVER);
             if !world.is_up(machine) {
                 world.start_in(machine, 0);
             }

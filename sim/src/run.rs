@@ -7,6 +7,8 @@ use crate::node::{self, CLIENT_PORT, CONTROLLER_PORT, Role};
 use crate::plan::{Durability, Layout, Plan};
 use crate::workload::{Consumer, Producer, Shared, create_topics};
 use crate::world::World;
+use ottla::broker::Image;
+use ottla::broker::image::numbers;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -42,6 +44,8 @@ struct Run {
     shared: Shared,
     looked_at: u64,
     logs_looked_at: u64,
+    /// The metadata that the trace has shown.
+    shown: Arc<Image>,
 }
 
 /// Runs one seed.
@@ -71,6 +75,7 @@ impl Run {
             shared,
             looked_at: 0,
             logs_looked_at: 0,
+            shown: Arc::default(),
         }
     }
 
@@ -162,6 +167,9 @@ impl Run {
         let now = self.world.now_ms();
         if now >= self.looked_at + LOOK_MS {
             self.looked_at = now;
+            if self.world.trace.is_shown {
+                self.show_metadata();
+            }
             self.checks.look(&self.world)?;
             let history = self.history.lock();
             if let Some(violation) = history.violations.first() {
@@ -173,6 +181,42 @@ impl Run {
             self.checks.look_at_logs(&self.world)?;
         }
         Ok(())
+    }
+
+    /// Shows how the newest metadata differs from what was shown before.
+    fn show_metadata(&mut self) {
+        let brokers = (0..self.world.machines.len()).filter_map(|at| self.world.broker(at));
+        let newest = brokers.map(|broker| broker.image()).max_by_key(|image| image.offset);
+        let Some(image) = newest.filter(|image| image.offset > self.shown.offset) else { return };
+        let (now, before) = (self.world.now_ms(), &self.shown);
+        for topic in image.topics.iter() {
+            let known = before.topics.get(&topic.name);
+            for (index, it) in topic.partitions.iter() {
+                if known.and_then(|topic| topic.partition(*index)) != Some(it) {
+                    println!(
+                        "{now:>7} metadata {}: {}-{index} leader {} epoch {} isr {:?} elr {:?} last known {:?}",
+                        image.offset.0,
+                        topic.name,
+                        it.leader.0,
+                        it.leader_epoch.0,
+                        numbers(&it.isr),
+                        numbers(&it.elr),
+                        numbers(&it.last_known_elr)
+                    );
+                }
+            }
+        }
+        for (id, broker) in &image.cluster.brokers {
+            let known = before.cluster.brokers.get(id);
+            if known.is_none_or(|it| (it.epoch, it.fenced) != (broker.epoch, broker.fenced)) {
+                let (epoch, is_fenced) = (broker.epoch.0, broker.fenced);
+                let offset = image.offset.0;
+                println!(
+                    "{now:>7} metadata {offset}: broker {id} epoch {epoch} fenced {is_fenced}"
+                );
+            }
+        }
+        self.shown = image;
     }
 
     fn outcome(self, result: Check) -> Outcome {

@@ -56,7 +56,9 @@ async fn pause(rng: &mut Rng, max_ms: usize) {
 /// Creates the topics, and tells when all are there.
 pub(crate) async fn create_topics(shared: Shared, plan: Plan, created: Arc<Mutex<bool>>) {
     let (mut client, mut rng) = shared.client(1);
-    let mut configs = vec![("min.insync.replicas", "2".to_owned())];
+    // Records have the time 1.
+    let mut configs =
+        vec![("min.insync.replicas", "2".to_owned()), ("retention.ms", "-1".to_owned())];
     if let Some(ms) = plan.segment_ms {
         configs.push(("segment.ms", ms.to_string()));
     }
