@@ -66,7 +66,12 @@ impl Run {
         let brokers = world.machines.iter().filter(|machine| machine.role.is_broker);
         let bootstrap = brokers.map(|machine| (machine.role.host.clone(), CLIENT_PORT)).collect();
         let history = Arc::<Mutex<History>>::default();
-        let shared = Shared { history: Arc::clone(&history), bootstrap, seed: plan.seed };
+        let shared = Shared {
+            history: Arc::clone(&history),
+            bootstrap,
+            seed: plan.seed,
+            clock: world.clock(),
+        };
         Run {
             plan: plan.clone(),
             world,

@@ -4,6 +4,7 @@ use crate::client::{Address, Client};
 use crate::history::{History, Place};
 use crate::plan::Plan;
 use bytes::Bytes;
+use ottla::env::Clock;
 use ottla::env::rng::Rng;
 use ottla_protocol::batch::{BatchHeader, batches};
 use ottla_protocol::messages::create_topics_request::{
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) history: Arc<Mutex<History>>,
     pub(crate) bootstrap: Vec<Address>,
     pub(crate) seed: u64,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Shared {
@@ -56,9 +58,7 @@ async fn pause(rng: &mut Rng, max_ms: usize) {
 /// Creates the topics, and tells when all are there.
 pub(crate) async fn create_topics(shared: Shared, plan: Plan, created: Arc<Mutex<bool>>) {
     let (mut client, mut rng) = shared.client(1);
-    // Records have the time 1.
-    let mut configs =
-        vec![("min.insync.replicas", "2".to_owned()), ("retention.ms", "-1".to_owned())];
+    let mut configs = vec![("min.insync.replicas", "2".to_owned())];
     if let Some(ms) = plan.segment_ms {
         configs.push(("segment.ms", ms.to_string()));
     }
@@ -127,7 +127,8 @@ impl Producer {
                 sent.entry(name.clone()).or_default().extend(values.iter().cloned());
                 history.unresolved += 1;
             }
-            let records = batch(id, sequence as i32, &values);
+            let now = self.shared.clock.now();
+            let records = batch(id, sequence as i32, &values, now);
             let fate = self.resolve(&mut client, &mut rng, &records).await;
             if !self.note(fate, sequence, values) {
                 return;
@@ -246,7 +247,7 @@ fn is_retriable(code: ErrorCode) -> bool {
     )
 }
 
-fn batch(id: ProducerId, sequence: i32, values: &[String]) -> Bytes {
+fn batch(id: ProducerId, sequence: i32, values: &[String], now: Timestamp) -> Bytes {
     let mut batch = BatchBuilder::new(BatchParams {
         producer_id: id,
         producer_epoch: ProducerEpoch(0),
@@ -254,7 +255,7 @@ fn batch(id: ProducerId, sequence: i32, values: &[String]) -> Bytes {
         ..BatchParams::default()
     });
     for value in values {
-        batch.push(Timestamp(1), None, Some(value.as_bytes()), &[]);
+        batch.push(now, None, Some(value.as_bytes()), &[]);
     }
     batch.build().freeze()
 }

@@ -116,6 +116,11 @@ impl World {
         self.net.now_ms()
     }
 
+    /// The clock of the clients' machine.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(SimClock { net: Arc::clone(&self.net), offset_ms: AtomicI64::new(0) })
+    }
+
     /// Adds a line to the trace.
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         let line = format!("{:>7} {}", self.now_ms(), line());
