@@ -1,5 +1,6 @@
 //! What the clients did and saw, as far as a checker needs it.
 
+use crate::checks::{Checker, Violation};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A partition by its topic's name.
@@ -28,7 +29,7 @@ pub(crate) struct History {
     /// Producers that wait for the fate of a record.
     pub(crate) unresolved: usize,
     /// What a client saw that must not be.
-    pub(crate) violations: Vec<String>,
+    pub(crate) violations: Vec<Violation>,
     /// How many records consumers read, those read again among them.
     pub(crate) records_read: usize,
     /// How many answers told a position that was looked at.
@@ -43,10 +44,10 @@ pub(crate) struct History {
 
 impl History {
     /// Something that must not be.
-    pub(crate) fn violate(&mut self, what: String) {
-        // The first ones say enough.
-        if self.violations.len() < 20 {
-            self.violations.push(what);
+    pub(crate) fn violate(&mut self, checker: Checker, what: String) {
+        // The first one of each says enough.
+        if self.violations.iter().all(|seen| seen.checker != checker) {
+            self.violations.push(Violation { checker, what });
         }
     }
 

@@ -7,6 +7,8 @@ mod client;
 mod entropy;
 mod history;
 mod log;
+mod meta;
+mod mutation;
 mod nemesis;
 mod node;
 mod plan;
@@ -35,6 +37,15 @@ struct Cli {
     /// With --seed: print what happens and what the brokers log (RUST_LOG says how much).
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// See whether each checker sees a rule that is broken on purpose.
+    #[arg(long)]
+    meta: bool,
+    /// Break this rule.
+    #[arg(long)]
+    mutation: Option<mutation::Mutation>,
+    /// Let this checker alone look.
+    #[arg(long)]
+    only: Option<checks::Checker>,
     /// How many seeds run at a time; as many as there are processors by default.
     #[arg(long)]
     jobs: Option<usize>,
@@ -42,13 +53,17 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = cli.jobs.unwrap_or_else(processors);
     match cli.seed {
-        Some(seed) => one(seed, cli.trace),
-        None => seeds::run(cli.first, cli.seeds, cli.jobs),
+        Some(seed) => one(seed, &cli),
+        None if cli.meta => meta::run(jobs),
+        None => seeds::run(cli.first, cli.seeds, jobs),
     }
 }
 
-fn one(seed: u64, is_shown: bool) -> ExitCode {
+fn one(seed: u64, cli: &Cli) -> ExitCode {
+    let (is_shown, mutation, only) = (cli.trace, cli.mutation, cli.only);
     if is_shown {
         log::show();
     }
@@ -60,7 +75,7 @@ fn one(seed: u64, is_shown: bool) -> ExitCode {
     // A new thread has no hash keys yet: whatever came before this makes no difference.
     let running = std::thread::spawn(move || {
         entropy::begin(seed);
-        run::run(&plan::Plan::new(seed), is_shown)
+        run::run(&plan::Plan::new(seed, mutation), only, is_shown)
     });
     let Ok(outcome) = running.join() else {
         println!("seed {seed} FAILED: the simulation itself panicked");

@@ -1,9 +1,11 @@
 //! What goes wrong, and when: chosen by the seed, and always mended in the end.
 
+use crate::mutation::Mutation;
 use crate::plan::{Durability, Plan};
 use crate::world::World;
 use ottla::env::rng::Rng;
 use ottla::env::sim_disk::Crash;
+use std::path::PathBuf;
 
 /// What is mended at its time.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +15,8 @@ enum Mending {
     Room(usize),
 }
 
+/// A partition's first segment.
+const FIRST_LOG: &str = "00000000000000000000.log";
 /// Operations of a disk that nobody lives to see.
 const NEVER: u64 = u64::MAX >> 1;
 
@@ -54,6 +58,9 @@ impl Nemesis {
         let (due, later) = self.mendings.drain(..).partition(|(at, _)| *at <= now);
         self.mendings = later;
         let due: Vec<(u64, Mending)> = due;
+        if self.plan.mutation == Some(Mutation::DiskFlipsBits) && self.rng.one_in(100) {
+            self.flip_bit(world);
+        }
         for (_, mending) in due {
             mend(world, mending);
         }
@@ -117,12 +124,14 @@ impl Nemesis {
     fn crash_of(&mut self, world: &World, machine: usize) -> Crash {
         let may_lose = match self.plan.durability {
             Durability::Fsync => true,
+            _ if self.loses_all() => true,
             Durability::PageCache => {
                 crate::run::is_whole(world, &self.plan) && world.has_joined(machine)
             }
         };
         let loses = may_lose && self.rng.one_in(2);
-        self.is_fragile |= loses && self.plan.durability == Durability::PageCache;
+        let counts_in_memory = self.plan.durability == Durability::PageCache;
+        self.is_fragile |= loses && counts_in_memory && !self.loses_all();
         if loses { Crash::PowerLoss } else { Crash::Kill }
     }
 
@@ -137,9 +146,25 @@ impl Nemesis {
         world.start_in(machine, back);
     }
 
+    fn loses_all(&self) -> bool {
+        self.plan.mutation == Some(Mutation::PageCachesLosePower)
+    }
+
+    fn flip_bit(&mut self, world: &mut World) {
+        let machine = self.rng.below(world.machines.len());
+        let disk = &world.machines[machine].disk;
+        let is_log = |path: &PathBuf| path.starts_with("/data/t0-0") && path.ends_with(FIRST_LOG);
+        if let Some((path, bytes)) = disk.image().iter().find(|(path, _)| is_log(path))
+            && !bytes.is_empty()
+        {
+            disk.flip_bit(path, self.rng.below(bytes.len() * 8));
+        }
+    }
+
     fn crash_all(&mut self, world: &mut World) {
         let crash = match self.plan.durability {
             Durability::Fsync if self.rng.one_in(2) => Crash::PowerLoss,
+            _ if self.loses_all() => Crash::PowerLoss,
             _ => Crash::Kill,
         };
         world.note(|| format!("crash all: {crash:?}"));
@@ -195,6 +220,9 @@ impl Nemesis {
         world.note(|| format!("heal, after {} events", self.count));
         self.mendings.clear();
         mend(world, Mending::Links);
+        if self.plan.mutation == Some(Mutation::LinkStaysCut) {
+            world.net.cut(0, 1);
+        }
         for machine in 0..world.machines.len() {
             mend(world, Mending::Disk(machine));
             mend(world, Mending::Room(machine));

@@ -1,6 +1,7 @@
 //! What a seed chooses before anything runs: the cluster's shape, its settings, and how long what goes wrong.
 
 use crate::history::Place;
+use crate::mutation::Mutation;
 use ottla::env::rng::Rng;
 
 /// Where the controllers are.
@@ -45,14 +46,20 @@ pub(crate) struct Plan {
     pub(crate) snapshot_bytes: u64,
     /// Producers of each partition.
     pub(crate) producers: usize,
+    /// The rule that is broken.
+    pub(crate) mutation: Option<Mutation>,
 }
 
 impl Plan {
     /// What this seed runs.
-    pub(crate) fn new(seed: u64) -> Plan {
+    pub(crate) fn new(seed: u64, mutation: Option<Mutation>) -> Plan {
         let mut rng = Rng::new(seed ^ 0x706c_616e);
         let layout = if rng.one_in(4) { Layout::Separate } else { Layout::Combined };
-        let durability = if rng.one_in(2) { Durability::Fsync } else { Durability::PageCache };
+        let durability = match (rng.one_in(2), mutation) {
+            (_, Some(Mutation::PageCachesLosePower)) => Durability::PageCache,
+            (_, Some(Mutation::DisksClaimSyncs)) | (true, _) => Durability::Fsync,
+            (false, _) => Durability::PageCache,
+        };
         let topics = (0..1 + rng.below(2)).map(|number| TopicPlan {
             name: format!("t{number}"),
             partitions: 2 + rng.below(2) as i32,
@@ -66,6 +73,7 @@ impl Plan {
             chaos_ms: 4000 + rng.below(6000) as u64,
             snapshot_bytes: if rng.one_in(2) { 3000 } else { 1 << 20 },
             producers: 1 + rng.below(2),
+            mutation,
         }
     }
 

@@ -1,7 +1,8 @@
 //! One seed: a cluster begins, clients work while things go wrong, all is mended, and everything is looked at.
 
-use crate::checks::{Check, Checks, check_positions, replicas};
+use crate::checks::{Check, Checker, Checks, Violation, check_positions, replicas};
 use crate::history::{History, Place};
+use crate::mutation::Mutation;
 use crate::nemesis::Nemesis;
 use crate::node::{self, CLIENT_PORT, CONTROLLER_PORT, Role};
 use crate::plan::{Durability, Layout, Plan};
@@ -9,6 +10,7 @@ use crate::workload::{Consumer, Producer, Shared, create_topics};
 use crate::world::World;
 use ottla::broker::Image;
 use ottla::broker::image::numbers;
+use ottla::env::sim_disk::SimDisk;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -49,8 +51,9 @@ struct Run {
 }
 
 /// Runs one seed.
-pub(crate) fn run(plan: &Plan, is_shown: bool) -> Outcome {
+pub(crate) fn run(plan: &Plan, only: Option<Checker>, is_shown: bool) -> Outcome {
     let mut run = Run::new(plan, is_shown);
+    run.checks.only = only;
     let result = run.go();
     if let Err(cause) = &result {
         run.world.note(|| format!("VIOLATION {cause}"));
@@ -88,6 +91,11 @@ impl Run {
         let created = Arc::new(Mutex::new(false));
         let creating = create_topics(self.shared.clone(), self.plan.clone(), Arc::clone(&created));
         self.world.spawn_client(creating);
+        for machine in &self.world.machines {
+            break_disk(self.plan.mutation, &machine.disk);
+            let goes_back = self.plan.mutation == Some(Mutation::HighWatermarkGoesBack);
+            machine.host.set_high_watermark_goes_back(goes_back);
+        }
         self.until("the topics are there", BEGIN_MS_MAX, |run| {
             *created.lock() && is_whole(&run.world, &run.plan)
         })?;
@@ -158,16 +166,24 @@ impl Run {
                 }
             }
             if self.world.now_ms() > deadline {
-                return Err(format!("not within {ms_max} ms: {what}; {}", state(&self.world)));
+                let what = format!("not within {ms_max} ms: {what}; {}", state(&self.world));
+                return self.health(what);
             }
             self.step()?;
+        }
+    }
+
+    fn health(&self, what: String) -> Check {
+        match self.checks.is_wanted(Checker::Health) {
+            true => Err(Violation { checker: Checker::Health, what }),
+            false => Ok(()),
         }
     }
 
     fn step(&mut self) -> Check {
         self.world.step();
         if PANICS.load(Ordering::Relaxed) > 0 {
-            return Err("a task of a broker panicked".to_owned());
+            self.health("a task of a broker panicked".to_owned())?;
         }
         let now = self.world.now_ms();
         if now >= self.looked_at + LOOK_MS {
@@ -176,10 +192,7 @@ impl Run {
                 self.show_metadata();
             }
             self.checks.look(&self.world)?;
-            let history = self.history.lock();
-            if let Some(violation) = history.violations.first() {
-                return Err(violation.clone());
-            }
+            self.checks.look_at_clients(&self.history.lock())?;
         }
         if now >= self.logs_looked_at + LOOK_AT_LOGS_MS {
             self.logs_looked_at = now;
@@ -241,6 +254,14 @@ impl Run {
     }
 }
 
+fn break_disk(mutation: Option<Mutation>, disk: &SimDisk) {
+    if mutation == Some(Mutation::DisksClaimSyncs) {
+        for suffix in [".log", "quorum-state", ".tmp", "/"] {
+            disk.ignore_syncs(suffix);
+        }
+    }
+}
+
 /// The nodes of a plan, with their properties.
 fn roles(plan: &Plan) -> Vec<(Role, Vec<(String, String)>)> {
     let role = |id: i32, host: String, is_broker, is_controller| Role {
@@ -279,6 +300,13 @@ fn roles(plan: &Plan) -> Vec<(Role, Vec<(String, String)>)> {
         ("replica.high.watermark.checkpoint.interval.ms", "700".to_owned()),
         ("metadata.log.max.record.bytes.between.snapshots", plan.snapshot_bytes.to_string()),
     ];
+    let forgets = plan.mutation == Some(Mutation::ForgetsProducers);
+    let forgetting = [
+        ("producer.id.expiration.ms", "1".to_owned()),
+        ("producer.id.expiration.check.interval.ms", "1".to_owned()),
+    ];
+    let more = more.into_iter().chain(forgetting.into_iter().filter(|_| forgets));
+    let more: Vec<(&str, String)> = more.collect();
     let with = |role: Role| {
         let mut properties = node::properties(&role, &voters);
         let more = more.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));

@@ -1,5 +1,6 @@
 //! What clients do: create topics, produce idempotently with acks=all, consume, and commit positions of a group.
 
+use crate::checks::Checker;
 use crate::client::{Address, Client};
 use crate::history::{History, Place};
 use crate::plan::Plan;
@@ -158,7 +159,8 @@ impl Producer {
             }
             Some(Err(code)) => {
                 let (place, number) = (&self.place, self.number);
-                history.violate(format!("{place:?} p{number} at {sequence}: {code:?}"));
+                let what = format!("{place:?} p{number} at {sequence}: {code:?}");
+                history.violate(Checker::ExactlyOnce, what);
                 false
             }
         }
@@ -337,13 +339,14 @@ impl Consumer {
                 let records = found.records.clone().unwrap_or_default();
                 let taken = self.take(&records, found.high_watermark, position);
                 if let Err(cause) = taken {
-                    self.shared.history.lock().violate(format!("{:?}: {cause}", self.place));
+                    let what = format!("{:?}: {cause}", self.place);
+                    self.shared.history.lock().violate(Checker::Reads, what);
                 }
                 true
             }
             ErrorCode::OffsetOutOfRange => {
                 let what = format!("{:?}: position {position} is gone", self.place);
-                self.shared.history.lock().violate(what);
+                self.shared.history.lock().violate(Checker::Reads, what);
                 true
             }
             _ => false,
@@ -423,7 +426,7 @@ impl Consumer {
         let key = (self.group.clone(), self.place.clone());
         let commits = history.commits.get(&key).cloned().unwrap_or_default();
         if let Some(cause) = commits.misfit(position) {
-            history.violate(format!("{key:?}: {cause}"));
+            history.violate(Checker::Positions, format!("{key:?}: {cause}"));
         }
         (position >= 0).then_some(position)
     }

@@ -1,9 +1,10 @@
 //! Which simulated machine the thread works for: the driver of the simulation says so before it runs one's tasks.
 
 use super::sim_net::{HostId, SimNet};
+use ottla_protocol::Offset;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// One simulated machine, as what runs on it sees it.
@@ -12,6 +13,7 @@ pub struct SimHost {
     net: Arc<SimNet>,
     id: HostId,
     disk_delay_ms: AtomicU64,
+    high_watermark_goes_back: AtomicBool,
 }
 
 thread_local! {
@@ -21,12 +23,22 @@ thread_local! {
 impl SimHost {
     /// The machine `id` of the network.
     pub fn new(net: Arc<SimNet>, id: HostId) -> Arc<SimHost> {
-        Arc::new(SimHost { net, id, disk_delay_ms: AtomicU64::new(0) })
+        Arc::new(SimHost {
+            net,
+            id,
+            disk_delay_ms: AtomicU64::new(0),
+            high_watermark_goes_back: AtomicBool::new(false),
+        })
     }
 
     /// From now on work that waits for the disk begins up to so many milliseconds late.
     pub fn set_disk_delay_ms(&self, max: u64) {
         self.disk_delay_ms.store(max, Ordering::Relaxed);
+    }
+
+    /// Breaks a rule on purpose: leaders tell an older high watermark now and then.
+    pub fn set_high_watermark_goes_back(&self, goes_back: bool) {
+        self.high_watermark_goes_back.store(goes_back, Ordering::Relaxed);
     }
 
     /// Runs `work` on this machine.
@@ -43,6 +55,20 @@ pub(super) fn current() -> (Arc<SimNet>, HostId) {
     let host = CURRENT.with_borrow(Clone::clone);
     let host = host.expect("the simulation says for which machine it runs");
     (Arc::clone(&host.net), host.id)
+}
+
+/// The high watermark that a partition tells, which is the given one unless that rule is broken on purpose.
+pub fn told_high_watermark(offset: Offset) -> Offset {
+    let host = CURRENT.with_borrow(Clone::clone);
+    match host {
+        Some(host)
+            if host.high_watermark_goes_back.load(Ordering::Relaxed)
+                && host.net.random_below(20) == 0 =>
+        {
+            Offset((offset.0 - 5).max(0))
+        }
+        _ => offset,
+    }
 }
 
 /// Waits as long as the disk of the machine lets its users wait.

@@ -1,6 +1,6 @@
 //! One leader an epoch, of each partition and of the metadata quorum; and a process never takes an older epoch.
 
-use super::{Check, Replica};
+use super::{Finding, Replica};
 use crate::history::Place;
 use crate::world::World;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub(super) struct Epochs {
 }
 
 impl Epochs {
-    pub(super) fn look(&mut self, world: &World, replicas: &[Replica]) -> Check {
+    pub(super) fn look(&mut self, world: &World, replicas: &[Replica]) -> Finding {
         for it in replicas {
             let epoch = it.partition.leader_epoch().0;
             self.note_newest(it.machine, it.life, &it.place, epoch)?;
@@ -37,7 +37,7 @@ impl Epochs {
         Ok(())
     }
 
-    fn note_newest(&mut self, machine: usize, life: u64, place: &Place, epoch: i32) -> Check {
+    fn note_newest(&mut self, machine: usize, life: u64, place: &Place, epoch: i32) -> Finding {
         let newest = self.newest.entry((machine, life, place.clone())).or_insert(epoch);
         if epoch < *newest {
             return Err(format!(
@@ -48,7 +48,7 @@ impl Epochs {
         Ok(())
     }
 
-    fn note_leader(&mut self, machine: usize, place: &Place, epoch: i32) -> Check {
+    fn note_leader(&mut self, machine: usize, place: &Place, epoch: i32) -> Finding {
         let leader = *self.leaders.entry((place.clone(), epoch)).or_insert(machine);
         if leader != machine {
             return Err(format!(

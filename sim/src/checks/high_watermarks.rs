@@ -1,6 +1,6 @@
 //! The high watermark never goes back while a replica leads in one epoch.
 
-use super::{Check, Replica};
+use super::{Finding, Replica};
 use crate::history::Place;
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub(super) struct HighWatermarks {
 }
 
 impl HighWatermarks {
-    pub(super) fn look(&mut self, replicas: &[Replica]) -> Check {
+    pub(super) fn look(&mut self, replicas: &[Replica]) -> Finding {
         for it in replicas.iter().filter(|it| it.partition.is_leader()) {
             let epoch = it.partition.leader_epoch().0;
             let now = it.partition.high_watermark().0;

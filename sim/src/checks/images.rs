@@ -1,6 +1,6 @@
 //! Images are equal at equal metadata offset.
 
-use super::Check;
+use super::Finding;
 use crate::world::World;
 use ottla::broker::Image;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub(super) struct Images {
 }
 
 impl Images {
-    pub(super) fn look(&mut self, world: &World) -> Check {
+    pub(super) fn look(&mut self, world: &World) -> Finding {
         for machine in 0..world.machines.len() {
             let Some(broker) = world.broker(machine) else { continue };
             let image = broker.image();

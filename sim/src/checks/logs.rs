@@ -1,6 +1,6 @@
 //! Logs are equal below the high watermark: whatever any replica has held for committed stays as it is, everywhere.
 
-use super::{Check, Replica};
+use super::{Finding, Replica};
 use crate::history::Place;
 use ottla::broker::{IsolationLevel, MinOne, ReadFrom, ReadParams};
 use ottla_protocol::batch::batches;
@@ -21,7 +21,7 @@ pub(super) struct Logs {
 }
 
 impl Logs {
-    pub(super) fn look(&mut self, replicas: &[Replica]) -> Check {
+    pub(super) fn look(&mut self, replicas: &[Replica]) -> Finding {
         for it in replicas {
             while self.look_on(it)? {}
         }

@@ -3,6 +3,7 @@
 //! A commit without an answer may count at any time after it was sent, as in Kafka: nothing orders the commits of two
 //! connections. So a position may also be any of those.
 
+use super::Checker;
 use crate::client::Client;
 use crate::workload::{Shared, ask_position};
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(crate) async fn check(shared: Shared) {
         history.positions_read += 1;
         let commits = history.commits.get(&(group.clone(), place.clone())).cloned();
         if let Some(cause) = commits.unwrap_or_default().misfit(position) {
-            history.violate(format!("{group} {place:?}, healed: {cause}"));
+            history.violate(Checker::Positions, format!("{group} {place:?}, healed: {cause}"));
         }
     }
     shared.history.lock().are_positions_checked = true;
