@@ -1,7 +1,7 @@
 //! A client of the cluster, in real request frames over the simulated network.
 //!
-//! It knows what any client knows: a few addresses, what Metadata told it last, and for each request either an answer or
-//! that there was none, after which nobody can say whether it was carried out.
+//! It knows what any client knows: a few addresses, what Metadata told it last, and for each request either an answer
+//! or that there was none, after which nobody can say whether it was carried out.
 
 use bytes::{Bytes, BytesMut};
 use ottla::env::net::{Connection, Read, SendQueue};

@@ -1,8 +1,8 @@
 //! The simulated world: machines with their disks and clocks, the network between them, and time.
 //!
-//! Each process has a runtime of its own on the one thread, whose clock stands still unless all its tasks wait. The world
-//! runs them in turn, each for the same few milliseconds, and then lets what they sent arrive: so nothing arrives in the
-//! stretch in which it was sent. A crash drops a runtime with all its tasks, wherever they are.
+//! Each process has a runtime of its own on the one thread, whose clock stands still unless all its tasks wait. The
+//! world runs them in turn, each for the same few milliseconds, and then lets what they sent arrive: so nothing arrives
+//! in the stretch in which it was sent. A crash drops a runtime with all its tasks, wherever they are.
 
 use crate::node::{self, Progress, Role, Start};
 use ottla::broker::Broker;

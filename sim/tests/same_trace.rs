@@ -4,7 +4,10 @@ use std::process::Command;
 
 fn trace(seed: u64) -> Vec<u8> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ottla-sim"));
-    let output = command.args(["--seed", &seed.to_string(), "--trace"]).output().unwrap();
+    let output = command
+        .args(["--seed", &seed.to_string(), "--trace"])
+        .output()
+        .expect("the simulator runs");
     let told = String::from_utf8_lossy(&output.stdout);
     let last = told.lines().last().unwrap_or_default().to_owned();
     assert!(output.status.success(), "{last}");

@@ -2,7 +2,7 @@
 //!
 //! Deliberately not here: frames and requests (`server::connection`). [`Listener`] and [`Connection`] are the seam: no
 //! other file names a socket type. In the simulation (the feature `simulation`, which `sim/` builds with) a network in
-//! memory takes the place of the real one, and there is no real one in that program at all: nothing is chosen at run time.
+//! memory takes the place of the real one, which is not in that program at all: nothing is chosen at run time.
 //! Invariant: nothing is read or sent past what the caller bounds.
 
 #[cfg(feature = "simulation")]

@@ -9,6 +9,10 @@ impl Rng {
         Rng(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x5851_f42d_4c95_7f2d)
     }
 
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it has no end, and an Option would be in the way"
+    )]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

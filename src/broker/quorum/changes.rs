@@ -80,7 +80,7 @@ impl Shared {
             }
             // A leader that was suspended goes on without a commit.
             let look = (Instant::now() + LOOK_PAUSE).min(deadline);
-            let _ = tokio::time::timeout_at(look.into(), moved).await;
+            let _ = tokio::time::timeout_at(look, moved).await;
             if Instant::now() >= deadline {
                 return Err(ErrorCode::RequestTimedOut);
             }
@@ -135,7 +135,7 @@ impl Shared {
             if self.log.leading() != Some(epoch) {
                 return Err(ErrorCode::NotLeaderOrFollower);
             }
-            if tokio::time::timeout_at(deadline.into(), moved).await.is_err() {
+            if tokio::time::timeout_at(deadline, moved).await.is_err() {
                 return Err(ErrorCode::RequestTimedOut);
             }
         }

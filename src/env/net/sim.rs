@@ -164,7 +164,7 @@ impl Connection {
     /// Sends all that is queued and leaves the queue empty.
     ///
     /// # Errors
-    /// A broken connection; `TimedOut` when the peer took nothing for `patience`; or a file that ends before its region.
+    /// A broken connection; `TimedOut` when the peer took nothing for `patience`; a file that ends before its region.
     pub async fn send(&self, queue: &mut SendQueue, patience: Option<Duration>) -> io::Result<()> {
         let regions = std::mem::take(&mut queue.regions);
         let mut sent = 0;
