@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) snapshot_bytes: u64,
     /// Producers of each partition.
     pub(crate) producers: usize,
+    /// Milliseconds between two batches of a producer, at the most.
+    pub(crate) pause_ms: usize,
     /// The rule that is broken.
     pub(crate) mutation: Option<Mutation>,
 }
@@ -73,6 +75,7 @@ impl Plan {
             chaos_ms: 4000 + rng.below(6000) as u64,
             snapshot_bytes: if rng.one_in(2) { 3000 } else { 1 << 20 },
             producers: 1 + rng.below(2),
+            pause_ms: 30 + rng.below(200),
             mutation,
         }
     }

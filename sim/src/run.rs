@@ -57,6 +57,9 @@ pub(crate) fn run(plan: &Plan, only: Option<Checker>, is_shown: bool) -> Outcome
     let result = run.go();
     if let Err(cause) = &result {
         run.world.note(|| format!("VIOLATION {cause}"));
+        if is_shown {
+            show_logs(&run.world);
+        }
     }
     run.outcome(result)
 }
@@ -129,7 +132,8 @@ impl Run {
             for _ in 0..self.plan.producers {
                 number += 1;
                 let shared = self.shared.clone();
-                let producer = Producer { shared, place: place.clone(), number };
+                let (place, pause_ms) = (place.clone(), self.plan.pause_ms);
+                let producer = Producer { shared, place, number, pause_ms };
                 self.world.spawn_client(producer.run());
             }
             number += 1;
@@ -337,6 +341,35 @@ fn has_caught_up(world: &World) -> bool {
         let (end, committed) = (it.partition.log_end_offset(), it.partition.high_watermark());
         end == committed && *ends.entry(&it.place).or_insert(end) == end
     })
+}
+
+/// Shows the end of each replica's log, and what it knows of producers.
+fn show_logs(world: &World) {
+    const BATCHES_SHOWN: usize = 12;
+    for it in replicas(world) {
+        let mut lines = Vec::new();
+        let replayed = it.partition.replay(|header, _| {
+            lines.push(format!(
+                "    {}..{} epoch {} producer {} sequence {}",
+                header.base_offset.0,
+                header.next_offset().0,
+                header.leader_epoch.0,
+                header.producer_id.0,
+                header.base_sequence
+            ));
+            Ok(())
+        });
+        let (partition, machine) = (&it.partition, it.machine);
+        let (committed, end) = (partition.high_watermark().0, partition.log_end_offset().0);
+        println!(
+            "{partition:?} on machine {machine}: high watermark {committed}, end {end}, {replayed:?}"
+        );
+        let first = lines.len().saturating_sub(BATCHES_SHOWN);
+        lines.iter().skip(first).for_each(|line| println!("{line}"));
+        for known in partition.active_producers().unwrap_or_default() {
+            println!("    knows {known:?}");
+        }
+    }
 }
 
 /// What the newest image says of the partitions, for a cluster that does not heal.
