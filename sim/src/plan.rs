@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) snapshot_bytes: u64,
     /// Producers of each partition.
     pub(crate) producers: usize,
+    /// Whether topics come and go.
+    pub(crate) churns: bool,
     /// Milliseconds between two batches of a producer, at the most.
     pub(crate) pause_ms: usize,
     /// The rule that is broken.
@@ -75,6 +77,7 @@ impl Plan {
             chaos_ms: 4000 + rng.below(6000) as u64,
             snapshot_bytes: if rng.one_in(2) { 3000 } else { 1 << 20 },
             producers: 1 + rng.below(2),
+            churns: rng.one_in(2),
             pause_ms: 30 + rng.below(200),
             mutation,
         }

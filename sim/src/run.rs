@@ -6,7 +6,7 @@ use crate::mutation::Mutation;
 use crate::nemesis::Nemesis;
 use crate::node::{self, CLIENT_PORT, CONTROLLER_PORT, Role};
 use crate::plan::{Durability, Layout, Plan};
-use crate::workload::{Consumer, Producer, Shared, create_topics};
+use crate::workload::{Consumer, Producer, Shared, churn_topics, create_topics};
 use crate::world::World;
 use ottla::broker::Image;
 use ottla::broker::image::numbers;
@@ -127,6 +127,9 @@ impl Run {
     }
 
     fn start_clients(&self) {
+        if self.plan.churns {
+            self.world.spawn_client(churn_topics(self.shared.clone()));
+        }
         let mut number = 0;
         for place in self.plan.places() {
             for _ in 0..self.plan.producers {

@@ -11,6 +11,7 @@ use ottla_protocol::batch::{BatchHeader, batches};
 use ottla_protocol::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
+use ottla_protocol::messages::delete_topics_request::DeleteTopicsRequest;
 use ottla_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use ottla_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use ottla_protocol::messages::offset_commit_request::{
@@ -88,6 +89,32 @@ pub(crate) async fn create_topics(shared: Shared, plan: Plan, created: Arc<Mutex
             }
         }
         pause(&mut rng, 50).await;
+    }
+}
+
+/// Creates topics of its own and deletes them again, until the history is over; whatever is answered.
+pub(crate) async fn churn_topics(shared: Shared) {
+    let (mut client, mut rng) = shared.client(2);
+    let mut next = 0;
+    while !shared.history.lock().is_over {
+        pause(&mut rng, 1500).await;
+        let topic = CreatableTopic {
+            name: format!("x{next}"),
+            num_partitions: 1 + rng.below(3) as i32,
+            replication_factor: 3,
+            ..Default::default()
+        };
+        let request =
+            CreateTopicsRequest { topics: vec![topic], timeout_ms: 1000, ..Default::default() };
+        // Nobody waits for it: another one comes soon.
+        let _ = client.call_any(7, &request).await;
+        if next >= 2 && rng.one_in(2) {
+            let topic_names = vec![format!("x{}", rng.below(next))];
+            let request =
+                DeleteTopicsRequest { topic_names, timeout_ms: 1000, ..Default::default() };
+            let _ = client.call_any(5, &request).await;
+        }
+        next += 1;
     }
 }
 

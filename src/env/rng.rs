@@ -5,10 +5,12 @@
 pub struct Rng(u64);
 
 impl Rng {
+    /// Those of a seed.
     pub fn new(seed: u64) -> Self {
         Rng(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x5851_f42d_4c95_7f2d)
     }
 
+    /// The next one.
     #[expect(
         clippy::should_implement_trait,
         reason = "it has no end, and an Option would be in the way"

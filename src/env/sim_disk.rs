@@ -90,6 +90,7 @@ fn ended() -> io::Error {
 }
 
 impl SimDisk {
+    /// An empty disk, of which a seed decides what a loss of power leaves.
     pub fn new(seed: u64) -> Self {
         SimDisk::with_open_files(seed, usize::MAX)
     }
@@ -127,6 +128,7 @@ impl SimDisk {
         Arc::strong_count(&self.0)
     }
 
+    /// Whether the operation has come that was to be the last.
     pub fn is_dead(&self) -> bool {
         self.0.lock().is_dead
     }
@@ -136,6 +138,7 @@ impl SimDisk {
         self.0.lock().room = room;
     }
 
+    /// From now on syncs fail, or do not any more.
     pub fn fail_syncs(&self, fail: bool) {
         self.0.lock().syncs_fail = fail;
     }
