@@ -101,14 +101,16 @@ impl ControllerLink {
                 Attempt::Refused(error) => return Err(error),
                 Attempt::Again => {}
             }
-            if !active.borrow().is_same(&now) {
-                continue;
+            if active.borrow().is_same(&now) {
+                let retry = matches!(now, Active::There(_)).then(|| Instant::now() + RETRY_PAUSE);
+                let until = retry.map_or(deadline, |retry| retry.min(deadline));
+                // That nothing changes while it waits is no error; a sender that is gone changes nothing any more.
+                let changed = tokio::time::timeout_at(until, active.changed()).await;
+                if matches!(changed, Ok(Err(_))) {
+                    return Err(ErrorCode::RequestTimedOut);
+                }
             }
-            let retry = matches!(now, Active::There(_)).then(|| Instant::now() + RETRY_PAUSE);
-            let until = retry.map_or(deadline, |retry| retry.min(deadline));
-            // That nothing changes while it waits is no error; a sender that is gone changes nothing any more.
-            let changed = tokio::time::timeout_at(until, active.changed()).await;
-            if Instant::now() >= deadline || matches!(changed, Ok(Err(_))) {
+            if Instant::now() >= deadline {
                 return Err(ErrorCode::RequestTimedOut);
             }
         }
