@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 /// Failures that are told in full.
 const TOLD_MAX: u64 = 20;
-/// How often a seed's process is looked at, each time after [`PAUSE`], before it is given up: one that takes longer
-/// goes round without end, since simulated time stands still while any task is ready.
-const LOOKS_MAX: u32 = 30_000;
+/// Ticks of a processor, 100 a second, after which a seed goes round without end: simulated time stands still while any
+/// task is ready.
+const TICKS_MAX: u64 = 6000;
+/// A seed that waits, for whatever it may be, is given up after so long.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// Between two looks at a seed's process.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Runs the seeds; a failed one is told with the command that does it again.
@@ -63,6 +66,14 @@ fn each(first: u64, count: u64, jobs: usize, work: impl Fn(u64) -> bool + Sync) 
     });
 }
 
+/// The ticks of a processor that a process has had, as proc(5) tells; 0 for one that is gone.
+fn ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let times = after_name.split_whitespace().skip(11).take(2);
+    times.filter_map(|time| time.parse::<u64>().ok()).sum()
+}
+
 /// The last line of a seed's process, as an error where the seed failed.
 fn one(seed: u64, arguments: &[&str]) -> Result<String, String> {
     let failed = |error: std::io::Error| error.to_string();
@@ -71,13 +82,12 @@ fn one(seed: u64, arguments: &[&str]) -> Result<String, String> {
     command.args(["--seed", &seed.to_string()]).args(arguments);
     let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = piped.spawn().map_err(failed)?;
-    let mut looks = 0;
+    let begun = Instant::now();
     // What it prints is one line, for which a pipe has room.
     let status = loop {
         match child.try_wait().map_err(failed)? {
             Some(status) => break status,
-            None if looks < LOOKS_MAX => {
-                looks += 1;
+            None if begun.elapsed() < PATIENCE && ticks(child.id()) < TICKS_MAX => {
                 thread::sleep(PAUSE);
             }
             None => {
