@@ -11,7 +11,7 @@ pub mod net;
 pub mod open_files;
 
 pub use blocking::{blocking, blocking_again, threads};
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SteadyClock, SystemClock};
 pub use disk::{Disk, DiskFile, LockError, LockGuard, OpenMode, RealDisk};
 pub use open_files::OpenFiles;
 
