@@ -74,8 +74,8 @@ impl Nemesis {
 
     fn strike(&mut self, world: &mut World) {
         let machine = self.rng.below(world.machines.len());
-        match self.rng.below(16) {
-            0..=4 | 15 if self.is_fragile => self.break_connections(world, machine),
+        match self.rng.below(18) {
+            0..=4 | 17 if self.is_fragile => self.break_connections(world, machine),
             0..=3 => self.crash(world, machine),
             4 => self.crash_all(world),
             5 => {
@@ -102,6 +102,11 @@ impl Nemesis {
                 world.note(|| format!("disk of {machine} has {bytes} bytes left, for {lasts} ms"));
                 world.machines[machine].disk.set_room(Some(bytes));
                 self.mend_in(world, lasts, Mending::Room(machine));
+            }
+            15 | 16 => {
+                let ms = self.ms(50, 5000);
+                world.note(|| format!("{machine} stands still for {ms} ms"));
+                world.stand(machine, ms);
             }
             _ => {
                 let operations = self.ms(0, 40);
@@ -227,6 +232,7 @@ impl Nemesis {
             mend(world, Mending::Disk(machine));
             mend(world, Mending::Room(machine));
             world.machines[machine].disk.end_after(NEVER);
+            world.stand(machine, 0);
             if !world.is_up(machine) {
                 world.start_in(machine, 0);
             }

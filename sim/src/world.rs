@@ -59,6 +59,31 @@ pub(crate) struct Machine {
     pub(crate) lives: u64,
     /// When its process is to be started.
     start_at: Option<u64>,
+    /// Its process does nothing before, as after SIGSTOP; the machine takes what comes for it.
+    stands_until: u64,
+    /// Milliseconds that have passed unseen by its process.
+    unseen_ms: u64,
+}
+
+impl Machine {
+    /// Lets the process run for a while, unless it stands still.
+    fn go_on(&mut self, now_ms: u64, length: Duration) {
+        let Some(process) = &self.process else { return };
+        crate::log::set_machine(&self.role.host, now_ms);
+        if now_ms < self.stands_until {
+            self.unseen_ms += length.as_millis() as u64;
+            return;
+        }
+        // All of it passes at once: every timer that was due meanwhile is late.
+        let unseen = Duration::from_millis(std::mem::take(&mut self.unseen_ms));
+        let pass = async move {
+            if !unseen.is_zero() {
+                tokio::time::advance(unseen).await;
+            }
+            tokio::time::sleep(length).await;
+        };
+        self.host.run(|| process.runtime.block_on(pass));
+    }
 }
 
 /// The world.
@@ -101,6 +126,8 @@ impl World {
             process: None,
             lives: 0,
             start_at: Some(0),
+            stands_until: 0,
+            unseen_ms: 0,
         };
         World {
             machines: roles.into_iter().enumerate().map(machine).collect(),
@@ -144,13 +171,7 @@ impl World {
             if self.machines[at].start_at.is_some_and(|due| due <= now) {
                 self.start(at);
             }
-            let machine = &self.machines[at];
-            crate::log::set_machine(&machine.role.host, now);
-            if let Some(process) = &machine.process {
-                machine.host.run(|| {
-                    process.runtime.block_on(async move { tokio::time::sleep(length).await })
-                });
-            }
+            self.machines[at].go_on(now, length);
             self.look_after(at);
         }
         crate::log::set_machine("clients", now);
@@ -165,6 +186,7 @@ impl World {
             return;
         }
         machine.lives += 1;
+        (machine.stands_until, machine.unseen_ms) = (0, 0);
         self.net.power_on(machine.id);
         let progress = Arc::<Mutex<Progress>>::default();
         let (stop, stopping) = watch::channel(false);
@@ -228,6 +250,11 @@ impl World {
     /// Starts a process on the machine in so many milliseconds, unless one runs then.
     pub(crate) fn start_in(&mut self, at: usize, ms: u64) {
         self.machines[at].start_at = Some(self.now_ms() + ms);
+    }
+
+    /// The process stands still for so many milliseconds.
+    pub(crate) fn stand(&mut self, at: usize, ms: u64) {
+        self.machines[at].stands_until = self.now_ms() + ms;
     }
 
     /// Asks the process to stop in order; it is started again by and by.
