@@ -76,7 +76,7 @@ fn code_lines(text: &str) -> Vec<&str> {
 
 fn all_sources() -> Vec<(PathBuf, String)> {
     let mut paths = Vec::new();
-    for dir in ["src", "protocol/src", "compat-tests/src"] {
+    for dir in ["src", "protocol/src", "compat-tests/src", "sim/src"] {
         sources(&root().join(dir), &mut paths);
     }
     paths.sort();

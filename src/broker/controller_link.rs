@@ -90,16 +90,27 @@ impl ControllerLink {
         let mut active = self.active.clone();
         loop {
             let now = active.borrow_and_update().clone();
-            match self.call_at(&now, &request).await {
+            let attempt = tokio::select! {
+                biased;
+                attempt = self.call_at(&now, &request) => attempt,
+                // A machine without power says nothing: its successor need not be kept waiting for its answer.
+                () = succeeded(&mut active, &now) => Attempt::Again,
+            };
+            match attempt {
                 Attempt::Done(reply) => return Ok(reply),
                 Attempt::Refused(error) => return Err(error),
                 Attempt::Again => {}
             }
-            let retry = matches!(now, Active::There(_)).then(|| Instant::now() + RETRY_PAUSE);
-            let until = retry.map_or(deadline, |retry| retry.min(deadline));
-            // That nothing changes while it waits is no error; a sender that is gone changes nothing any more.
-            let changed = tokio::time::timeout_at(until, active.changed()).await;
-            if Instant::now() >= deadline || matches!(changed, Ok(Err(_))) {
+            if active.borrow().is_same(&now) {
+                let retry = matches!(now, Active::There(_)).then(|| Instant::now() + RETRY_PAUSE);
+                let until = retry.map_or(deadline, |retry| retry.min(deadline));
+                // That nothing changes while it waits is no error; a sender that is gone changes nothing any more.
+                let changed = tokio::time::timeout_at(until, active.changed()).await;
+                if matches!(changed, Ok(Err(_))) {
+                    return Err(ErrorCode::RequestTimedOut);
+                }
+            }
+            if Instant::now() >= deadline {
                 return Err(ErrorCode::RequestTimedOut);
             }
         }
@@ -214,6 +225,19 @@ impl ControllerCalls for ControllerLink {
         request: ControllerRequest,
     ) -> BoxFuture<'_, Result<ControllerReply, ErrorCode>> {
         Box::pin(ControllerLink::call(self, request))
+    }
+}
+
+/// Waits until another controller than this one, on another node, is known.
+async fn succeeded(active: &mut watch::Receiver<Active>, before: &Active) {
+    let is_successor = |now: &Active| match now {
+        Active::Here(_) | Active::There(_) => !now.is_same(before),
+        Active::Unknown | Active::Gone => false,
+    };
+    match before {
+        // A sender that is gone names no successor.
+        Active::There(_) if active.wait_for(is_successor).await.is_ok() => {}
+        _ => std::future::pending().await,
     }
 }
 

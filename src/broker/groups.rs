@@ -123,7 +123,7 @@ impl Groups {
             return;
         }
         let groups = Arc::clone(self);
-        tokio::task::spawn_blocking(move || match load(&partition, groups.config.clone()) {
+        crate::env::blocking(move || match load(&partition, groups.config.clone()) {
             Ok(machine) => groups.activate(partition, leader_epoch, machine),
             Err(error) => {
                 tracing::error!(?partition, %error, "group coordinator not loaded");

@@ -87,7 +87,7 @@ impl Housekeeping {
                 () = tokio::time::sleep(pause) => {}
             }
             let work = Arc::clone(&self);
-            let round = tokio::task::spawn_blocking(move || {
+            let round = crate::env::blocking(move || {
                 work.round(&mut due);
                 due
             });
@@ -301,7 +301,11 @@ fn close_all(partitions: &[Arc<Partition>]) -> bool {
             false
         }
     };
-    let share = partitions.len().div_ceil(THREADS).max(1);
+    let threads = crate::env::threads(THREADS);
+    if threads == 1 {
+        return partitions.iter().map(close).fold(true, |all, it| all & it);
+    }
+    let share = partitions.len().div_ceil(threads).max(1);
     std::thread::scope(|scope| {
         let closers: Vec<_> = partitions
             .chunks(share)

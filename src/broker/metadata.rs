@@ -7,7 +7,7 @@ use super::controller_link::Active;
 use super::host::{Host, HostError, Stage};
 use super::observer::Observer;
 use super::quorum::{Quorum, QuorumError, QuorumListener, RaftTransport};
-use crate::env::Clock;
+use crate::env::{Clock, SteadyClock};
 use crate::machines::metadata::features::{first_records, formatted_features};
 use crate::machines::metadata::{
     Controller, ControllerEffect, ControllerReply, ControllerSettings, Image,
@@ -373,7 +373,9 @@ impl QuorumListener for MetadataNode {
 
     fn lead(&self, epoch: LeaderEpoch, mut controller: Controller, end: Offset) {
         let Some(quorum) = self.quorum() else { return };
-        controller.begin_sessions(self.params.clock.now());
+        // A wall clock that is put forward must not end the brokers' sessions, nor one that is put back prolong them.
+        let clock = Arc::new(SteadyClock::new(self.params.clock.as_ref()));
+        controller.begin_sessions(clock.now());
         let end = match self.bootstrap(epoch, &mut controller) {
             Ok(written) => written.unwrap_or(end),
             Err(error) => {
@@ -384,7 +386,7 @@ impl QuorumListener for MetadataNode {
             }
         };
         let stage = MetadataStage { quorum: Arc::clone(quorum), epoch };
-        let host = Host::new(stage, Arc::clone(&self.params.clock), controller, end);
+        let host = Host::new(stage, clock, controller, end);
         *self.leading.lock() = Some(Leading { epoch, host: Arc::clone(&host), begin: end });
         tracing::info!(%epoch, "active controller");
         let driver = self.runtime.spawn(host.run());

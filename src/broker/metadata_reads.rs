@@ -145,7 +145,7 @@ impl Broker {
         let quorum = quorum.ok_or(ErrorCode::NotLeaderOrFollower)?;
         let id = SnapshotId { end_offset, epoch };
         let read = move || quorum.snapshot_part(id, position, max_bytes);
-        let part = tokio::task::spawn_blocking(read).await;
+        let part = crate::env::blocking(read).await;
         part.unwrap_or_else(|error| {
             tracing::error!(%error, "reading a snapshot did not end");
             Err(ErrorCode::KafkaStorageError)

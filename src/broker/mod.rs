@@ -518,7 +518,7 @@ impl Broker {
     pub async fn abandon(&self) {
         self.end_tasks().await;
         let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
-        let ended = tokio::task::spawn_blocking(move || {
+        let ended = crate::env::blocking(move || {
             mover.stop();
             cleaner.stop();
         });
@@ -554,7 +554,7 @@ impl Broker {
         let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
         let housekeeping = Arc::clone(&self.housekeeping);
         let epoch = self.broker_epoch();
-        let finished = tokio::task::spawn_blocking(move || {
+        let finished = crate::env::blocking(move || {
             mover.stop();
             cleaner.stop();
             housekeeping.finish(epoch);

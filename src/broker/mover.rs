@@ -422,7 +422,7 @@ impl Broker {
     /// Tells the controller of the partitions that moved, or did not, when a crash came.
     pub(super) async fn report_moved_partitions(&self) {
         let mover = Arc::clone(&self.mover);
-        if let Err(error) = tokio::task::spawn_blocking(move || mover.reconcile()).await {
+        if let Err(error) = crate::env::blocking(move || mover.reconcile()).await {
             tracing::error!(%error, "the log directories of partitions were not reported");
         }
     }

@@ -319,7 +319,7 @@ impl Observer {
         self: Arc<Self>,
         work: impl FnOnce(&Observer) -> Result<(), QuorumError> + Send + 'static,
     ) -> Result<(), Trouble> {
-        let done = tokio::task::spawn_blocking(move || {
+        let done = crate::env::blocking(move || {
             let done = work(&self);
             if done.is_err() {
                 // What lies here and what was applied may not be the same any more.
@@ -426,8 +426,13 @@ impl Observer {
 
     fn append(&self, records: Bytes) -> Result<(), QuorumError> {
         let mut inner = self.inner.lock();
-        let from = inner.log.log_end_offset();
-        inner.log.append_as_follower(records.clone(), self.params.clock.now())?;
+        let (from, now) = (inner.log.log_end_offset(), self.params.clock.now());
+        let is_new = from == inner.log.log_start_offset();
+        inner.log.append_as_follower(records.clone(), now)?;
+        if is_new {
+            // Partitions follow from it, and without a metadata log beside them nothing starts after a loss of power.
+            inner.log.flush(now)?;
+        }
         let end = inner.log.log_end_offset();
         let Inner { machine, voters, bytes_since_snapshot, .. } = &mut *inner;
         for batch in batches(&records) {

@@ -231,6 +231,8 @@ impl Partition {
                 }
                 Effect::HighWatermark(offset) => {
                     log.on_high_watermark(offset);
+                    #[cfg(feature = "simulation")]
+                    let offset = crate::env::sim_host::told_high_watermark(offset);
                     self.high_watermark.store(offset.0, Ordering::Release);
                     self.changed.tell();
                     if !owned.replica.followers().is_empty() {

@@ -497,7 +497,7 @@ impl Quorum {
             let _ = task.await;
         }
         let shared = Arc::clone(&self.shared);
-        let closed = tokio::task::spawn_blocking(move || shared.close_log()).await;
+        let closed = crate::env::blocking(move || shared.close_log()).await;
         closed.map_err(|error| QuorumError::Stopped(error.to_string()))?
     }
 }

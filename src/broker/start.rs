@@ -200,7 +200,7 @@ impl Broker {
         }
         self.membership.catch_up().await;
         let metadata = Arc::clone(&self.metadata);
-        if let Err(error) = tokio::task::spawn_blocking(move || metadata.begin()).await {
+        if let Err(error) = crate::env::blocking(move || metadata.begin()).await {
             return Err(StartError::Opening(error.to_string()));
         }
         self.publisher.set_strays_aside(&self.image.load());

@@ -4,6 +4,8 @@
 //!
 //! Invariant: only pages that this reader brought in are let go; what was in memory before stays.
 
+#![cfg_attr(feature = "simulation", allow(dead_code, reason = "what is simulated is never cold"))]
+
 use super::DiskFile;
 use super::net::FileRegion;
 use std::io;
@@ -23,7 +25,7 @@ static WAITING: Semaphore = Semaphore::const_new(WAITING_MAX);
 /// If the runtime is shutting down.
 pub async fn run<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let _permit = WAITING.acquire().await.map_err(io::Error::other)?;
-    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)
+    super::blocking(read).await.map_err(io::Error::other)
 }
 
 /// What a connection's reader brought in last.

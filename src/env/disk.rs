@@ -179,6 +179,14 @@ pub struct LockGuard {
     _file: Option<File>,
 }
 
+#[cfg(any(test, feature = "simulation"))]
+impl LockGuard {
+    /// That of a disk which only one process has.
+    pub fn of_nobody() -> Self {
+        LockGuard { _file: None }
+    }
+}
+
 /// The machine's own file systems.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct RealDisk;

@@ -136,7 +136,7 @@ impl OpenFiles {
     }
 
     /// Another process begins.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn reset(&self) {
         self.handles.lock().clear();
         self.synced.lock().clear();

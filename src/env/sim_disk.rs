@@ -24,7 +24,7 @@ const MODIFIED_MS: i64 = 1_700_000_000_000;
 
 /// How the process that used the disk came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Crash {
+pub enum Crash {
     /// The process was killed: what it wrote is in the page cache.
     Kill,
     /// The machine lost power: what was not synced may be lost, in part and out of order.
@@ -75,7 +75,7 @@ struct State {
 
 /// The disk; copies are the same one.
 #[derive(Debug, Clone)]
-pub(crate) struct SimDisk(Arc<Mutex<State>>, Arc<OpenFiles>);
+pub struct SimDisk(Arc<Mutex<State>>, Arc<OpenFiles>);
 
 #[derive(Debug)]
 struct SimFile {
@@ -90,12 +90,13 @@ fn ended() -> io::Error {
 }
 
 impl SimDisk {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// An empty disk, of which a seed decides what a loss of power leaves.
+    pub fn new(seed: u64) -> Self {
         SimDisk::with_open_files(seed, usize::MAX)
     }
 
     /// As [`SimDisk::new`], with so many files kept open at the most.
-    pub(crate) fn with_open_files(seed: u64, max: usize) -> Self {
+    pub fn with_open_files(seed: u64, max: usize) -> Self {
         let state = State {
             rng: Rng::new(seed),
             nodes: vec![Node::Dir(DirNode::default())],
@@ -112,46 +113,48 @@ impl SimDisk {
     }
 
     /// Changes and syncs so far.
-    pub(crate) fn operations(&self) -> u64 {
+    pub fn operations(&self) -> u64 {
         self.0.lock().operations
     }
 
     /// Of the operations from now on `count` succeed; the next one is cut, a write at any byte.
-    pub(crate) fn end_after(&self, count: u64) {
+    pub fn end_after(&self, count: u64) {
         let mut state = self.0.lock();
         state.last_operation = state.operations + count;
     }
 
     /// Copies of this disk; each open file has one.
-    pub(crate) fn copies(&self) -> usize {
+    pub fn copies(&self) -> usize {
         Arc::strong_count(&self.0)
     }
 
-    pub(crate) fn is_dead(&self) -> bool {
+    /// Whether the operation has come that was to be the last.
+    pub fn is_dead(&self) -> bool {
         self.0.lock().is_dead
     }
 
     /// Files may grow by so many bytes; `None` for ever.
-    pub(crate) fn set_room(&self, room: Option<u64>) {
+    pub fn set_room(&self, room: Option<u64>) {
         self.0.lock().room = room;
     }
 
-    pub(crate) fn fail_syncs(&self, fail: bool) {
+    /// From now on syncs fail, or do not any more.
+    pub fn fail_syncs(&self, fail: bool) {
         self.0.lock().syncs_fail = fail;
     }
 
     /// The next sync of the file system tells that pages were lost, and no other does.
-    pub(crate) fn lose_pages(&self) {
+    pub fn lose_pages(&self) {
         self.0.lock().has_lost_pages = true;
     }
 
     /// From now on a sync of a file with this end of its name does nothing; `/` stands for directories.
-    pub(crate) fn ignore_syncs(&self, suffix: &'static str) {
+    pub fn ignore_syncs(&self, suffix: &'static str) {
         self.0.lock().unsynced.push(suffix);
     }
 
     /// Turns one bit of a file over, on the disk and in memory.
-    pub(crate) fn flip_bit(&self, path: &Path, bit: usize) {
+    pub fn flip_bit(&self, path: &Path, bit: usize) {
         let mut state = self.0.lock();
         let node = state.find(path).expect("a file to damage");
         let Node::File(file) = &mut state.nodes[node] else { panic!("not a file") };
@@ -163,7 +166,7 @@ impl SimDisk {
     }
 
     /// Ends the process, and with it every open file; the disk is ready for the next one.
-    pub(crate) fn crash(&self, crash: Crash) {
+    pub fn crash(&self, crash: Crash) {
         let mut state = self.0.lock();
         if crash == Crash::PowerLoss {
             state.lose_power();
@@ -175,7 +178,7 @@ impl SimDisk {
     }
 
     /// Names of the files and directories that have changed since their last sync.
-    pub(crate) fn unsynced(&self) -> Vec<String> {
+    pub fn unsynced(&self) -> Vec<String> {
         let state = self.0.lock();
         let mut found = Vec::new();
         let mut open = vec![(0, "/".to_owned())];
@@ -196,7 +199,7 @@ impl SimDisk {
     }
 
     /// Every file's bytes, by path.
-    pub(crate) fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let state = self.0.lock();
         let mut image = BTreeMap::new();
         state.collect(0, Path::new("/"), &mut image);
@@ -531,6 +534,6 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self, _: &Path) -> Result<LockGuard, LockError> {
-        Err(LockError::Held("nobody: there is one process".to_owned()))
+        Ok(LockGuard::of_nobody())
     }
 }

@@ -358,7 +358,7 @@ impl<'a> Lane<'a> {
         cuts.sort_by_key(|cut| (cut.partition.topic_id(), cut.partition.index()));
         cuts.dedup_by(|one, other| Arc::ptr_eq(&one.partition, &other.partition));
         let surroundings = Arc::clone(&self.fetcher.surroundings);
-        let cutting = tokio::task::spawn_blocking(move || {
+        let cutting = crate::env::blocking(move || {
             let mut guards = Vec::new();
             for Cut { partition, leader_epoch, position, truncation } in &cuts {
                 match partition.truncate(*leader_epoch, *position, *truncation) {

@@ -70,7 +70,9 @@ impl Partition {
     /// Begins to make the segments before the active one durable, as Kafka does after a roll (`UnifiedLog.roll`);
     /// without a runtime the next checkpoint does it.
     pub(super) fn start_roll_flush(self: &Arc<Self>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
         let before = {
             let flush = &mut self.owned.lock().roll_flush;
             let next = if *flush == RollFlush::Idle { RollFlush::Runs } else { RollFlush::Again };
@@ -78,7 +80,7 @@ impl Partition {
         };
         if before == RollFlush::Idle {
             let partition = Arc::clone(self);
-            drop(runtime.spawn_blocking(move || partition.flush_after_rolls()));
+            drop(crate::env::blocking(move || partition.flush_after_rolls()));
         }
     }
 

@@ -10,6 +10,7 @@
 
 use super::{Owned, Partition};
 use crate::broker::partition::Flush;
+use crate::env::blocking_again;
 use crate::log::{FlushOwed, Log};
 use ottla_protocol::Offset;
 use parking_lot::MutexGuard;
@@ -90,12 +91,17 @@ impl Partition {
     fn start_group_commit(self: &Arc<Self>) {
         let partition = Arc::clone(self);
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || partition.group_commit())),
-            Err(_) => partition.group_commit(),
+            Ok(_) => blocking_again(move || partition.group_commit()),
+            Err(_) => {
+                while let Some(pause) = partition.group_commit() {
+                    std::thread::sleep(pause);
+                }
+            }
         }
     }
 
-    fn group_commit(&self) {
+    /// Answers a pause after which it has to go on.
+    fn group_commit(&self) -> Option<Duration> {
         let mut owned = self.owned.lock();
         loop {
             self.gather(&mut owned);
@@ -103,7 +109,7 @@ impl Partition {
             if !owned.log.as_ref().is_some_and(owes) || self.is_gone() {
                 owned.group_commit.stage = Stage::None;
                 self.settle(&mut owned);
-                return;
+                return None;
             }
             let before = self.settled_end();
             let start = Instant::now();
@@ -117,7 +123,7 @@ impl Partition {
                 && is_owed
             {
                 tracing::warn!(partition = ?self, %error, "cannot flush yet");
-                MutexGuard::unlocked(&mut owned, || std::thread::sleep(FULL_PAUSE));
+                return Some(FULL_PAUSE);
             }
         }
     }

@@ -95,7 +95,7 @@ impl Publisher {
         } else {
             1
         };
-        wanted.min(jobs)
+        crate::env::threads(wanted.min(jobs))
     }
 
     fn open_next(&self, image: &Image, jobs: &[Job], next: &AtomicUsize, progress: &Progress) {

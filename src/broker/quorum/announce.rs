@@ -12,7 +12,8 @@ use super::voter_set::Voter;
 use crate::broker::Address;
 use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// How often somebody without a vote says that it is there.

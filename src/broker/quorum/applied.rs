@@ -243,7 +243,7 @@ impl Applier {
         work: impl FnOnce(&Shared) -> Result<T, QuorumError> + Send + 'static,
     ) -> Result<T, StorageError<i32>> {
         let shared = Arc::clone(&self.0);
-        let ran = tokio::task::spawn_blocking(move || work(&shared)).await;
+        let ran = crate::env::blocking(move || work(&shared)).await;
         let done = ran.map_err(|error| fatal(subject.clone(), ErrorVerb::Write, &error))?;
         done.map_err(|error| fatal(subject, ErrorVerb::Write, &error))
     }

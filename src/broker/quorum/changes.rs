@@ -15,7 +15,8 @@ use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// How often a leader looks how far a new voter has come.
@@ -79,7 +80,7 @@ impl Shared {
             }
             // A leader that was suspended goes on without a commit.
             let look = (Instant::now() + LOOK_PAUSE).min(deadline);
-            let _ = tokio::time::timeout_at(look.into(), moved).await;
+            let _ = tokio::time::timeout_at(look, moved).await;
             if Instant::now() >= deadline {
                 return Err(ErrorCode::RequestTimedOut);
             }
@@ -134,7 +135,7 @@ impl Shared {
             if self.log.leading() != Some(epoch) {
                 return Err(ErrorCode::NotLeaderOrFollower);
             }
-            if tokio::time::timeout_at(deadline.into(), moved).await.is_err() {
+            if tokio::time::timeout_at(deadline, moved).await.is_err() {
                 return Err(ErrorCode::RequestTimedOut);
             }
         }

@@ -13,7 +13,8 @@ use openraft::Config;
 use ottla_protocol::LeaderEpoch;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Times of the quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,14 +121,15 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         } else {
             contact.at + wait
         };
-        let due = if leads { due } else { due.max(not_before) };
+        // Not in the past: what is late below is the timer alone. A leader may be found dead long after it was heard.
+        let due = if leads { due } else { due.max(not_before).max(Instant::now()) };
         let alarm = shared.alarm.notified();
         let woken = tokio::select! {
             biased;
             () = alarm => true,
             // The log outlives this task.
             Ok(()) = voter_changes.changed() => true,
-            () = tokio::time::sleep_until(due.into()) => false,
+            () = tokio::time::sleep_until(due) => false,
         };
         if woken || is_idle {
             continue;

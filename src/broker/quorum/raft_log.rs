@@ -131,7 +131,7 @@ impl RaftLogStorage<Types> for RaftLog {
             return Ok(());
         };
         // The device is waited for by a thread that may wait.
-        let ran = tokio::task::spawn_blocking(move || {
+        let ran = crate::env::blocking(move || {
             let synced = job.run();
             (job, synced)
         });

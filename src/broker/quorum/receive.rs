@@ -110,7 +110,7 @@ async fn take_part(shared: &Arc<Shared>, part: SnapshotPart) -> Result<Vote<i32>
     let vote = part.vote;
     let Some(incoming) = collect(shared, part)? else { return Ok(vote) };
     let storing = Arc::clone(shared);
-    let stored = tokio::task::spawn_blocking(move || store(&storing, incoming)).await;
+    let stored = crate::env::blocking(move || store(&storing, incoming)).await;
     let stored = stored.map_err(|error| QuorumError::Stopped(error.to_string()))??;
     let Stored { id, last, bytes, voters } = stored;
     let meta = applied::snapshot_meta(id, last, &shared.voters_in(&voters));

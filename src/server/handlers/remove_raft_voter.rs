@@ -8,7 +8,8 @@ use crate::broker::ApiError;
 use ottla_protocol::apis::ListenerType;
 use ottla_protocol::messages::{RemoveRaftVoterRequest, RemoveRaftVoterResponse};
 use ottla_protocol::{BrokerId, ErrorCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a request looks for the leader that another one was followed by.
 const SUCCESSION_MAX: Duration = Duration::from_secs(5);

@@ -39,6 +39,26 @@ async fn a_leader_that_dies_is_replaced_and_comes_back() {
     world.stop().await;
 }
 
+/// What they heard of it lies further back than a timer that has not slept may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_found_dead_long_after_it_was_heard_is_replaced() {
+    let mut world = World::new(3, 9);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    world.isolate(leader, true);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    world.crash(leader, Crash::Kill).await;
+    for voter in world.voters.values() {
+        voter.node.quorum().unwrap().leader_is_dead();
+    }
+    assert_ne!(world.leader().await, leader);
+    world.isolate(leader, false);
+    world.start(leader).await;
+    world.settle().await;
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_voters_lose_power_at_once() {
     let mut world = World::new(3, 3);
