@@ -85,6 +85,15 @@ pub enum StartError {
          controller.quorum.auto.join.enable=true"
     )]
     NotFormatted,
+    /// The metadata log names other voters, who cannot reach this node.
+    #[error(
+        "the metadata log names the voters {voters}, and there is no listener on which they reach this node: set \
+         zookeeper.connect, or process.roles and controller.quorum.bootstrap.servers, as it was before"
+    )]
+    NoQuorumListener {
+        /// Their ids.
+        voters: String,
+    },
     /// The quorum has no leader that can be reached.
     #[error(
         "no active controller found in {} s (controller.quorum.voters: are a majority of them running?)",
@@ -422,7 +431,7 @@ fn open_source(
         founding::found_standalone(disk.as_ref(), &dir, &own, clock.now())?;
     }
     let voters = static_voters(settings);
-    Ok(Source::Quorum(Arc::new(Quorum::open(QuorumParams {
+    let quorum = Quorum::open(QuorumParams {
         disk,
         clock,
         dir,
@@ -436,7 +445,20 @@ fn open_source(
         log,
         snapshot_bytes,
         timing: QuorumTiming::default(),
-    })?)))
+    })?;
+    expect_quorum_listener(settings, &quorum)?;
+    Ok(Source::Quorum(Arc::new(quorum)))
+}
+
+/// A member of a cluster whose file says no more where the members meet would wait for the others for ever.
+fn expect_quorum_listener(settings: &Settings, quorum: &Quorum) -> Result<(), StartError> {
+    let voters = quorum.voters();
+    let is_served = settings.config.is_meeting || !settings.controller_listeners.is_empty();
+    if is_served || voters.ids().all(|id| id == settings.node_id) {
+        return Ok(());
+    }
+    let voters: Vec<String> = voters.ids().map(|id| id.to_string()).collect();
+    Err(StartError::NoQuorumListener { voters: voters.join(", ") })
 }
 
 /// The voters as long as no record of the metadata log names them.

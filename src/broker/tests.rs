@@ -500,3 +500,20 @@ async fn broker_fails_with_its_last_directory() {
     assert_eq!(failed.await, format!("all log directories have failed: {paths}"));
     broker.stop().await;
 }
+
+/// Without `zookeeper.connect`, for one, a member of a cluster that met there.
+#[tokio::test]
+async fn a_member_that_the_other_voters_cannot_reach_is_refused_in_a_sentence() {
+    use super::quorum::METADATA_DIR;
+    let dir = tempfile::tempdir().unwrap();
+    let start = || {
+        let settings = settings_with(&[dir.path()], &[]);
+        Broker::start(settings, Arc::new(RealDisk), Arc::new(SystemClock))
+    };
+    start().await.unwrap().stop().await;
+    RealDisk.remove_dir_all(&dir.path().join(METADATA_DIR)).unwrap();
+    let voters = [1, 2].map(|id| Voter::fixed(BrokerId(id)));
+    super::founding::write_first_voters(&RealDisk, dir.path(), voters, Timestamp(1)).unwrap();
+    let refused = start().await.err().expect("it would wait for ever").to_string();
+    assert!(refused.contains("the voters 1, 2,"), "{refused}");
+}
