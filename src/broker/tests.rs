@@ -514,6 +514,6 @@ async fn a_member_that_the_other_voters_cannot_reach_is_refused_in_a_sentence() 
     RealDisk.remove_dir_all(&dir.path().join(METADATA_DIR)).unwrap();
     let voters = [1, 2].map(|id| Voter::fixed(BrokerId(id)));
     super::founding::write_first_voters(&RealDisk, dir.path(), voters, Timestamp(1)).unwrap();
-    let refused = start().await.err().expect("it would wait for ever").to_string();
+    let refused = start().await.expect_err("it would wait for ever").to_string();
     assert!(refused.contains("the voters 1, 2,"), "{refused}");
 }

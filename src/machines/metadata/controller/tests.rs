@@ -586,6 +586,41 @@ fn a_lone_broker_leads_again_after_each_kind_of_restart() {
     world.check_replay();
 }
 
+/// As after a crash: its log may have lost what others have (KIP-966).
+#[test]
+fn a_broker_that_returns_with_an_empty_disk_leaves_the_lead_to_those_who_have_the_records() {
+    let mut world = World::with_brokers(3);
+    let mut wanted = topic("t", 1, 3);
+    wanted.configs =
+        vec![CreatableTopicConfig { name: "min.insync.replicas".into(), value: Some("2".into()) }];
+    assert_eq!(world.create(vec![wanted]).topics[0].error_code, 0);
+    let partition = |world: &World| {
+        world.controller.image.topics.get("t").and_then(|t| t.partition(0)).cloned().expect("t-0")
+    };
+    let epoch_of = |world: &World, id: BrokerId| world.controller.image.cluster.brokers[&id].epoch;
+    let fence = |world: &mut World, broker_id: BrokerId| {
+        let broker_epoch = epoch_of(world, broker_id);
+        let reply = world.ask(ControllerRequest::FenceBroker { broker_id, broker_epoch });
+        assert_eq!(reply, ControllerReply::FenceBroker(Ok(true)));
+    };
+    let first = partition(&world).leader;
+    // The other two go, one after another: what the leader writes from now on nobody acknowledges.
+    let others: Vec<BrokerId> =
+        partition(&world).replicas.iter().copied().filter(|id| *id != first).collect();
+    let epochs: Vec<i64> = others.iter().map(|id| epoch_of(&world, *id).0).collect();
+    for id in &others {
+        fence(&mut world, *id);
+    }
+    assert_eq!(partition(&world).isr, [first]);
+    fence(&mut world, first);
+    world.start_broker(first.0, 77, -1);
+    assert_eq!(partition(&world).leader, BrokerId::NONE, "in the ISR, and its disk is empty");
+    assert!(!partition(&world).isr.contains(&first) && !partition(&world).elr.contains(&first));
+    world.start_broker(others[1].0, 78, epochs[1]);
+    assert_eq!(partition(&world).leader, others[1], "it stopped in order, and was eligible");
+    world.check_replay();
+}
+
 #[test]
 fn another_process_with_the_id_of_a_live_broker_is_refused() {
     let mut world = World::with_brokers(1);
