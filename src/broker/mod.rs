@@ -299,10 +299,16 @@ impl Broker {
     /// `is_concerned` tells of an Image whether somebody who asks now would be sent there. A client that hears of no
     /// better leader looks again after a second only (librdkafka).
     pub async fn await_successors(&self, is_concerned: impl Fn(&Image) -> bool) {
-        let deadline = tokio::time::Instant::now() + SUCCESSION_MAX;
+        let is_settled = |image: &Image| !self.detector.misses_any() || !is_concerned(image);
+        self.await_image(SUCCESSION_MAX, is_settled).await;
+    }
+
+    /// Waits, for `limit` at most, until the metadata are as `is_awaited` wants them.
+    pub async fn await_image(&self, limit: Duration, is_awaited: impl Fn(&Image) -> bool) {
+        let deadline = tokio::time::Instant::now() + limit;
         loop {
             let moved = self.metadata.image_moved();
-            if !self.detector.misses_any() || !is_concerned(&self.image.load()) {
+            if is_awaited(&self.image.load()) {
                 return;
             }
             if tokio::time::timeout_at(deadline, moved).await.is_err() {

@@ -21,3 +21,14 @@ fn before_the_offsets_topic_exists_nobody_is_a_groups_coordinator() {
     let answer = client.call(7, &fetch);
     assert_eq!((answer.error_code, answer.topics.len()), (expected, 0));
 }
+
+#[test]
+fn who_first_asks_for_a_coordinator_learns_it() {
+    let world = World::new();
+    let mut client = world.connect();
+    let request =
+        FindCoordinatorRequest { coordinator_keys: vec!["group".to_owned()], ..Default::default() };
+    let found = client.call(4, &request).coordinators.remove(0);
+    let here = (world.broker.node_id().0, i32::from(world.address.port()));
+    assert_eq!((found.error_code, found.node_id, found.port), (0, here.0, here.1));
+}
