@@ -406,6 +406,7 @@ fn controller(config: &Config) -> ControllerSettings {
             .replication
             .auto_leader_rebalance_enable
             .then_some(config.replication.leader_imbalance_check_interval_s * 1000),
+        unclean_interval_ms: config.replication.unclean_leader_election_interval_ms,
         lone_replicas: LoneReplicas::Follow,
     }
 }

@@ -52,9 +52,6 @@ groups! {
         delete_topic_enable: bool = "delete.topic.enable",
         fetch_max_bytes: i32 = "fetch.max.bytes",
         fetch_session_cache_slots: usize = "max.incremental.fetch.session.cache.slots",
-        auto_leader_rebalance_enable: bool = "auto.leader.rebalance.enable",
-        leader_imbalance_check_interval_seconds: i64 = "leader.imbalance.check.interval.seconds",
-        unclean_leader_election_interval_ms: i64 = "unclean.leader.election.interval.ms",
         max_decompressed_message_bytes: i32 = "max.decompressed.message.bytes",
     }
 
@@ -187,6 +184,7 @@ groups! {
         controlled_shutdown_enable: bool = "controlled.shutdown.enable",
         auto_leader_rebalance_enable: bool = "auto.leader.rebalance.enable",
         leader_imbalance_check_interval_s: i64 = "leader.imbalance.check.interval.seconds",
+        unclean_leader_election_interval_ms: i64 = "unclean.leader.election.interval.ms",
         controller_socket_timeout_ms: i32 = "controller.socket.timeout.ms",
         initial_registration_timeout_ms: i64 = "initial.broker.registration.timeout.ms",
     }

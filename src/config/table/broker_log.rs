@@ -1445,7 +1445,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("it is allowed when a leader is needed, not looked for in time"),
+        support: Support::Honoured,
         documentation: "How often the controller looks for partitions that need such a leader.",
     },
 ];

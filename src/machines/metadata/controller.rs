@@ -86,6 +86,8 @@ pub struct ControllerSettings {
     pub trusts_own_broker: bool,
     /// `leader.imbalance.check.interval.seconds` in milliseconds; `None` leaves leaders where they are.
     pub rebalance_interval_ms: Option<i64>,
+    /// `unclean.leader.election.interval.ms`.
+    pub unclean_interval_ms: i64,
     /// What a broker's going and coming does to the partitions that are on no other.
     pub lone_replicas: LoneReplicas,
 }
@@ -199,6 +201,8 @@ pub struct Controller {
     sessions: BTreeMap<BrokerId, Session>,
     /// When leaders go back to the first replicas next; `None` while this is not the active controller.
     next_rebalance: Option<Timestamp>,
+    /// When partitions without a leader are looked at next whose topics take one that is not in sync; the same.
+    next_unclean: Option<Timestamp>,
 }
 
 /// Records and the reply that rests on them.
@@ -213,6 +217,7 @@ impl Controller {
             collisions: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_rebalance: None,
+            next_unclean: None,
         }
     }
 
@@ -223,7 +228,8 @@ impl Controller {
             collisions.entry(topics::unify(&topic.name)).or_default().push(topic.name.to_string());
         }
         let sessions = BTreeMap::new();
-        Controller { settings, image, collisions, sessions, next_rebalance: None }
+        let (next_rebalance, next_unclean) = (None, None);
+        Controller { settings, image, collisions, sessions, next_rebalance, next_unclean }
     }
 
     /// The state.
@@ -319,11 +325,15 @@ impl Machine for Controller {
         if records.is_empty() {
             records = self.rebalance_leaders(now);
         }
+        if records.is_empty() {
+            records = self.elect_unclean_leaders(now);
+        }
         Output { records, effects: Vec::new() }
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        self.next_session_end().into_iter().chain(self.next_rebalance).min()
+        let elections = self.next_rebalance.into_iter().chain(self.next_unclean);
+        self.next_session_end().into_iter().chain(elections).min()
     }
 
     fn replay(&mut self, entry: &Entry<MetadataRecord>) {

@@ -335,6 +335,7 @@ impl Controller {
         let unfenced: Vec<BrokerId> = self.image.cluster.unfenced().map(|b| b.id).collect();
         self.sessions.clear();
         self.next_rebalance = self.settings.rebalance_interval_ms.map(|ms| now.plus_ms(ms));
+        self.next_unclean = Some(now.plus_ms(self.settings.unclean_interval_ms));
         for id in unfenced {
             self.touch(now, id, -1);
             // It has not been heard by this controller: one that starts now with its id need not wait for it.

@@ -18,8 +18,8 @@ use ottla_protocol::messages::{
 };
 use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, MetadataRecord, Timestamp};
 
-/// Leaders that a rebalance moves in one batch.
-const REBALANCED_AT_ONCE: usize = 1000;
+/// Leaders that are elected in one batch when nobody asked for it.
+const ELECTED_AT_ONCE: usize = 1000;
 
 impl Controller {
     pub(super) fn elect_leaders(&self, request: &ElectLeadersRequest) -> Decision {
@@ -109,20 +109,44 @@ impl Controller {
         let Some(interval_ms) = self.settings.rebalance_interval_ms.filter(|_| due) else {
             return Vec::new();
         };
+        let is_away = |_: &TopicImage, partition: &PartitionRegistration| {
+            partition.leader != partition.preferred_leader() && partition.has_leader()
+        };
+        let records = self.elect_where(Election::Preferred, is_away);
+        self.next_rebalance = Some(after(now, interval_ms, &records));
+        records
+    }
+
+    /// Partitions that lost their leader before their topic allowed one that is not in sync get it now, as
+    /// `unclean.leader.election.interval.ms` says.
+    pub(super) fn elect_unclean_leaders(&mut self, now: Timestamp) -> Vec<MetadataRecord> {
+        if self.next_unclean.is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        let records = self.elect_where(Election::Unclean, |topic, partition| {
+            !partition.has_leader() && self.unclean_allowed(&topic.name)
+        });
+        self.next_unclean = Some(after(now, self.settings.unclean_interval_ms, &records));
+        records
+    }
+
+    /// Elects leaders of the partitions that are `wanted`, where one can lead; a bounded number.
+    fn elect_where(
+        &self,
+        election: Election,
+        wanted: impl Fn(&TopicImage, &PartitionRegistration) -> bool,
+    ) -> Vec<MetadataRecord> {
         let mut records = Vec::new();
-        'all: for topic in self.image.topics.iter() {
+        for topic in self.image.topics.iter() {
             for (index, partition) in topic.partitions.iter() {
-                if records.len() >= REBALANCED_AT_ONCE {
-                    break 'all;
+                if records.len() >= ELECTED_AT_ONCE {
+                    return records;
                 }
-                if partition.leader != partition.preferred_leader() && partition.has_leader() {
-                    records.extend(self.elect_leader(&topic.name, *index, Election::Preferred));
+                if wanted(topic, partition) {
+                    records.extend(self.elect_leader(&topic.name, *index, election));
                 }
             }
         }
-        // More of them wait for the next tick, so that others get in between.
-        let pause_ms = if records.len() < REBALANCED_AT_ONCE { interval_ms } else { 0 };
-        self.next_rebalance = Some(now.plus_ms(pause_ms));
         records
     }
 
@@ -372,6 +396,12 @@ fn check_alter_partition(
         || (recovering && isr.len() > 1)
         || (recovering && partition.leader_recovery_state == LeaderRecoveryState::Recovered);
     if invalid { Err(ErrorCode::InvalidRequest) } else { Ok(()) }
+}
+
+/// When elections that nobody asked for go on: after the interval, or with the next tick, so that others get in
+/// between, while there is more of them to do.
+fn after(now: Timestamp, interval_ms: i64, elected: &[MetadataRecord]) -> Timestamp {
+    now.plus_ms(if elected.len() < ELECTED_AT_ONCE { interval_ms } else { 0 })
 }
 
 fn election_result(

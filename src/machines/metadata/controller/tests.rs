@@ -4,6 +4,7 @@
 use super::*;
 use crate::machines::metadata::bootstrap_records;
 use crate::machines::metadata::features::FEATURES;
+use crate::machines::metadata::image::LeaderRecoveryState;
 use crate::machines::metadata::image::{ConfigResource, ResourceType};
 use ottla_protocol::messages::broker_registration_request::{Feature, Listener};
 use ottla_protocol::messages::create_topics_request::{
@@ -36,6 +37,7 @@ fn settings() -> ControllerSettings {
         session_timeout_ms: 9000,
         trusts_own_broker: false,
         rebalance_interval_ms: Some(300_000),
+        unclean_interval_ms: 300_000,
         lone_replicas: LoneReplicas::Follow,
     }
 }
@@ -550,6 +552,41 @@ fn leaders_go_back_to_the_first_replicas_in_time() {
     };
     assert_eq!(tick_after(299_999), moved);
     assert_eq!(tick_after(1), 0);
+    world.check_replay();
+}
+
+#[test]
+fn a_leader_that_is_not_in_sync_is_looked_for_in_time_once_the_topic_allows_it() {
+    let mut world = World::with_brokers(2);
+    world.created("t", 1, 2);
+    let partition = |world: &World| {
+        world.controller.image.topics.get("t").and_then(|t| t.partition(0)).cloned().expect("t-0")
+    };
+    let (leader, other) = match partition(&world).leader {
+        BrokerId(1) => (1, 2),
+        _ => (2, 1),
+    };
+    world.alter_isr("t", 0, leader, &[leader]);
+    let broker_epoch = world.controller.image.cluster.brokers[&BrokerId(leader)].epoch;
+    world.ask(ControllerRequest::FenceBroker { broker_id: BrokerId(leader), broker_epoch });
+    assert!(!partition(&world).has_leader());
+    world.controller.begin_sessions(world.now);
+    let mut leader_after = |ms, allows: bool| {
+        if allows {
+            let key = "unclean.leader.election.enable";
+            alter(&mut world, ResourceType::Topic, "t", 0, key, "true");
+        }
+        world.now = world.now.plus_ms(ms);
+        let epoch = world.controller.image.cluster.brokers[&BrokerId(other)].epoch.0;
+        world.heartbeat(other, epoch);
+        let output = world.controller.tick(world.now);
+        world.append(output.records);
+        partition(&world).leader.0
+    };
+    assert_eq!(leader_after(300_000, false), -1);
+    assert_eq!(leader_after(299_999, true), -1);
+    assert_eq!(leader_after(1, false), other);
+    assert_eq!(partition(&world).leader_recovery_state, LeaderRecoveryState::Recovering);
     world.check_replay();
 }
 
