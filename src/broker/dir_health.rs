@@ -80,6 +80,11 @@ impl DirHealth {
         }
     }
 
+    /// Whether producers have to wait for space.
+    pub fn is_full(&self) -> bool {
+        self.state() == DirState::Full
+    }
+
     /// Whether a write or a sync failed in it.
     pub fn is_offline(&self) -> bool {
         self.state() == DirState::Offline

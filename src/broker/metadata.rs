@@ -285,6 +285,12 @@ impl MetadataNode {
         *published = Some(image);
     }
 
+    /// Does something with the Image that the publisher was last told, while it is told no other.
+    pub(super) fn with_published<T>(&self, act: impl FnOnce(&Image) -> T) -> T {
+        let _published = self.published.lock();
+        act(&self.params.image.load())
+    }
+
     /// Completes when this node is the active controller, or cannot be.
     ///
     /// # Errors

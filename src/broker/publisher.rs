@@ -20,12 +20,14 @@ use crate::machines::metadata::image::{PartitionRegistration, TopicImage};
 use crate::machines::replica::Leadership;
 use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, TopicId, uuid_to_text};
 use parking_lot::{Mutex, RwLock};
+use reopening::Unopened;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod opening;
+mod reopening;
 
 /// Suffix of the directory of a deleted partition until it is removed (Kafka's name).
 const DELETE_SUFFIX: &str = "-delete";
@@ -59,6 +61,7 @@ pub struct Publisher {
     has_stale_lines: AtomicBool,
     /// What the process before wrote is durable, and this one has not opened logs since.
     earlier_writes_synced: AtomicBool,
+    unopened: Unopened,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +96,7 @@ impl Publisher {
             preferred: Mutex::new(HashMap::new()),
             has_stale_lines: AtomicBool::new(false),
             earlier_writes_synced: AtomicBool::new(false),
+            unopened: Unopened::default(),
         };
         publisher.look_around()?;
         Ok(publisher)
@@ -236,10 +240,7 @@ impl Publisher {
             Some(partition) => partition,
             None => match self.open(image, topic, index, registration) {
                 Ok(partition) => partition,
-                Err(error) => {
-                    tracing::error!(topic = %topic.name, index, %error, "cannot open partition");
-                    return;
-                }
+                Err(error) => return self.note_unopened(topic, index, &error),
             },
         };
         if registration.leader == self.node_id {

@@ -221,6 +221,9 @@ impl Broker {
         let heartbeats =
             Arc::clone(&self.membership).run(Arc::clone(&self.metadata), self.stopping.subscribe());
         tasks.push(tokio::spawn(heartbeats));
+        let (publisher, metadata) = (Arc::clone(&self.publisher), Arc::clone(&self.metadata));
+        let reopening = publisher.reopen_in_time(metadata, self.stopping.subscribe());
+        tasks.push(tokio::spawn(reopening));
         self.tasks.lock().extend(tasks);
         self.report_cordoned_dirs().await;
         self.report_moved_partitions().await;

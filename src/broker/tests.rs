@@ -274,6 +274,42 @@ async fn write_that_finds_no_space_makes_producers_wait_until_there_is() {
 }
 
 #[tokio::test]
+async fn log_that_finds_no_space_when_it_is_recovered_is_opened_once_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(&[dir.path()]).await;
+    let partition = create_topic(&broker, "t").await;
+    let topic = broker.settings().topic(&broker.image(), "t");
+    let one_batch = crate::log::LogConfig { segment_bytes: 100, ..(*topic.log).clone() };
+    partition.set_config(Arc::new(one_batch), 1);
+    for _ in 0..2 {
+        produce(&partition).unwrap();
+    }
+    broker.abandon().await;
+    drop((broker, partition));
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    // Those of segments before the last one are written again.
+    faults.fill_only(Some("timeindex"));
+    let of_dir = settings(&[dir.path()]);
+    let broker = Broker::start(of_dir, Arc::new(disk), Arc::new(SystemClock)).await.unwrap();
+    assert_eq!(broker.partition("t", 0).err(), Some(ErrorCode::KafkaStorageError));
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    assert_eq!(broker.partition("t", 0).err(), Some(ErrorCode::KafkaStorageError));
+    faults.fill_only(None);
+    tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while broker.partition("t", 0).is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let partition = broker.partition("t", 0).unwrap();
+    assert_eq!(partition.log_end_offset().0, 2);
+    assert_eq!(produce(&partition).unwrap().first_offset.0, 2);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn metadata_log_that_finds_no_space_works_again_once_there_is() {
     let dir = tempfile::tempdir().unwrap();
     let (broker, faults) = start_with_space(dir.path()).await;

@@ -214,3 +214,10 @@ pub enum RecoveryError {
     #[error(transparent)]
     Read(#[from] ReadError),
 }
+
+impl RecoveryError {
+    /// Whether the disk is full, so that the log can be opened once there is space.
+    pub fn is_storage_full(&self) -> bool {
+        matches!(self, RecoveryError::Storage(error) if error.is_storage_full())
+    }
+}
