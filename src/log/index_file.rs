@@ -28,6 +28,8 @@ pub(crate) struct IndexFile<const N: usize> {
     is_made: bool,
     /// The file may have bytes past the written entries. They go before the next write.
     has_stale_end: bool,
+    /// All entries wait in memory, and there is no file, until [`IndexFile::end_anew`].
+    is_held: bool,
 }
 
 /// Entries at the front of an index.
@@ -49,6 +51,7 @@ impl<const N: usize> IndexFile<N> {
             pending: Vec::new(),
             is_made: len.is_some(),
             has_stale_end: !bytes.is_multiple_of(N),
+            is_held: false,
         }
     }
 
@@ -67,7 +70,7 @@ impl<const N: usize> IndexFile<N> {
         entry: [u8; N],
     ) -> Result<(), StorageError> {
         self.pending.push(entry);
-        if self.pending.len() < PENDING_MAX {
+        if self.is_held || self.pending.len() < PENDING_MAX {
             return Ok(());
         }
         match self.write_pending(directory) {
@@ -81,7 +84,7 @@ impl<const N: usize> IndexFile<N> {
         if self.has_stale_end {
             self.set_len(directory)?;
         }
-        if self.pending.is_empty() {
+        if self.is_held || self.pending.is_empty() {
             return Ok(());
         }
         let file = self.file_to_write(directory)?;
@@ -208,7 +211,32 @@ impl<const N: usize> IndexFile<N> {
     /// Writes what waits and makes the file even where it has no entries: Kafka rebuilds a segment without one.
     pub(crate) fn finish(&mut self, directory: &Directory) -> Result<(), StorageError> {
         self.write_pending(directory)?;
-        if self.is_made { Ok(()) } else { self.file_to_write(directory).map(drop) }
+        if self.is_made || self.is_held {
+            return Ok(());
+        }
+        self.file_to_write(directory).map(drop)
+    }
+
+    /// Takes the file away, durably: a start that finds none builds the segment's indexes anew. What comes waits in
+    /// memory.
+    pub(crate) fn begin_anew(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        self.close();
+        directory.remove_file(&self.file.name())?;
+        directory.sync_entries()?;
+        self.pending.clear();
+        (self.written, self.is_made, self.has_stale_end) = (0, false, false);
+        self.is_held = true;
+        Ok(())
+    }
+
+    /// Writes what came since [`IndexFile::begin_anew`]; the file is there whole and durable, or not at all.
+    pub(crate) fn end_anew(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        let path = self.file.path(directory);
+        let written = directory.disk().write_atomic(&path, self.pending.as_flattened());
+        written.map_err(|e| StorageError::new("write", &path, e))?;
+        self.written = std::mem::take(&mut self.pending).len();
+        (self.is_made, self.is_held) = (true, false);
+        Ok(())
     }
 
     fn file_to_write(&mut self, directory: &Directory) -> Result<Arc<dyn DiskFile>, StorageError> {

@@ -265,6 +265,12 @@ impl Log {
             let file = self.segments[n].file(&directory)?;
             file.len().map_err(|e| StorageError::new("stat", &path, e))?
         };
+        // No flush will come by, and the next recovery trusts its indexes: it has to find one missing until all are
+        // durable.
+        let is_trusted = self.floor_segment(self.recovery_point).is_some_and(|first| n < first);
+        if is_trusted {
+            self.segments[n].time_index.begin_anew(&directory)?;
+        }
         let cause = self.validate_batches(n, file_len)?;
         let segment = &self.segments[n];
         let (position, offset) = (segment.size, segment.next_offset(&directory)?);
@@ -294,10 +300,10 @@ impl Log {
         if !is_last {
             self.producers.take_snapshot(&directory)?;
         }
-        if self.floor_segment(self.recovery_point).is_some_and(|first| n < first) {
-            // No flush will come by, and the next recovery trusts it.
+        if is_trusted {
             self.segments[n].sync_files(&directory)?;
             directory.sync_if_changed()?;
+            self.segments[n].time_index.end_anew(&directory)?;
         }
         if is_cut || is_last && !params.earlier_writes_synced {
             // What is appended now must never be followed by what was cut, here or by the process before.

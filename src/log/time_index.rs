@@ -112,6 +112,16 @@ impl TimeIndex {
         self.file.reset();
     }
 
+    /// As [`IndexFile::begin_anew`].
+    pub(crate) fn begin_anew(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        self.file.begin_anew(directory)
+    }
+
+    /// As [`IndexFile::end_anew`].
+    pub(crate) fn end_anew(&mut self, directory: &Directory) -> Result<(), StorageError> {
+        self.file.end_anew(directory)
+    }
+
     pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
         self.file.write_pending(directory)
     }

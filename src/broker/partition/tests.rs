@@ -119,6 +119,25 @@ async fn appends_while_a_sync_runs_share_the_next_one() {
     assert_eq!((partition.high_watermark(), faults.syncs_begun()), (Offset(6), 2));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_record_of_many_producers_is_synced_before_it_counts() {
+    let World { partition, _dir, .. } = flush_messages(1);
+    let produce = |partition: Arc<Partition>| async move {
+        for _ in 0..40 {
+            let end = append(&partition, -1).last_offset.plus(1);
+            partition.settled(end).await.unwrap();
+            assert!(partition.with_log(|log| log.recovery_point()).unwrap() >= end);
+            assert!(partition.high_watermark() >= end);
+        }
+    };
+    let producers: Vec<_> =
+        (0..16).map(|_| tokio::spawn(produce(Arc::clone(&partition)))).collect();
+    for producer in producers {
+        producer.await.unwrap();
+    }
+    assert_eq!(partition.high_watermark(), Offset(640));
+}
+
 #[tokio::test]
 async fn failed_sync_acknowledges_nothing_and_is_not_tried_again() {
     let World { faults, partition, _dir } = flush_messages(1);
