@@ -1,13 +1,13 @@
 //! How the death of a node is noticed at once.
 //!
 //! A process that dies has its connections reset by its machine, in a millisecond. That alone proves nothing: so
-//! the controller dials the broker's listener, and fences it if its machine answers that nobody listens there. A
-//! broker that is only slow, stopped, or cut off answers otherwise, or not at all, and has until its session ends.
+//! the controller dials the broker's listener, and fences it if its machine answers that nobody listens there. What a
+//! process has open is closed one after the other, and a listener may be the last: only an answer shows life. A broker that is only slow, stopped, or cut off answers otherwise, or not at all, and has until its session ends.
 //! The voters do the same with the quorum's leader. Kafka waits for the session, or the fetch time-out, in all cases.
 
 use super::controller_link::{Active, ControllerLink};
 use super::metadata::MetadataNode;
-use super::peers::{PeerClient, PeerParams};
+use super::peers::{PeerClient, PeerError, PeerParams};
 use super::{ControllerReply, ControllerRequest, Image, Settings};
 use crate::env::Clock;
 use crate::machines::metadata::image::BrokerRegistration;
@@ -20,13 +20,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long dialling may take. A machine that is there answers at once, whatever its processes do.
+/// How long dialling may take, and an answer. A machine that is there accepts or refuses at once, whatever its processes
+/// do.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+/// Pause before a node that hung up is dialled again, doubled each time: one may turn away everybody.
+const REDIAL_PAUSE: Duration = Duration::from_millis(1);
+/// Longest answer to a dial.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// How long a broker that nobody fences is taken for gone, in milliseconds.
 const GONE_MS: i64 = 3000;
-/// How long a broker whose connection has ended is taken for gone before it was dialled, in milliseconds.
-const SUSPECT_MS: i64 = 50;
+/// How long a broker whose connection has ended is taken for gone before it has answered, in milliseconds: a client
+/// that is sent to it again may not ask again for a second.
+const SUSPECT_MS: i64 = 250;
 
 /// Brokers that are gone, as this node has seen: under which epoch they were registered, and until when that is
 /// believed.
@@ -163,15 +169,24 @@ impl Detector {
     }
 }
 
-/// Whether the machine answers that nobody listens there.
+/// Whether the machine answers that nobody listens there. Whoever hangs up instead of answering may be a process that
+/// ends, and is dialled again.
 async fn is_refused(host: String, port: u16) -> bool {
     let client = PeerClient::new(PeerParams {
         host,
         port,
         client_id: String::new(),
         patience: PROBE_PATIENCE,
-        answer_bytes_max: 0,
+        answer_bytes_max: ANSWER_BYTES_MAX,
         wanted: ListenerType::Broker,
     });
-    client.probe().await.is_err_and(|error| error.is_refused())
+    let mut pause = REDIAL_PAUSE;
+    while pause < PROBE_PATIENCE {
+        match client.probe().await {
+            Err(PeerError::Broken { .. }) => tokio::time::sleep(pause).await,
+            probed => return probed.is_err_and(|error| error.is_refused()),
+        }
+        pause *= 2;
+    }
+    false
 }
