@@ -57,7 +57,7 @@ const LATE: Duration = Duration::from_millis(100);
 /// Between voters that know of a dead leader, in the order of their ids.
 const STAGGER: Duration = Duration::from_millis(12);
 /// How long a candidate that was promised a vote may take to ask for it.
-const PROMISE: Duration = Duration::from_millis(100);
+const PROMISE: Duration = Duration::from_millis(200);
 /// What a voter waits at most before its first election: no leader has been heard of, and perhaps there is none.
 const FIRST_WAIT: Duration = Duration::from_millis(150);
 
@@ -174,18 +174,13 @@ impl Shared {
         }
     }
 
-    /// Takes this voter's own promise, where nobody else has it.
-    fn promise_own(&self, since: Instant) -> bool {
+    /// This voter stands for election.
+    fn promise_own(&self) {
         let params = self.log.params();
         let (own, time) = (params.node_id(), params.timing.request_timeout);
         let mut contact = self.contact.lock();
-        contact.is_asking = false;
-        if contact.at != since || contact.promised().is_some_and(|other| other != own) {
-            return false;
-        }
         contact.promised = Some((own, Instant::now() + between(time, time * 3 / 2)));
         contact.refusals = 0;
-        true
     }
 
     /// When this voter is to stand for election, by what it knows now.
@@ -292,17 +287,22 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
 
 /// Stands for election where a majority would vote for this voter; answers whether it does.
 async fn stand(shared: &Arc<Shared>, raft: &Raft, transport: &Arc<dyn RaftTransport>) -> bool {
+    let epoch = shared.log.ballot().epoch;
     let since = {
         let mut contact = shared.contact.lock();
         contact.is_asking = true;
         contact.at
     };
-    if !would_win(shared, transport).await {
-        shared.contact.lock().is_asking = false;
-        return false;
-    }
-    let stands = shared.promise_own(since);
+    let would_win = would_win(shared, transport, epoch).await;
+    let is_as_before = {
+        let mut contact = shared.contact.lock();
+        contact.is_asking = false;
+        contact.at == since
+    };
+    // It may have heard a leader, or voted for somebody else, meanwhile.
+    let stands = would_win && is_as_before && shared.log.ballot().epoch == epoch;
     if stands {
+        shared.promise_own();
         // One that has stopped stands no more.
         let _ = raft.trigger().elect().await;
     }
@@ -328,11 +328,15 @@ pub(super) async fn end_epoch(
     while told.join_next().await.is_some() {}
 }
 
-/// Whether a majority would vote for this voter.
-async fn would_win(shared: &Arc<Shared>, transport: &Arc<dyn RaftTransport>) -> bool {
+/// Whether a majority would vote for this voter in the epoch after `epoch`.
+async fn would_win(
+    shared: &Arc<Shared>,
+    transport: &Arc<dyn RaftTransport>,
+    epoch: LeaderEpoch,
+) -> bool {
     let params = shared.log.params();
     let (_, last) = shared.log.log_ids();
-    let epoch = LeaderEpoch(shared.log.ballot().epoch.0.saturating_add(1));
+    let epoch = LeaderEpoch(epoch.0.saturating_add(1));
     let request = PreVote { epoch, candidate: params.node_id(), last };
     let voters = shared.log.voters();
     let mut asked = tokio::task::JoinSet::new();
