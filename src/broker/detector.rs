@@ -2,7 +2,8 @@
 //!
 //! A process that dies has its connections reset by its machine, in a millisecond. That alone proves nothing: so
 //! the controller dials the broker's listener, and fences it if its machine answers that nobody listens there. What a
-//! process has open is closed one after the other, and a listener may be the last: only an answer shows life. A broker that is only slow, stopped, or cut off answers otherwise, or not at all, and has until its session ends.
+//! process has open is closed one after the other, and a listener may be the last: only an answer shows life. A
+//! broker that is only slow, stopped, or cut off answers otherwise, or not at all, and has until its session ends.
 //! The voters do the same with the quorum's leader. Kafka waits for the session, or the fetch time-out, in all cases.
 
 use super::controller_link::{Active, ControllerLink};
@@ -15,10 +16,11 @@ use arc_swap::ArcSwap;
 use ottla_protocol::apis::ListenerType;
 use ottla_protocol::{BrokerEpoch, BrokerId, Timestamp};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 
 /// How long dialling may take, and an answer. A machine that is there accepts or refuses at once, whatever its processes
 /// do.
@@ -34,10 +36,19 @@ const GONE_MS: i64 = 3000;
 /// that is sent to it again may not ask again for a second.
 const SUSPECT_MS: i64 = 250;
 
-/// Brokers that are gone, as this node has seen: under which epoch they were registered, and until when that is
-/// believed.
+/// The same where a client asks where to go, in milliseconds: an answer takes less.
+const GLANCE_MS: i64 = 20;
+
+/// Brokers that are gone, as this node has seen.
 #[derive(Debug, Default)]
-pub(super) struct Gone(Mutex<BTreeMap<BrokerId, (BrokerEpoch, Timestamp)>>);
+pub(super) struct Gone {
+    /// Under which epoch they were registered, and until when that is believed.
+    seen: Mutex<BTreeMap<BrokerId, (BrokerEpoch, Timestamp)>>,
+    /// Those that are being dialled.
+    dialled: Mutex<BTreeSet<BrokerId>>,
+    /// One of them has answered.
+    answered: Notify,
+}
 
 /// Watches over the other nodes.
 pub(super) struct Detector {
@@ -74,7 +85,7 @@ impl Detector {
 
     /// Whether the broker was seen to be gone in the last seconds, and has not registered anew.
     pub(super) fn has_gone_lately(&self, broker: &BrokerRegistration) -> bool {
-        let gone = self.gone.0.lock();
+        let gone = self.gone.seen.lock();
         let seen = gone.get(&broker.id);
         seen.is_some_and(|(epoch, until)| *epoch == broker.epoch && self.clock.now() < *until)
     }
@@ -82,21 +93,38 @@ impl Detector {
     /// Whether any broker was seen to be gone lately.
     pub(super) fn misses_any(&self) -> bool {
         let now = self.clock.now();
-        let mut gone = self.gone.0.lock();
+        let mut gone = self.gone.seen.lock();
         gone.retain(|_, (_, until)| now < *until);
         !gone.is_empty()
     }
 
     fn believe_gone(&self, id: BrokerId, epoch: BrokerEpoch, ms: i64) {
         let now = self.clock.now();
-        let mut gone = self.gone.0.lock();
+        let mut gone = self.gone.seen.lock();
         gone.retain(|_, (_, until)| now < *until);
         let until = gone.get(&id).filter(|(known, _)| *known == epoch).map_or(now, |it| it.1);
         gone.insert(id, (epoch, until.max(now.plus_ms(ms))));
     }
 
     fn believe_alive(&self, id: BrokerId) {
-        self.gone.0.lock().remove(&id);
+        self.gone.seen.lock().remove(&id);
+        self.gone.answered.notify_waiters();
+    }
+
+    /// Completes when a broker that was taken for gone has answered, counted from this call on.
+    pub(super) fn answered(&self) -> Notified<'_> {
+        self.gone.answered.notified()
+    }
+
+    /// Looks at a broker to which a client is about to be sent, perhaps again. That its connection there has just ended
+    /// may be why it asks, and those between here and there end in the same millisecond, but not before.
+    pub(super) fn glance(self: &Arc<Self>, id: BrokerId) {
+        let image = self.image.load();
+        let broker = image.cluster.brokers.get(&id).filter(|it| !it.fenced);
+        let Some(broker) = broker.filter(|it| it.id != self.settings.node_id) else { return };
+        if !self.has_gone_lately(broker) && !self.gone.dialled.lock().contains(&id) {
+            self.look(id, broker.epoch, GLANCE_MS);
+        }
     }
 
     /// Looks at all brokers whenever this node becomes the active controller: those that died meanwhile reset no
@@ -123,6 +151,11 @@ impl Detector {
     }
 
     fn look_at_broker(self: &Arc<Self>, id: BrokerId, epoch: BrokerEpoch) {
+        self.look(id, epoch, SUSPECT_MS);
+    }
+
+    /// Dials a broker, which is taken for gone until it answers, for so many milliseconds at most.
+    fn look(self: &Arc<Self>, id: BrokerId, epoch: BrokerEpoch, suspect_ms: i64) {
         let image = self.image.load();
         let Some(broker) = image.cluster.brokers.get(&id).filter(|it| it.epoch == epoch) else {
             return;
@@ -132,10 +165,13 @@ impl Detector {
             return;
         };
         let (host, port) = (endpoint.host.clone(), endpoint.port);
-        self.believe_gone(id, epoch, SUSPECT_MS);
+        self.believe_gone(id, epoch, suspect_ms);
+        self.gone.dialled.lock().insert(id);
         let detector = Arc::clone(self);
         tokio::spawn(async move {
-            if !is_refused(host.clone(), port).await {
+            let is_gone = is_refused(host.clone(), port).await;
+            detector.gone.dialled.lock().remove(&id);
+            if !is_gone {
                 detector.believe_alive(id);
                 return;
             }
