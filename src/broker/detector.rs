@@ -22,8 +22,8 @@ use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
-/// How long dialling may take, and an answer. A machine that is there accepts or refuses at once, whatever its processes
-/// do.
+/// How long dialling may take, and an answer. A machine that is there accepts or refuses at once, whatever its
+/// processes do.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before a node that hung up is dialled again, doubled each time: one may turn away everybody.
 const REDIAL_PAUSE: Duration = Duration::from_millis(1);

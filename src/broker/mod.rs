@@ -320,8 +320,8 @@ impl Broker {
         }
     }
 
-    /// Looks whether brokers are there to which a client is about to be sent: [`Broker::await_successors`] waits until that
-    /// is known.
+    /// Looks whether brokers are there to which a client is about to be sent; [`Broker::await_successors`] waits until
+    /// that is known.
     pub fn glance_at(&self, leaders: impl IntoIterator<Item = BrokerId>) {
         for leader in leaders {
             self.detector.glance(leader);

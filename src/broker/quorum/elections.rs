@@ -139,7 +139,7 @@ impl Shared {
     pub(super) fn promise(&self, candidate: BrokerId) -> bool {
         let mut contact = self.contact.lock();
         if let Some(other) = contact.promised() {
-            // Asking again makes it last no longer: a candidate that others refuse must not keep this voter from standing.
+            // Asking again makes it last no longer: one that others refuse must not keep this one from standing.
             return other == candidate;
         }
         if contact.is_asking && self.log.params().node_id() < candidate {
@@ -155,8 +155,8 @@ impl Shared {
         self.contact.lock().promised = Some((candidate, until));
     }
 
-    /// Another voter did not vote for this one in `epoch`, or did not answer. An election that cannot be won any more is
-    /// not waited for.
+    /// Another voter did not vote for this one in `epoch`, or did not answer. An election that cannot be won any more
+    /// is not waited for.
     pub(super) fn note_refusal(&self, epoch: LeaderEpoch) {
         let own = self.log.params().node_id();
         let voters = self.log.voters().count();
@@ -235,7 +235,7 @@ pub(super) async fn run(shared: Arc<Shared>, raft: Raft, transport: Arc<dyn Raft
         } else if leads {
             Instant::now() + timing.heartbeat
         } else {
-            // Not in the past: what is late below is the timer alone. A leader may be found dead long after it was heard.
+            // Not in the past: what is late below is the timer alone. A leader may be found dead long after.
             shared.due(&voters, &contact, wait).max(not_before).max(Instant::now())
         };
         let alarm = shared.alarm.notified();

@@ -113,8 +113,8 @@ async fn vote(shared: &Shared, raft: &Raft, request: VoteRequest<i32>) -> Answer
     }
 }
 
-/// Whether the candidate would get this vote, which is promised to it then: its log is not behind, and no leader is heard
-/// here (KIP-996).
+/// Whether the candidate would get this vote, which is promised to it then: its log is not behind, and no leader is
+/// heard here (KIP-996).
 fn pre_vote(shared: &Shared, request: PreVote) -> Answer {
     let ballot = shared.log.ballot();
     let (_, last) = shared.log.log_ids();

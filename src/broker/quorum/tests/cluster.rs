@@ -48,7 +48,10 @@ async fn a_leader_that_is_known_to_be_dead_is_replaced_though_it_was_heard_just_
     world.start_all().await;
     world.write(5).await;
     let leader = world.leader().await;
+    // It says no farewell.
+    world.isolate(leader, true);
     world.crash(leader, Crash::Kill).await;
+    world.isolate(leader, false);
     // One that knows is not enough: the other one hears its leader.
     let mut others = world.voters.values();
     others.next().unwrap().node.quorum().unwrap().leader_is_dead();
@@ -72,7 +75,9 @@ async fn an_election_is_not_disturbed_by_the_next_while_votes_are_on_their_way()
         let leader = world.leader().await;
         let epoch = world.voters[&leader].node.quorum().unwrap().leading().unwrap();
         *world.links.vote_delay.write() = Duration::from_millis(250);
+        world.isolate(leader, true);
         world.crash(leader, Crash::Kill).await;
+        world.isolate(leader, false);
         for voter in world.voters.values() {
             voter.node.quorum().unwrap().leader_is_dead();
         }
