@@ -286,7 +286,7 @@ impl MetadataLog {
         // Alone, the vote for oneself is kept with the election that it wins at once.
         let is_own = ballot.voted_for == Some(self.params.own.id) && !ballot.is_elected;
         let is_alone = inner.voters.latest().is_only(self.params.own.id);
-        if !(is_own && is_alone) && !inner.written.is_vote_of(&ballot) {
+        if !(is_own && is_alone || inner.written.is_vote_of(&ballot)) {
             let written = self.write_ballot(&mut inner, ballot);
             written.map_err(|error| self.refusal(error))?;
         }
