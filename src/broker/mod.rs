@@ -116,6 +116,8 @@ use tokio::task::JoinHandle;
 
 /// How long a client that would be sent to a broker that is gone waits for the name of another.
 const SUCCESSION_MAX: Duration = Duration::from_millis(500);
+/// How often such a client's broker looks whether it still believes so.
+const SUSPICION_LOOK: Duration = Duration::from_millis(20);
 
 /// Producer ids that this broker may still give out: `next..end`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -307,13 +309,28 @@ impl Broker {
     pub async fn await_image(&self, limit: Duration, is_awaited: impl Fn(&Image) -> bool) {
         let deadline = tokio::time::Instant::now() + limit;
         loop {
-            let moved = self.metadata.image_moved();
+            let (moved, answered) = (self.metadata.image_moved(), self.detector.answered());
             if is_awaited(&self.image.load()) {
                 return;
             }
-            if tokio::time::timeout_at(deadline, moved).await.is_err() {
+            tokio::select! {
+                biased;
+                () = moved => {}
+                () = answered => {}
+                // What is suspected is not for long.
+                () = tokio::time::sleep(SUSPICION_LOOK) => {}
+            }
+            if tokio::time::Instant::now() >= deadline {
                 return;
             }
+        }
+    }
+
+    /// Looks whether brokers are there to which a client is about to be sent; [`Broker::await_successors`] waits until
+    /// that is known.
+    pub fn glance_at(&self, leaders: impl IntoIterator<Item = BrokerId>) {
+        for leader in leaders {
+            self.detector.glance(leader);
         }
     }
 

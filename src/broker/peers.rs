@@ -219,12 +219,12 @@ impl PeerClient {
         *self.queue.lock() = None;
     }
 
-    /// Dials the node and hangs up: whether it can be reached.
+    /// Dials the node, asks it what it serves, and hangs up: whether it can be reached and answers.
     ///
     /// # Errors
-    /// `Connect`.
+    /// `Connect`, `Broken`, `TimedOut`, `Malformed`.
     pub async fn probe(&self) -> Result<(), PeerError> {
-        dial(&self.params).await.map(drop)
+        open(&self.params).await.map(drop)
     }
 
     fn address(&self) -> String {

@@ -21,6 +21,7 @@ mod log;
 mod network;
 mod raft_log;
 mod receive;
+mod runtime;
 mod shared;
 mod types;
 mod voter_set;
@@ -267,7 +268,7 @@ impl Quorum {
             max_in_snapshot_log_to_keep: if is_alone { 0 } else { KEPT_ENTRIES },
             // A voter that lacks what is in the log gets it from the log, however much that is.
             replication_lag_threshold: u64::MAX,
-            ..params.timing.config()
+            ..QuorumTiming::config()
         });
         let network = Network { shared: Arc::clone(shared), transport: Arc::clone(&transport) };
         let (store, applier) = (RaftLog(Arc::clone(shared)), Applier(Arc::clone(shared)));
@@ -362,10 +363,10 @@ impl Quorum {
         self.shared.leader.subscribe()
     }
 
-    /// The leader is known to be dead, its address refuses connections: an election need not wait for its silence, only
-    /// for the time in which voters keep to a leader.
+    /// The leader is known to be dead, its address refuses connections: an election need not wait for its silence, and
+    /// this voter keeps to it no more.
     pub fn leader_is_dead(&self) {
-        self.shared.suspect_leader();
+        self.shared.bury_leader();
     }
 
     /// Why consensus has stopped, where it has.

@@ -9,6 +9,7 @@ use ottla_protocol::apis::ListenerType;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -272,6 +273,7 @@ impl Acceptor {
             shared: self.shared.clone(),
             peer_broker: OnceLock::new(),
             peer_voter: OnceLock::new(),
+            has_asked: AtomicBool::new(false),
         };
         async move {
             connection::serve(&connection, context).await;

@@ -170,8 +170,12 @@ async fn nobody_listening_is_told_apart() {
     let listener = listener().await;
     let port = listener.address().port();
     let client = client(port, PATIENCE);
-    client.probe().await.unwrap();
-    drop(listener);
+    // Who is reached and then closes its listener hangs up on those whom it has not accepted.
+    let (probed, ()) = tokio::join!(client.probe(), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(listener);
+    });
+    assert!(matches!(probed.unwrap_err(), PeerError::Broken { .. }));
     assert!(client.probe().await.unwrap_err().is_refused());
     assert!(client.call(3, heartbeat(1)).await.unwrap_err().is_refused());
 }

@@ -39,6 +39,11 @@ impl Ballot {
         }
     }
 
+    /// Whether this is the same vote as another, whatever became of whoever got it.
+    pub fn is_vote_of(&self, other: &Ballot) -> bool {
+        self.epoch == other.epoch && self.voted_for.is_some() && self.voted_for == other.voted_for
+    }
+
     /// What openraft begins with. A leader that was restarted is none any more: Kafka's readers, and ours, go by one
     /// LeaderChange record an epoch, and what it knew of its followers is gone.
     pub fn at_start(self, node_id: BrokerId) -> Vote<i32> {

@@ -66,6 +66,8 @@ struct Inner {
     unclaimed: usize,
     snapshot: Option<Snapshot>,
     ballot: Ballot,
+    /// What `quorum-state` says.
+    written: Ballot,
     voters: VoterHistory,
     /// Who voted for this node in the ballot's epoch.
     granting: Vec<BrokerId>,
@@ -163,7 +165,8 @@ impl MetadataLog {
             }
             Ok(())
         })?;
-        let mut ballot = Ballot::read(disk, &dir)?;
+        let written = Ballot::read(disk, &dir)?;
+        let mut ballot = written;
         if let Some((_, epoch)) = index.last()
             && epoch > ballot.epoch
         {
@@ -175,6 +178,7 @@ impl MetadataLog {
             unclaimed: 0,
             snapshot,
             ballot,
+            written,
             voters,
             granting: Vec::new(),
             leading: None,
@@ -274,22 +278,29 @@ impl MetadataLog {
         }
     }
 
-    /// Takes a vote, durably.
+    /// Takes a vote, durably. That the one who got this vote was elected is kept in memory until the log is closed: an
+    /// epoch would begin a sync later, and who forgets it knows as much as one who has not heard of it.
     pub fn save_vote(&self, vote: &openraft::Vote<i32>) -> Result<(), WriteError> {
         let ballot = Ballot::of(vote);
         let mut inner = self.inner.lock();
-        let me = Some(self.params.own.id);
         // Alone, the vote for oneself is kept with the election that it wins at once.
-        let voters = Arc::clone(inner.voters.latest());
-        let is_alone = voters.is_only(self.params.own.id);
-        if !is_alone || ballot.is_elected || ballot.voted_for != me {
-            let written = ballot.write(self.params.disk.as_ref(), &self.dir, &voters);
+        let is_own = ballot.voted_for == Some(self.params.own.id) && !ballot.is_elected;
+        let is_alone = inner.voters.latest().is_only(self.params.own.id);
+        if !(is_own && is_alone || inner.written.is_vote_of(&ballot)) {
+            let written = self.write_ballot(&mut inner, ballot);
             written.map_err(|error| self.refusal(error))?;
         }
         if inner.ballot.epoch != ballot.epoch {
             inner.granting = vec![self.params.own.id];
         }
         inner.ballot = ballot;
+        Ok(())
+    }
+
+    fn write_ballot(&self, inner: &mut Inner, ballot: Ballot) -> Result<(), QuorumError> {
+        let voters = Arc::clone(inner.voters.latest());
+        ballot.write(self.params.disk.as_ref(), &self.dir, &voters)?;
+        inner.written = ballot;
         Ok(())
     }
 
@@ -564,6 +575,10 @@ impl MetadataLog {
         inner.leading = None;
         if !inner.failed {
             self.cut_unclaimed(&mut inner)?;
+            let ballot = inner.ballot;
+            if inner.written != ballot {
+                self.write_ballot(&mut inner, ballot)?;
+            }
         }
         inner.failed = true;
         Ok(inner.log.close(self.params.clock.now())?)

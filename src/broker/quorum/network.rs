@@ -217,14 +217,18 @@ impl RaftNetwork<Types> for Link {
         _option: RPCOption,
     ) -> Result<VoteResponse<i32>, RpcError> {
         let epoch = types::epoch_of(request.vote.leader_id.term);
-        let vote = request.vote;
-        match self.ask(&Message::Vote(request)).await? {
-            Answer::Vote(answer) => {
-                if answer.vote_granted && answer.vote == vote {
-                    self.shared.log.note_grant(epoch, self.to);
-                }
-                Ok(answer)
+        let (vote, message) = (request.vote, Message::Vote(request));
+        let patience = self.shared.log.params().timing.request_timeout;
+        let asked = tokio::time::timeout(patience, self.ask(&message)).await;
+        let answer = asked.unwrap_or(Err(LinkError::TimedOut(self.to)));
+        match &answer {
+            Ok(Answer::Vote(answer)) if answer.vote_granted && answer.vote == vote => {
+                self.shared.log.note_grant(epoch, self.to);
             }
+            _ => self.shared.note_refusal(epoch),
+        }
+        match answer? {
+            Answer::Vote(answer) => Ok(answer),
             _ => Err(self.unexpected().into()),
         }
     }

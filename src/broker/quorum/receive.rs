@@ -6,13 +6,14 @@
 use super::announce;
 use super::applied;
 use super::codec::{Answer, Message, PreVote, SnapshotPart};
-use super::types::{self, SnapshotFile};
+use super::types::{self, Raft, SnapshotFile};
 use super::{QuorumError, Shared, VoterRecords, index};
 use crate::broker::snapshots::{self, SnapshotId};
 use crate::machines::metadata::Controller;
 use bytes::{Bytes, BytesMut};
-use openraft::raft::{AppendEntriesResponse, SnapshotResponse};
+use openraft::raft::{AppendEntriesResponse, SnapshotResponse, VoteRequest};
 use openraft::{LogId, Snapshot, Vote};
+use ottla_protocol::BrokerId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -71,13 +72,10 @@ async fn answer(shared: &Arc<Shared>, message: Message) -> Answer {
                 Err(error) => Answer::Refused(error.to_string()),
             }
         }
-        Message::Vote(request) => match raft.vote(request).await {
-            Ok(answer) => Answer::Vote(answer),
-            Err(error) => Answer::Refused(error.to_string()),
-        },
+        Message::Vote(request) => vote(shared, raft, request).await,
         Message::EndEpoch(epoch) => {
             if shared.leader.borrow().epoch == epoch {
-                shared.suspect_leader();
+                shared.bury_leader();
             }
             Answer::EndEpoch
         }
@@ -92,16 +90,39 @@ async fn answer(shared: &Arc<Shared>, message: Message) -> Answer {
     }
 }
 
-/// Whether the candidate would get this vote: its log is not behind, and no leader is heard here (KIP-996).
+/// Whether this voter leads, or keeps to a leader.
+fn is_led(shared: &Shared) -> bool {
+    let leads = shared.log.leading().is_some() && !shared.is_abdicating.load(Ordering::Acquire);
+    leads || shared.is_leader_kept()
+}
+
+/// Votes, unless there is a leader here: then it is as if the question had not come.
+async fn vote(shared: &Shared, raft: &Raft, request: VoteRequest<i32>) -> Answer {
+    if is_led(shared) {
+        return Answer::Refused("this voter leads, or hears its leader".to_owned());
+    }
+    let candidate = request.vote.leader_id.voted_for;
+    match raft.vote(request).await {
+        Ok(answer) => {
+            if let Some(candidate) = candidate.filter(|_| answer.vote_granted) {
+                shared.note_vote(BrokerId(candidate));
+            }
+            Answer::Vote(answer)
+        }
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+/// Whether the candidate would get this vote, which is promised to it then: its log is not behind, and no leader is
+/// heard here (KIP-996).
 fn pre_vote(shared: &Shared, request: PreVote) -> Answer {
     let ballot = shared.log.ballot();
     let (_, last) = shared.log.log_ids();
     // Who has a vote by a record that is not here yet may need this one's.
     let voters = shared.log.voters();
     let is_voter = voters.is_dynamic || voters.get(request.candidate).is_some();
-    let leads = shared.log.leading().is_some() && !shared.is_abdicating.load(Ordering::Acquire);
-    let is_led = leads || shared.is_leader_kept();
-    let is_granted = is_voter && !is_led && request.epoch > ballot.epoch && request.last >= last;
+    let is_next = request.epoch > ballot.epoch && request.last >= last;
+    let is_granted = is_voter && !is_led(shared) && is_next && shared.promise(request.candidate);
     Answer::PreVote { is_granted, epoch: ballot.epoch }
 }
 

@@ -2,6 +2,7 @@
 
 use super::applied::Applied;
 use super::changes::Learner;
+use super::elections::LeaderContact;
 use super::log::MetadataLog;
 use super::types::{Batch, Raft};
 use super::voter_set::Voter;
@@ -16,7 +17,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Who leads.
@@ -42,17 +42,6 @@ struct Proposals {
 struct Contact {
     last_fetch: Timestamp,
     last_caught_up: Timestamp,
-}
-
-/// When this voter last heard of its leader.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LeaderContact {
-    /// Since when the voter waits for a message.
-    pub at: Instant,
-    /// The last message in this process's time.
-    pub heard: Option<Instant>,
-    /// The leader's address refuses connections.
-    pub is_suspect: bool,
 }
 
 /// The middle of a voter.
@@ -105,11 +94,7 @@ impl Shared {
             applied: Mutex::new(applied),
             moved: Notify::new(),
             leader: watch::Sender::new(LeaderAndEpoch { leader: None, epoch }),
-            contact: Mutex::new(LeaderContact {
-                at: Instant::now(),
-                heard: None,
-                is_suspect: false,
-            }),
+            contact: Mutex::new(LeaderContact::none()),
             alarm: Notify::new(),
             learners: Mutex::default(),
             let_in: Mutex::default(),
@@ -310,16 +295,15 @@ impl Shared {
         self.failure.lock().clone()
     }
 
-    /// The leader answers no more: an election may begin early.
-    pub fn suspect_leader(&self) {
-        self.contact.lock().is_suspect = true;
+    /// The leader is gone: there may be an election at once.
+    pub fn bury_leader(&self) {
+        self.contact.lock().bury();
         self.alarm.notify_one();
     }
 
     /// The leader has been heard.
     pub fn hear_leader(&self) {
-        let now = Instant::now();
-        *self.contact.lock() = LeaderContact { at: now, heard: Some(now), is_suspect: false };
+        self.contact.lock().hear();
     }
 
     /// Whether another node has answered this leader lately.

@@ -1,14 +1,13 @@
 //! The metadata quorum in openraft's terms: an entry is one record batch of `__cluster_metadata`, its term the batch's
 //! leader epoch, its index the batch's ordinal. Node ids are `node.id`.
 
+use super::runtime::QuorumRuntime;
 use super::voter_set::{VoterSet, voters_of};
 use bytes::Bytes;
 use openraft::entry::{FromAppData, RaftEntry, RaftPayload};
 use openraft::raft::ClientWriteResult;
 use openraft::raft::responder::Responder;
-use openraft::{
-    CommittedLeaderId, EmptyNode, LeaderId, LogId, Membership, RaftLogId, TokioRuntime, Vote,
-};
+use openraft::{CommittedLeaderId, EmptyNode, LeaderId, LogId, Membership, RaftLogId, Vote};
 use ottla_protocol::batch::{BatchError, BatchHeader};
 use ottla_protocol::{BrokerId, LeaderEpoch, Offset};
 use std::collections::BTreeSet;
@@ -25,7 +24,7 @@ openraft::declare_raft_types!(
         Entry = QuorumEntry,
         SnapshotData = SnapshotFile,
         Responder = Unwaited,
-        AsyncRuntime = TokioRuntime,
+        AsyncRuntime = QuorumRuntime,
 );
 
 /// openraft at work.

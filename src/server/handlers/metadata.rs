@@ -20,6 +20,7 @@ use ottla_protocol::messages::metadata_response::{
 use ottla_protocol::messages::{MetadataRequest, MetadataResponse};
 use ottla_protocol::{BrokerId, ErrorCode, TopicId, is_internal_topic};
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 /// Answers the request.
 pub async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
@@ -27,6 +28,10 @@ pub async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataR
         Ok(named) => named,
         Err(error) => return refused(error, request.topics.unwrap_or_default()),
     };
+    if ctx.has_asked.swap(true, Ordering::Relaxed) {
+        // Who asks again may have lost a leader just now.
+        ctx.broker.glance_at(leaders(&ctx.broker.image(), &named));
+    }
     ctx.broker.await_successors(|image| has_lost_leaders(ctx, image, &named)).await;
     let image = ctx.broker.image();
     let mut topics = match named {
@@ -60,20 +65,36 @@ enum Asked {
     ByName(BTreeSet<String>),
 }
 
-/// Whether one of the topics that are asked for by name or id has a leader that is gone.
-fn has_lost_leaders(ctx: &RequestContext, image: &Image, named: &Asked) -> bool {
-    let has_lost = |topic: &TopicImage| {
-        topic.partitions.values().any(|partition| ctx.is_gone(image, partition.leader))
-    };
+/// The topics that are asked for, those that exist.
+fn wanted<'a>(image: &'a Image, named: &Asked) -> Vec<&'a TopicImage> {
     match named {
-        Asked::All => image.topics.iter().any(|topic| has_lost(topic)),
+        Asked::All => image.topics.iter().map(|topic| &**topic).collect(),
         Asked::ById(ids) => {
-            ids.iter().filter_map(|id| image.topics.get_by_id(id)).any(|topic| has_lost(topic))
+            ids.iter().filter_map(|id| image.topics.get_by_id(id)).map(|topic| &**topic).collect()
         }
         Asked::ByName(names) => {
-            names.iter().filter_map(|name| image.topics.get(name)).any(|topic| has_lost(topic))
+            names.iter().filter_map(|name| image.topics.get(name)).map(|topic| &**topic).collect()
         }
     }
+}
+
+/// Who leads partitions of topics that are asked for by name or id.
+fn leaders(image: &Image, named: &Asked) -> BTreeSet<BrokerId> {
+    match named {
+        Asked::All => BTreeSet::new(),
+        named => wanted(image, named)
+            .iter()
+            .flat_map(|topic| topic.partitions.values().map(|it| it.leader))
+            .collect(),
+    }
+}
+
+/// Whether one of the topics that are asked for has a leader that is gone.
+fn has_lost_leaders(ctx: &RequestContext, image: &Image, named: &Asked) -> bool {
+    let has_lost = |topic: &&TopicImage| {
+        topic.partitions.values().any(|partition| ctx.is_gone(image, partition.leader))
+    };
+    wanted(image, named).iter().any(has_lost)
 }
 
 fn asked(version: i16, topics: Option<&[MetadataRequestTopic]>) -> Result<Asked, ErrorCode> {

@@ -82,6 +82,7 @@ use ottla_protocol::{
 };
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 /// What a handler may know about the request beside its body.
@@ -112,6 +113,8 @@ pub struct RequestContext {
     pub(crate) peer_broker: OnceLock<(BrokerId, BrokerEpoch)>,
     /// The voter whose messages come by this connection.
     pub(crate) peer_voter: OnceLock<BrokerId>,
+    /// Whether the client has asked for metadata by this connection.
+    pub(crate) has_asked: AtomicBool,
 }
 
 impl RequestContext {

@@ -3,7 +3,7 @@
 use super::world::World;
 use crate::env::sim_disk::Crash;
 use crate::env::sim_disk::SimDisk;
-use ottla_protocol::{BrokerId, Offset};
+use ottla_protocol::{BrokerId, LeaderEpoch, Offset};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,6 +37,57 @@ async fn a_leader_that_dies_is_replaced_and_comes_back() {
         world.settle().await;
     }
     world.stop().await;
+}
+
+/// Voters keep to a leader that they heard, however long that is, but not to one that they know to be dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_known_to_be_dead_is_replaced_though_it_was_heard_just_now() {
+    let mut world = World::new(3, 24);
+    world.lease = Duration::from_secs(3600);
+    world.patience = Duration::from_secs(10);
+    world.start_all().await;
+    world.write(5).await;
+    let leader = world.leader().await;
+    // It says no farewell.
+    world.isolate(leader, true);
+    world.crash(leader, Crash::Kill).await;
+    world.isolate(leader, false);
+    // One that knows is not enough: the other one hears its leader.
+    let mut others = world.voters.values();
+    others.next().unwrap().node.quorum().unwrap().leader_is_dead();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(world.voters.keys().all(|id| !world.is_active(*id)));
+    others.next().unwrap().node.quorum().unwrap().leader_is_dead();
+    world.write(5).await;
+    world.start(leader).await;
+    world.settle().await;
+    world.stop().await;
+}
+
+/// Votes that take long, as on a busy machine, are waited for: no other election makes them void.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_election_is_not_disturbed_by_the_next_while_votes_are_on_their_way() {
+    for voters in [3, 5] {
+        let mut world = World::new(voters, 25);
+        world.patience = Duration::from_secs(10);
+        world.start_all().await;
+        world.write(5).await;
+        let leader = world.leader().await;
+        let epoch = world.voters[&leader].node.quorum().unwrap().leading().unwrap();
+        *world.links.vote_delay.write() = Duration::from_millis(250);
+        world.isolate(leader, true);
+        world.crash(leader, Crash::Kill).await;
+        world.isolate(leader, false);
+        for voter in world.voters.values() {
+            voter.node.quorum().unwrap().leader_is_dead();
+        }
+        let next = world.leader().await;
+        let quorum = world.voters[&next].node.quorum().unwrap();
+        assert_eq!(quorum.leading(), Some(LeaderEpoch(epoch.0 + 1)));
+        world.start(leader).await;
+        world.settle().await;
+        world.stop().await;
+    }
 }
 
 /// What they heard of it lies further back than a timer that has not slept may.

@@ -1,5 +1,6 @@
 //! Voters in one process: simulated disks, links that can be cut, and what must hold among them.
 
+use super::super::codec::Message;
 use super::super::*;
 use crate::broker::Address;
 use crate::broker::controller_link::Active;
@@ -24,6 +25,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Links {
     voters: RwLock<BTreeMap<BrokerId, Weak<Quorum>>>,
     cut: RwLock<BTreeSet<(BrokerId, BrokerId)>>,
+    /// How long a vote is on its way back.
+    pub vote_delay: RwLock<Duration>,
 }
 
 struct Link {
@@ -42,7 +45,12 @@ impl RaftTransport for Link {
             }
             let voter = self.links.voters.read().get(&to).and_then(Weak::upgrade);
             let Some(voter) = voter else { return Err(failed("refused")) };
+            let is_vote = matches!(Message::decode(message.clone()), Ok((_, Message::Vote(_))));
             let answer = voter.receive(message).await;
+            if is_vote {
+                let delay = *self.links.vote_delay.read();
+                tokio::time::sleep(delay).await;
+            }
             if is_cut(to, self.from) { Err(failed("cut")) } else { Ok(answer) }
         })
     }
@@ -96,6 +104,8 @@ pub(super) struct World {
     pub snapshot_bytes: u64,
     /// The shortest silence of a leader that voters wait for.
     pub election_timeout: Duration,
+    /// How long voters keep to a leader.
+    pub lease: Duration,
     /// Nothing may take longer.
     pub patience: Duration,
     /// With whom the quorum begins whose voters can be changed; all by configuration otherwise.
@@ -118,6 +128,7 @@ impl World {
             rng: Rng::new(seed),
             snapshot_bytes: u64::MAX,
             election_timeout: Duration::from_millis(200),
+            lease: Duration::from_millis(100),
             patience: Duration::from_secs(60),
             first: None,
             directories: BTreeMap::new(),
@@ -149,7 +160,7 @@ impl World {
             snapshot_bytes: self.snapshot_bytes,
             timing: QuorumTiming {
                 heartbeat: Duration::from_millis(20),
-                lease: Duration::from_millis(100),
+                lease: self.lease,
                 election_timeout_min: self.election_timeout,
                 election_timeout_max: self.election_timeout * 2,
                 request_timeout: Duration::from_millis(300),
