@@ -59,7 +59,7 @@ impl Controller {
     }
 
     /// Whether the partition keeps its leader although that leader's broker goes.
-    fn stays(&self, event: BrokerEvent, partition: &PartitionRegistration) -> bool {
+    pub(super) fn stays(&self, event: BrokerEvent, partition: &PartitionRegistration) -> bool {
         match event {
             BrokerEvent::Leaves(id) | BrokerEvent::LostTail(id) => {
                 self.settings.lone_replicas == LoneReplicas::Stay && partition.replicas == [id]
@@ -105,7 +105,11 @@ impl Controller {
         self.change_partition(topic, index, &|id| self.image.cluster.is_active(id), edit)
     }
 
-    fn has_online_directory(&self, partition: &PartitionRegistration, id: BrokerId) -> bool {
+    pub(super) fn has_online_directory(
+        &self,
+        partition: &PartitionRegistration,
+        id: BrokerId,
+    ) -> bool {
         let Some(broker) = self.image.cluster.brokers.get(&id) else { return false };
         match partition.directory_of(id) {
             DIRECTORY_UNASSIGNED | DIRECTORY_MIGRATING => true,
