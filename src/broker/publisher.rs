@@ -38,6 +38,7 @@ const UNKNOWN: &str = "the metadata does not know this directory";
 /// Partitions that do not exist and have a preferred log directory. Kafka has no bound.
 const PREFERRED_MAX: usize = 10_000;
 
+type Checkpointed = BTreeMap<(String, i32), Offset>;
 type TopicPartitions = BTreeMap<i32, Arc<Partition>>;
 
 /// The partitions of this broker.
@@ -136,6 +137,11 @@ impl Publisher {
     /// What all partitions share of replication.
     pub(crate) fn replication(&self) -> &Replication {
         &self.replication
+    }
+
+    /// The log directories.
+    pub(crate) fn directories(&self) -> &Arc<Directories> {
+        &self.directories
     }
 
     /// A partition of this broker.
@@ -286,7 +292,8 @@ impl Publisher {
             self.groups.resign(partition.index());
         }
         partition.follow(leader, leader_epoch, registration.partition_epoch);
-        if leader == BrokerId::NONE {
+        // One in a directory that failed would be in the fetches still, and so seem to be in sync.
+        if leader == BrokerId::NONE || partition.is_offline() {
             self.replication.fetchers.unfollow(partition);
         } else {
             self.replication.fetchers.follow(Arc::clone(partition), leader, leader_epoch);
@@ -323,11 +330,8 @@ impl Publisher {
         self.preferred.lock().remove(&key);
         let log_dir = &self.directories.all[directory];
         // The checkpoints of the start may know a topic of the same name that is gone.
-        let checkpointed = |offsets: &BTreeMap<(String, i32), Offset>| {
-            offsets.get(&key).copied().filter(|_| !is_new)
-        };
-        let offset =
-            |offsets: &BTreeMap<(String, i32), Offset>| checkpointed(offsets).unwrap_or(Offset(0));
+        let checkpointed = |offsets: &Checkpointed| offsets.get(&key).copied().filter(|_| !is_new);
+        let offset = |offsets: &Checkpointed| checkpointed(offsets).unwrap_or(Offset(0));
         let topic_settings = self.settings.topic(image, &topic.name);
         let mut log = Log::open(LogParams {
             disk: Arc::clone(self.directories.disk()),
@@ -367,6 +371,9 @@ impl Publisher {
             quotas: Arc::clone(&self.replication.quotas),
         });
         self.replication.throttle(image, &partition);
+        if log_dir.id != assigned {
+            self.replication.assignments.submit(Arc::clone(&partition));
+        }
         let mut partitions = self.partitions.write();
         let topic_partitions = partitions.entry(Arc::clone(&topic.name)).or_default();
         topic_partitions.insert(index, Arc::clone(&partition));

@@ -221,9 +221,10 @@ impl Broker {
         let heartbeats =
             Arc::clone(&self.membership).run(Arc::clone(&self.metadata), self.stopping.subscribe());
         tasks.push(tokio::spawn(heartbeats));
+        let failures = Arc::clone(&self.membership).report_failures(self.stopping.subscribe());
+        tasks.push(tokio::spawn(failures));
         self.tasks.lock().extend(tasks);
         self.report_cordoned_dirs().await;
-        self.report_moved_partitions().await;
         Ok(())
     }
 }
