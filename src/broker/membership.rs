@@ -9,7 +9,7 @@ use super::metadata::MetadataNode;
 use super::start::StartError;
 use super::{ControllerReply, ControllerRequest, Image, Settings};
 use crate::log::checkpoint::read_clean_shutdown;
-use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
+use crate::machines::metadata::features::FEATURES;
 use crate::machines::metadata::image::FeaturesImage;
 use arc_swap::ArcSwap;
 use ottla_protocol::messages::{
@@ -302,7 +302,6 @@ impl Membership {
                 .collect(),
             features: FEATURES
                 .iter()
-                .filter(|feature| feature.name != KRAFT_VERSION)
                 .map(|feature| broker_registration_request::Feature {
                     name: feature.name.to_owned(),
                     min_supported_version: feature.range.min,
