@@ -16,7 +16,7 @@ use crate::log::checkpoint::{
 };
 use crate::log::{Log, LogParams, RecoveryError, StorageError};
 use crate::machines::metadata::Image;
-use crate::machines::metadata::image::{PartitionRegistration, TopicImage};
+use crate::machines::metadata::image::{BrokerRegistration, PartitionRegistration, TopicImage};
 use crate::machines::replica::Leadership;
 use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, TopicId, uuid_to_text};
 use parking_lot::{Mutex, RwLock};
@@ -189,22 +189,39 @@ impl Publisher {
         self.open_all(new, &jobs);
         self.replication.fetchers.wake();
         self.reconfigure(old, new);
-        self.look_for_fenced(old, new);
+        self.look_for_gone(old, new);
     }
 
-    /// Followers whose brokers have been fenced, or are on their way out, leave the ISR now.
-    fn look_for_fenced(&self, old: &Image, new: &Image) {
+    /// Followers are waited for no more whose brokers have been fenced, or are on their way out, or whose log
+    /// directories have failed.
+    fn look_for_gone(&self, old: &Image, new: &Image) {
         if Arc::ptr_eq(&old.cluster, &new.cluster) {
             return;
         }
-        let was_active = old.cluster.brokers.values().filter(|broker| broker.is_active());
+        let before = || old.cluster.brokers.values();
+        let was_active = before().filter(|broker| broker.is_active());
         let fenced: Vec<BrokerId> =
             was_active.map(|broker| broker.id).filter(|id| !new.cluster.is_active(*id)).collect();
-        if fenced.is_empty() {
+        let has_lost = |broker: &BrokerRegistration| {
+            let now = new.cluster.brokers.get(&broker.id);
+            now.is_some_and(|now| broker.log_dirs.iter().any(|dir| !now.log_dirs.contains(dir)))
+        };
+        let losers: Vec<BrokerId> =
+            before().filter(|broker| has_lost(broker)).map(|broker| broker.id).collect();
+        if fenced.is_empty() && losers.is_empty() {
             return;
         }
         for partition in self.all() {
-            partition.check_isr(&fenced);
+            let topic = new.topics.get_by_id(&partition.topic_id());
+            let registration = topic.and_then(|topic| topic.partition(partition.index()));
+            let lies_there = |id: &BrokerId| {
+                registration.is_some_and(|it| !new.cluster.has_directory_of(it, *id))
+            };
+            let lost = losers.iter().copied().filter(lies_there);
+            let gone: Vec<BrokerId> = fenced.iter().copied().chain(lost).collect();
+            if !gone.is_empty() {
+                partition.check_isr(&gone);
+            }
         }
     }
 

@@ -83,8 +83,13 @@ impl Controller {
         }
         let reserved = [DIRECTORY_UNASSIGNED, DIRECTORY_LOST, DIRECTORY_MIGRATING];
         let is_online = broker.log_dirs.contains(&directory) || reserved.contains(&directory);
-        let leaves = !is_online && !self.stays(BrokerEvent::Leaves(id), partition);
-        let alive = |other| self.image.cluster.is_active(other) && !(leaves && other == id);
+        let stays = self.stays(BrokerEvent::Leaves(id), partition);
+        let leaves = !is_online && !stays;
+        let alive = |other| match other == id {
+            // It may be fenced still, and tell what it has opened.
+            true => !leaves && (stays || self.image.cluster.is_active(id)),
+            false => self.image.cluster.is_active(other),
+        };
         Ok(self.change_partition(topic, index, &alive, |change| {
             change.assigned = Some((id, directory));
             if leaves {

@@ -288,7 +288,7 @@ impl Controller {
         let isr = wanted_isr(wanted);
         check_alter_partition(leader, partition, wanted, &isr)?;
         let may_join = |(id, epoch): &(BrokerId, i64)| {
-            self.may_join_isr(*id, *epoch) && self.has_online_directory(partition, *id)
+            self.may_join_isr(*id, *epoch) && self.image.cluster.has_directory_of(partition, *id)
         };
         if !isr.iter().all(may_join) {
             return Err(ErrorCode::IneligibleReplica);
