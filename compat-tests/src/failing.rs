@@ -150,13 +150,6 @@ fn one_of_two(paths: &Paths, side: Side, fault: Fault) -> Result<String, String>
     stays.wait_for_more(MORE, LIMIT)?;
     stays.wait_until_committed(LIMIT)?;
     names_the_failed(&mut pair)?;
-    let once = "--command-property retries=0 --command-property enable.idempotence=false";
-    let wait = "--command-property max.block.ms=3000 --command-property request.timeout.ms=2000";
-    if side == Side::Ottla {
-        // Apache Kafka's controller leaves the partition without a leader.
-        let produce = format!("kafka-console-producer --topic fails {once} {wait}");
-        pair.tools.refused(&produce, "one\n", "KafkaStorageException")?;
-    }
     pair.broker.stop()?;
     pair.volumes[1].repair()?;
     pair.broker.launch()?;

@@ -11,6 +11,7 @@ use crate::history::{History, Place};
 use crate::world::World;
 use clap::ValueEnum;
 use ottla::broker::Partition;
+use ottla_protocol::TopicId;
 use std::fmt;
 use std::sync::Arc;
 
@@ -58,13 +59,29 @@ pub(crate) type Check = Result<(), Violation>;
 /// What one checker found.
 type Finding = Result<(), String>;
 
+/// A partition of one topic for ever: a topic that is deleted and made again has another id, and begins anew.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PartitionId {
+    pub(crate) topic: String,
+    pub(crate) topic_id: TopicId,
+    pub(crate) index: i32,
+}
+
+impl fmt::Debug for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{} ({})", self.topic, self.index, self.topic_id)
+    }
+}
+
 /// A replica of a partition in a process that has one.
 pub(crate) struct Replica {
     /// The machine's number.
     pub(crate) machine: usize,
     /// Which of its processes it is.
     pub(crate) life: u64,
+    /// What clients call it.
     pub(crate) place: Place,
+    pub(crate) id: PartitionId,
     pub(crate) partition: Arc<Partition>,
 }
 
@@ -77,8 +94,10 @@ pub(crate) fn replicas(world: &World) -> Vec<Replica> {
         let mut here = broker.partitions();
         here.sort_by(|one, other| (one.topic(), one.index()).cmp(&(other.topic(), other.index())));
         all.extend(here.into_iter().map(|partition| {
-            let place = (partition.topic().to_string(), partition.index());
-            Replica { machine, life, place, partition }
+            let (topic, topic_id) = (partition.topic().to_string(), partition.topic_id());
+            let place = (topic.clone(), partition.index());
+            let id = PartitionId { topic, topic_id, index: partition.index() };
+            Replica { machine, life, place, id, partition }
         }));
     }
     all

@@ -65,11 +65,43 @@ async fn next_frame(connection: &Connection, input: &mut BytesMut) -> io::Result
 }
 
 /// The leader of a partition, as Metadata told it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leader {
     pub(crate) address: Address,
     /// A consumer names it (KIP-320): else a follower that was the leader would answer from its own, shorter log.
     pub(crate) epoch: i32,
+}
+
+/// The leaders that a client has heard of.
+///
+/// A broker that was cut off, or stood still, tells metadata of long ago, in which it may lead what others lead now.
+/// Clients take no leader of an older epoch than they know (KIP-320): it would answer from a log that ended.
+#[derive(Debug, Default)]
+struct Leaders {
+    /// By topic and partition; and whether to ask again before the leader is used.
+    newest: BTreeMap<(String, i32), (Leader, bool)>,
+}
+
+impl Leaders {
+    /// Takes what Metadata told, unless something newer is known, which counts again then.
+    fn learn(&mut self, topic: &str, partition: i32, told: Leader) {
+        let key = (topic.to_owned(), partition);
+        let known = self.newest.remove(&key).map(|(leader, _)| leader);
+        let newest = known.filter(|known| known.epoch > told.epoch).unwrap_or(told);
+        self.newest.insert(key, (newest, false));
+    }
+
+    /// The leader, unless Metadata is to be asked first.
+    fn get(&self, topic: &str, partition: i32) -> Option<Leader> {
+        let known = self.newest.get(&(topic.to_owned(), partition));
+        known.filter(|(_, is_doubted)| !is_doubted).map(|(leader, _)| leader.clone())
+    }
+
+    fn doubt(&mut self, topic: &str) {
+        for ((known, _), (_, is_doubted)) in &mut self.newest {
+            *is_doubted |= known == topic;
+        }
+    }
 }
 
 /// One client, with its connections.
@@ -77,7 +109,7 @@ pub(crate) struct Client {
     bootstrap: Vec<Address>,
     turn: usize,
     links: BTreeMap<Address, Link>,
-    leaders: BTreeMap<(String, i32), Leader>,
+    leaders: Leaders,
     coordinators: BTreeMap<String, Address>,
 }
 
@@ -123,9 +155,8 @@ impl Client {
 
     /// The leader of a partition, as far as is known.
     pub(crate) async fn leader(&mut self, topic: &str, partition: i32) -> Option<Leader> {
-        let key = (topic.to_owned(), partition);
-        if let Some(known) = self.leaders.get(&key) {
-            return Some(known.clone());
+        if let Some(known) = self.leaders.get(topic, partition) {
+            return Some(known);
         }
         let wanted = MetadataRequestTopic { name: Some(topic.to_owned()), ..Default::default() };
         let request = MetadataRequest { topics: Some(vec![wanted]), ..Default::default() };
@@ -138,16 +169,16 @@ impl Client {
             for it in &found.partitions {
                 if let Some(address) = address(it.leader_id) {
                     let leader = Leader { address, epoch: it.leader_epoch };
-                    self.leaders.insert((topic.to_owned(), it.partition_index), leader);
+                    self.leaders.learn(topic, it.partition_index, leader);
                 }
             }
         }
-        self.leaders.get(&key).cloned()
+        self.leaders.get(topic, partition)
     }
 
-    /// Forgets what was known of a topic's leaders, and asks another broker next time.
-    pub(crate) fn forget_leaders(&mut self, topic: &str) {
-        self.leaders.retain(|(known, _), _| known != topic);
+    /// Asks another broker before a topic's leaders are used again.
+    pub(crate) fn doubt_leaders(&mut self, topic: &str) {
+        self.leaders.doubt(topic);
         self.turn += 1;
     }
 
@@ -173,5 +204,28 @@ impl Client {
     pub(crate) fn forget_coordinator(&mut self, group: &str) {
         self.coordinators.remove(group);
         self.turn += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leader(id: u16, epoch: i32) -> Leader {
+        Leader { address: (format!("node{id}"), 9092), epoch }
+    }
+
+    #[test]
+    fn metadata_of_long_ago_brings_no_old_leader_back() {
+        let mut leaders = Leaders::default();
+        leaders.learn("t", 0, leader(2, 0));
+        leaders.doubt("t");
+        assert_eq!(leaders.get("t", 0), None);
+        leaders.learn("t", 0, leader(3, 1));
+        leaders.doubt("t");
+        leaders.learn("t", 0, leader(2, 0));
+        assert_eq!(leaders.get("t", 0), Some(leader(3, 1)));
+        leaders.learn("t", 0, leader(1, 2));
+        assert_eq!(leaders.get("t", 0), Some(leader(1, 2)));
     }
 }

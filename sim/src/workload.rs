@@ -224,7 +224,7 @@ impl Producer {
                 Produced::At(offset) => return Some(Ok(offset)),
                 Produced::Refused(code) => return Some(Err(code)),
                 Produced::Again => {
-                    client.forget_leaders(&self.place.0);
+                    client.doubt_leaders(&self.place.0);
                     pause(rng, 60).await;
                 }
             }
@@ -328,7 +328,7 @@ impl Consumer {
                 }
                 true => {}
                 false => {
-                    client.forget_leaders(&self.place.0);
+                    client.doubt_leaders(&self.place.0);
                     pause(&mut rng, 50).await;
                 }
             }

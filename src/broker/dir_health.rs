@@ -10,7 +10,7 @@
 use crate::env::disk::Space;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// The reserve of a large volume where none is configured: room for hours of metadata and offsets, and far more than
 /// what producers write between two looks.
@@ -45,8 +45,11 @@ pub struct DirHealth {
     /// A log in it has moved its recovery point.
     is_flushed: AtomicBool,
     /// Told when a directory goes offline.
-    failed: Arc<Notify>,
+    failed: Failures,
 }
+
+/// Changes whenever one of the log directories that share it goes offline.
+pub type Failures = Arc<watch::Sender<()>>;
 
 impl Default for DirHealth {
     fn default() -> Self {
@@ -56,7 +59,7 @@ impl Default for DirHealth {
 
 impl DirHealth {
     /// A directory that takes everything; `failed` is told when it no longer does.
-    pub fn new(failed: Arc<Notify>) -> Self {
+    pub fn new(failed: Failures) -> Self {
         let (state, room) = (AtomicU8::new(USABLE), AtomicI64::new(i64::MAX));
         DirHealth { state, room, is_flushed: AtomicBool::new(false), failed }
     }
@@ -93,7 +96,7 @@ impl DirHealth {
     /// Takes it out of use for good; `true` for the first to say so.
     pub fn take_offline(&self) -> bool {
         let is_first = self.state.swap(OFFLINE, Ordering::AcqRel) != OFFLINE;
-        self.failed.notify_one();
+        self.failed.send_replace(());
         is_first
     }
 

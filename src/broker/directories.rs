@@ -3,7 +3,7 @@
 //! Invariants: every directory is locked before it is read; nothing is written into a directory that belongs to
 //! another cluster or node. Source: Kafka documentation, "KRaft: Storage"; KIP-858 (directory ids).
 
-use super::dir_health::{DirHealth, DirState, reserve_bytes};
+use super::dir_health::{DirHealth, DirState, Failures, reserve_bytes};
 use crate::env::{Disk, LockError, LockGuard};
 use crate::log::checkpoint::{
     self, CLEANER_OFFSETS, HIGH_WATERMARKS, LOG_START_OFFSETS, MetaProperties, PartitionKey,
@@ -15,7 +15,7 @@ use ottla_protocol::{BrokerId, Offset, uuid_to_text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 const LOCK_FILE: &str = ".lock";
@@ -112,7 +112,7 @@ pub struct Directories {
     /// Whose directories they were, and may be again.
     pub origin: Origin,
     /// Told when a directory goes offline.
-    failed: Arc<Notify>,
+    failed: Failures,
     /// Where the metadata log lies; one of the others as a rule.
     metadata: (PathBuf, Arc<DirHealth>),
     /// The id of that directory.
@@ -155,7 +155,7 @@ impl Directories {
             true => Origin::ZooKeeper,
             false => Origin::KRaft,
         };
-        let failed = Arc::<Notify>::default();
+        let failed = Failures::default();
         let mut all: Vec<LogDirectory> = Vec::new();
         for (path, lock, meta) in locked {
             let id = identify(disk.as_ref(), path, meta, (node_id, &cluster_id, origin))?;
@@ -200,7 +200,9 @@ impl Directories {
 
     /// Completes when a broker is of no more use: with the metadata log's directory, or with the last one. Says so.
     pub async fn all_failed(&self) -> String {
+        let mut failures = self.failures();
         loop {
+            failures.mark_unchanged();
             if self.metadata.1.is_offline() {
                 let path = self.metadata.0.display();
                 return format!("the log directory of the cluster metadata, {path}, has failed");
@@ -210,9 +212,21 @@ impl Directories {
                 let paths = paths.collect::<Vec<_>>().join(", ");
                 return format!("all log directories have failed: {paths}");
             }
-            // One that fails before this call leaves a permit.
-            self.failed.notified().await;
+            if failures.changed().await.is_err() {
+                // It ends with this.
+                std::future::pending::<()>().await;
+            }
         }
+    }
+
+    /// Changes whenever a directory goes offline.
+    pub fn failures(&self) -> watch::Receiver<()> {
+        self.failed.subscribe()
+    }
+
+    /// Those in which a write or a sync has failed.
+    pub fn offline(&self) -> impl Iterator<Item = &LogDirectory> {
+        self.all.iter().filter(|log_dir| log_dir.health.is_offline())
     }
 
     /// The disk that holds them.

@@ -9,7 +9,7 @@ use super::metadata::MetadataNode;
 use super::start::StartError;
 use super::{ControllerReply, ControllerRequest, Image, Settings};
 use crate::log::checkpoint::read_clean_shutdown;
-use crate::machines::metadata::features::{FEATURES, KRAFT_VERSION};
+use crate::machines::metadata::features::FEATURES;
 use crate::machines::metadata::image::FeaturesImage;
 use arc_swap::ArcSwap;
 use ottla_protocol::messages::{
@@ -26,6 +26,8 @@ use uuid::Uuid;
 
 /// Wait before something is asked again that has to do with a start or a stop.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// The longest wait before a log directory's failure is told again.
+const REPORT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often a broker that waits says so.
 const SAY_SO: Duration = Duration::from_secs(3);
 /// How long a stop waits for others to take over.
@@ -161,13 +163,12 @@ impl Membership {
     }
 
     async fn heartbeat(&self) -> Result<BrokerHeartbeatResponse, ErrorCode> {
-        let offline = self.directories.all.iter().filter(|log_dir| log_dir.health.is_offline());
         let request = ControllerRequest::BrokerHeartbeat(BrokerHeartbeatRequest {
             broker_id: self.settings.node_id.0,
             broker_epoch: self.epoch().0,
             current_metadata_offset: self.image.load().offset.0,
             want_shut_down: self.is_leaving.load(Ordering::Acquire),
-            offline_log_dirs: offline.map(|log_dir| log_dir.id).collect(),
+            offline_log_dirs: self.directories.offline().map(|log_dir| log_dir.id).collect(),
             ..Default::default()
         });
         match self.link.call(request).await? {
@@ -220,6 +221,42 @@ impl Membership {
         }
     }
 
+    /// Tells the controller of each log directory that fails, at once, so that others lead what lies there, and again
+    /// until it has heard of it.
+    pub(super) async fn report_failures(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut failures = self.directories.failures();
+        let reporting = async {
+            let (mut known, mut pause) = (0, RETRY_PAUSE);
+            loop {
+                failures.mark_unchanged();
+                let offline = self.directories.offline().count();
+                if offline == known {
+                    // The sender is a part of the directories, which are this one's.
+                    if failures.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                let error = match self.heartbeat().await {
+                    Ok(reply) => ErrorCode::from_code(reply.error_code),
+                    Err(error) => error,
+                };
+                if error.is_err() {
+                    tracing::warn!(%error, "the controller does not know of a failed log directory yet");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(REPORT_PAUSE_MAX);
+                } else {
+                    (known, pause) = (offline, RETRY_PAUSE);
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = reporting => {}
+        }
+    }
+
     /// Hands over what this broker leads, and returns when the controller lets it go; or when nobody does for long.
     pub(super) async fn leave(&self) {
         self.is_leaving.store(true, Ordering::Release);
@@ -265,7 +302,6 @@ impl Membership {
                 .collect(),
             features: FEATURES
                 .iter()
-                .filter(|feature| feature.name != KRAFT_VERSION)
                 .map(|feature| broker_registration_request::Feature {
                     name: feature.name.to_owned(),
                     min_supported_version: feature.range.min,

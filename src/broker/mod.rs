@@ -17,11 +17,13 @@
 //! | `partition.rs` | one Log and its replica machine |
 //! | `fetcher.rs` | copying from other brokers' leaders |
 //! | `isr.rs` | changes of the ISR, asked of the controller |
+//! | `assignments.rs` | in which log directories replicas lie, told to the controller |
 //! | `groups.rs` | one group machine for each led partition of `__consumer_offsets` |
 //! | `housekeeping.rs` | retention, flushes, checkpoints |
 //! | `cleaner.rs` | compaction |
 //! | `mover.rs` | moves between log directories |
 
+mod assignments;
 mod cleaner;
 mod cluster_id;
 mod controller_addresses;

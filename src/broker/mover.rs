@@ -19,10 +19,11 @@ use super::partition::{Move, MoveBegin, MoveEnd, MoveError, NextCopy, Partition,
 use super::publisher::Publisher;
 use super::settings::Settings;
 use super::throttle::Throttle;
-use super::{Broker, ControllerReply, ControllerRequest, Image};
+use super::{ControllerReply, ControllerRequest, Image};
 use crate::env::Clock;
 use crate::log::checkpoint::{future_partition_dir, partition_dir};
 use crate::log::{AppendError, Log, LogParams};
+use crate::machines::metadata::features::can_assign_directories;
 use arc_swap::ArcSwap;
 use ottla_protocol::messages::{AssignReplicasToDirsRequest, assign_replicas_to_dirs_request};
 use ottla_protocol::{ErrorCode, Offset};
@@ -370,34 +371,21 @@ impl Mover {
         }
     }
 
-    /// Tells the controller in which directories the partitions lie that it believes elsewhere.
-    pub(super) fn reconcile(&self) {
-        for partition in self.params.publisher.all() {
-            self.assign_present(&partition);
-        }
-    }
-
-    /// The same for one partition; the controller is not troubled where it knows of none.
-    fn assign_present(&self, partition: &Partition) {
-        let image = self.params.image.load_full();
-        let topic = image.topics.get_by_id(&partition.topic_id());
-        let Some(registration) = topic.and_then(|topic| topic.partition(partition.index())) else {
-            return;
-        };
-        let known = registration.directory_of(self.params.settings.node_id);
+    /// Tells the controller where the partition is now: of its move it may have heard already.
+    fn assign_present(&self, partition: &Arc<Partition>) {
         let all = &self.params.directories.all;
-        let is_ours = all.iter().any(|log_dir| log_dir.id == known);
-        let Some(present) = all.iter().find(|log_dir| partition.is_in(&log_dir.path)) else {
-            return;
-        };
-        if is_ours && present.id != known {
+        if let Some(present) = all.iter().find(|log_dir| partition.is_in(&log_dir.path)) {
             self.assign(partition, present.id);
         }
     }
 
-    /// Tells the controller of a partition's directory. A controller that is gone learns it at the next start.
-    fn assign(&self, partition: &Partition, directory: Uuid) {
+    /// Tells the controller of a partition's directory. A controller that does not answer hears later where the
+    /// partition is then.
+    fn assign(&self, partition: &Arc<Partition>, directory: Uuid) {
         use assign_replicas_to_dirs_request::{DirectoryData, PartitionData, TopicData};
+        if !can_assign_directories(self.params.image.load().features.metadata_version()) {
+            return;
+        }
         let partitions = vec![PartitionData { partition_index: partition.index() }];
         let topics = vec![TopicData { topic_id: partition.topic_id(), partitions }];
         let request = AssignReplicasToDirsRequest {
@@ -407,24 +395,15 @@ impl Mover {
         };
         let request = ControllerRequest::AssignReplicasToDirs(request);
         match self.params.runtime.block_on(self.params.link.call(request)) {
-            Ok(ControllerReply::AssignReplicasToDirs(reply)) if reply.error_code == 0 => {}
+            Ok(ControllerReply::AssignReplicasToDirs(reply)) if reply.error_code == 0 => return,
             Ok(reply) => tracing::warn!(?partition, ?reply, "the log directory was not assigned"),
             Err(error) => tracing::warn!(?partition, %error, "the log directory was not assigned"),
         }
+        self.params.publisher.replication().assignments.submit(Arc::clone(partition));
     }
 
     fn directory(&self, path: &Path) -> Option<&LogDirectory> {
         self.params.directories.all.iter().find(|log_dir| log_dir.path == path)
-    }
-}
-
-impl Broker {
-    /// Tells the controller of the partitions that moved, or did not, when a crash came.
-    pub(super) async fn report_moved_partitions(&self) {
-        let mover = Arc::clone(&self.mover);
-        if let Err(error) = crate::env::blocking(move || mover.reconcile()).await {
-            tracing::error!(%error, "the log directories of partitions were not reported");
-        }
     }
 }
 

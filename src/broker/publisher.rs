@@ -16,7 +16,7 @@ use crate::log::checkpoint::{
 };
 use crate::log::{Log, LogParams, RecoveryError, StorageError};
 use crate::machines::metadata::Image;
-use crate::machines::metadata::image::{PartitionRegistration, TopicImage};
+use crate::machines::metadata::image::{BrokerRegistration, PartitionRegistration, TopicImage};
 use crate::machines::replica::Leadership;
 use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, TopicId, uuid_to_text};
 use parking_lot::{Mutex, RwLock};
@@ -40,6 +40,7 @@ const UNKNOWN: &str = "the metadata does not know this directory";
 /// Partitions that do not exist and have a preferred log directory. Kafka has no bound.
 const PREFERRED_MAX: usize = 10_000;
 
+type Checkpointed = BTreeMap<(String, i32), Offset>;
 type TopicPartitions = BTreeMap<i32, Arc<Partition>>;
 
 /// The partitions of this broker.
@@ -142,6 +143,11 @@ impl Publisher {
         &self.replication
     }
 
+    /// The log directories.
+    pub(crate) fn directories(&self) -> &Arc<Directories> {
+        &self.directories
+    }
+
     /// A partition of this broker.
     pub fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
         self.partitions.read().get(topic)?.get(&index).cloned()
@@ -187,22 +193,39 @@ impl Publisher {
         self.open_all(new, &jobs);
         self.replication.fetchers.wake();
         self.reconfigure(old, new);
-        self.look_for_fenced(old, new);
+        self.look_for_gone(old, new);
     }
 
-    /// Followers whose brokers have been fenced, or are on their way out, leave the ISR now.
-    fn look_for_fenced(&self, old: &Image, new: &Image) {
+    /// Followers are waited for no more whose brokers have been fenced, or are on their way out, or whose log
+    /// directories have failed.
+    fn look_for_gone(&self, old: &Image, new: &Image) {
         if Arc::ptr_eq(&old.cluster, &new.cluster) {
             return;
         }
-        let was_active = old.cluster.brokers.values().filter(|broker| broker.is_active());
+        let before = || old.cluster.brokers.values();
+        let was_active = before().filter(|broker| broker.is_active());
         let fenced: Vec<BrokerId> =
             was_active.map(|broker| broker.id).filter(|id| !new.cluster.is_active(*id)).collect();
-        if fenced.is_empty() {
+        let has_lost = |broker: &BrokerRegistration| {
+            let now = new.cluster.brokers.get(&broker.id);
+            now.is_some_and(|now| broker.log_dirs.iter().any(|dir| !now.log_dirs.contains(dir)))
+        };
+        let losers: Vec<BrokerId> =
+            before().filter(|broker| has_lost(broker)).map(|broker| broker.id).collect();
+        if fenced.is_empty() && losers.is_empty() {
             return;
         }
         for partition in self.all() {
-            partition.check_isr(&fenced);
+            let topic = new.topics.get_by_id(&partition.topic_id());
+            let registration = topic.and_then(|topic| topic.partition(partition.index()));
+            let lies_there = |id: &BrokerId| {
+                registration.is_some_and(|it| !new.cluster.has_directory_of(it, *id))
+            };
+            let lost = losers.iter().copied().filter(lies_there);
+            let gone: Vec<BrokerId> = fenced.iter().copied().chain(lost).collect();
+            if !gone.is_empty() {
+                partition.check_isr(&gone);
+            }
         }
     }
 
@@ -287,7 +310,8 @@ impl Publisher {
             self.groups.resign(partition.index());
         }
         partition.follow(leader, leader_epoch, registration.partition_epoch);
-        if leader == BrokerId::NONE {
+        // One in a directory that failed would be in the fetches still, and so seem to be in sync.
+        if leader == BrokerId::NONE || partition.is_offline() {
             self.replication.fetchers.unfollow(partition);
         } else {
             self.replication.fetchers.follow(Arc::clone(partition), leader, leader_epoch);
@@ -324,11 +348,8 @@ impl Publisher {
         self.preferred.lock().remove(&key);
         let log_dir = &self.directories.all[directory];
         // The checkpoints of the start may know a topic of the same name that is gone.
-        let checkpointed = |offsets: &BTreeMap<(String, i32), Offset>| {
-            offsets.get(&key).copied().filter(|_| !is_new)
-        };
-        let offset =
-            |offsets: &BTreeMap<(String, i32), Offset>| checkpointed(offsets).unwrap_or(Offset(0));
+        let checkpointed = |offsets: &Checkpointed| offsets.get(&key).copied().filter(|_| !is_new);
+        let offset = |offsets: &Checkpointed| checkpointed(offsets).unwrap_or(Offset(0));
         let topic_settings = self.settings.topic(image, &topic.name);
         let mut log = Log::open(LogParams {
             disk: Arc::clone(self.directories.disk()),
@@ -368,6 +389,9 @@ impl Publisher {
             quotas: Arc::clone(&self.replication.quotas),
         });
         self.replication.throttle(image, &partition);
+        if log_dir.id != assigned {
+            self.replication.assignments.submit(Arc::clone(&partition));
+        }
         let mut partitions = self.partitions.write();
         let topic_partitions = partitions.entry(Arc::clone(&topic.name)).or_default();
         topic_partitions.insert(index, Arc::clone(&partition));

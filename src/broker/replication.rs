@@ -2,6 +2,7 @@
 //! that lag. Made before the first partition is opened, started once other brokers can be reached.
 
 use super::Image;
+use super::assignments::{AssignmentParams, Assignments};
 use super::controller_calls::ControllerCalls;
 use super::detector::Detector;
 use super::fetcher::{FetchSettings, Fetchers, PeerEndpoints, Surroundings};
@@ -29,6 +30,8 @@ pub(crate) struct Replication {
     pub(crate) fetchers: Arc<Fetchers>,
     /// Takes the changes of the ISR that leaders want.
     pub(crate) isr_changes: Arc<IsrChanges>,
+    /// Takes the replicas whose directory the controller may not know.
+    pub(crate) assignments: Arc<Assignments>,
     /// How fast replicas may copy that are not in sync.
     pub(crate) quotas: Arc<Quotas>,
     node_id: BrokerId,
@@ -42,6 +45,7 @@ impl Replication {
         Replication {
             fetchers: Fetchers::new(FetchSettings::new(node_id, &settings.config)),
             isr_changes: Arc::default(),
+            assignments: Arc::default(),
             quotas: Arc::default(),
             node_id,
             lag_time_max_ms: settings.config.replication.lag_time_max_ms,
@@ -101,11 +105,26 @@ impl Replication {
             leader_lost: Box::new(leader_lost),
             runtime: tokio::runtime::Handle::current(),
         });
+        let assigning = Arc::clone(&self.assignments).run(
+            AssignmentParams {
+                broker: self.node_id,
+                controller: Arc::clone(&controller),
+                directories: Arc::clone(publisher.directories()),
+                image: Arc::clone(image),
+            },
+            stop.clone(),
+        );
         let identity = (self.node_id, Arc::clone(image));
         let asking = Arc::clone(&self.isr_changes).run(controller, identity, stop.clone());
         let interval = self.check_interval();
         let looking = look_for_laggards(Arc::clone(publisher), interval, stop.clone());
-        vec![tokio::spawn(asking), tokio::spawn(looking)]
+        let leaving = leave_failed_directories(Arc::clone(publisher), stop.clone());
+        vec![
+            tokio::spawn(asking),
+            tokio::spawn(looking),
+            tokio::spawn(assigning),
+            tokio::spawn(leaving),
+        ]
     }
 
     /// Half of the time that a follower may lag, as in Kafka.
@@ -128,6 +147,22 @@ async fn look_for_laggards(
         }
         for partition in publisher.all() {
             partition.check_isr(&[]);
+        }
+    }
+}
+
+/// Copies nothing more into log directories that fail.
+async fn leave_failed_directories(publisher: Arc<Publisher>, mut stop: watch::Receiver<bool>) {
+    let mut failures = publisher.directories().failures();
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stopping| *stopping) => return,
+            // The sender is a part of the directories, which are the publisher's.
+            failed = failures.changed() => if failed.is_err() { return },
+        }
+        for partition in publisher.all().iter().filter(|it| it.is_offline()) {
+            publisher.replication().fetchers.unfollow(partition);
         }
     }
 }

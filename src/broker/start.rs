@@ -224,9 +224,10 @@ impl Broker {
         let (publisher, metadata) = (Arc::clone(&self.publisher), Arc::clone(&self.metadata));
         let reopening = publisher.reopen_in_time(metadata, self.stopping.subscribe());
         tasks.push(tokio::spawn(reopening));
+        let failures = Arc::clone(&self.membership).report_failures(self.stopping.subscribe());
+        tasks.push(tokio::spawn(failures));
         self.tasks.lock().extend(tasks);
         self.report_cordoned_dirs().await;
-        self.report_moved_partitions().await;
         Ok(())
     }
 }

@@ -430,6 +430,48 @@ async fn directory_that_fails_takes_its_partitions_and_no_others() {
 }
 
 #[tokio::test]
+async fn the_controller_knows_where_replicas_lie_and_hears_at_once_of_a_directory_that_fails() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (broker, faults, partitions) = two_directories([one.path(), other.path()]).await;
+    let ids: Vec<uuid::Uuid> = broker.directories.all.iter().map(|log_dir| log_dir.id).collect();
+    let id = broker.node_id();
+    let registration = |broker: &Broker, topic| {
+        let image = broker.image();
+        image.topics.get(topic).and_then(|topic| topic.partition(0)).cloned().unwrap()
+    };
+    let where_it_is = |topic| registration(&broker, topic).directory_of(id);
+    until("the controller knows where both are", || {
+        (where_it_is("one"), where_it_is("other")) == (ids[0], ids[1])
+    })
+    .await;
+    faults.fail_syncs_below(other.path());
+    assert_eq!(produce_durably(&partitions[1]).await, Err(ErrorCode::KafkaStorageError));
+    until("the controller knows what is left", || {
+        broker.image().cluster.brokers[&id].log_dirs == ids[..1]
+    })
+    .await;
+    let lost = registration(&broker, "other");
+    assert!(!lost.has_leader() && registration(&broker, "one").leader == id, "{lost:?}");
+    assert_eq!(produce_durably(&partitions[1]).await, Err(ErrorCode::KafkaStorageError));
+    assert_eq!(produce_durably(&partitions[0]).await, Ok(()));
+    broker.stop().await;
+    drop((broker, partitions));
+    // The next process has the directory again, and leads what lies there.
+    let broker = start(&[one.path(), other.path()]).await;
+    assert_eq!(registration(&broker, "other").leader, id);
+    broker.stop().await;
+}
+
+/// Waits for what comes soon.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
 async fn checkpoint_that_cannot_be_written_takes_its_directory_offline() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (broker, faults, partitions) = two_directories([one.path(), other.path()]).await;

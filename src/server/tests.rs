@@ -19,7 +19,7 @@ use crate::env::net::ListenOptions;
 use crate::env::{RealDisk, SystemClock};
 use bytes::{Bytes, BytesMut};
 use ottla_protocol::apis::ListenerType;
-use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla_protocol::messages::*;
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::{ApiKey, ErrorCode, Message, Request, Timestamp, request};
@@ -34,10 +34,20 @@ fn root_logger() -> Arc<RootLogger> {
 
 /// Creates a topic through a broker, wherever the controller is.
 async fn create_topic(broker: &Broker, name: &str, partitions: i32, replicas: i16) {
+    create_topic_with(broker, name, (partitions, replicas), Vec::new()).await;
+}
+
+async fn create_topic_with(
+    broker: &Broker,
+    name: &str,
+    (num_partitions, replication_factor): (i32, i16),
+    configs: Vec<CreatableTopicConfig>,
+) {
     let topic = CreatableTopic {
         name: name.to_owned(),
-        num_partitions: partitions,
-        replication_factor: replicas,
+        num_partitions,
+        replication_factor,
+        configs,
         ..Default::default()
     };
     let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };

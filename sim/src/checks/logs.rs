@@ -1,7 +1,6 @@
 //! Logs are equal below the high watermark: whatever any replica has held for committed stays as it is, everywhere.
 
-use super::{Finding, Replica};
-use crate::history::Place;
+use super::{Finding, PartitionId, Replica};
 use ottla::broker::{IsolationLevel, MinOne, ReadFrom, ReadParams};
 use ottla_protocol::batch::batches;
 use ottla_protocol::{LeaderEpoch, Offset};
@@ -14,9 +13,9 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     /// The committed batches by their base offsets: a hash of all their bytes, and the offset after them.
-    committed: BTreeMap<Place, BTreeMap<i64, (u64, i64)>>,
-    /// By machine, life and place: how far it was looked at.
-    cursors: BTreeMap<(usize, u64, Place), i64>,
+    committed: BTreeMap<PartitionId, BTreeMap<i64, (u64, i64)>>,
+    /// By machine, life and partition: how far it was looked at.
+    cursors: BTreeMap<(usize, u64, PartitionId), i64>,
     compared: usize,
 }
 
@@ -30,7 +29,7 @@ impl Logs {
 
     /// Looks at the next batches of a replica; whether there may be more.
     fn look_on(&mut self, it: &Replica) -> Result<bool, String> {
-        let key = (it.machine, it.life, it.place.clone());
+        let key = (it.machine, it.life, it.id.clone());
         let from = self.cursors.get(&key).copied().unwrap_or(0);
         let committed = it.partition.high_watermark().0;
         if from >= committed {
@@ -51,7 +50,7 @@ impl Logs {
         let Ok(read) = read else { return Ok(false) };
         let Some(slice) = read.slice else { return Ok(false) };
         let Ok(bytes) = slice.to_bytes() else { return Ok(false) };
-        let known = self.committed.entry(it.place.clone()).or_default();
+        let known = self.committed.entry(it.id.clone()).or_default();
         let mut next = from;
         for batch in batches(&bytes) {
             let Ok((header, batch)) = batch else { break };
@@ -67,7 +66,7 @@ impl Logs {
             if expected != found || base != next || before > base {
                 return Err(format!(
                     "{:?} on machine {} has another batch at {base} (to {end}, expected at {next}, to {}) than was committed",
-                    it.place, it.machine, expected.1
+                    it.id, it.machine, expected.1
                 ));
             }
             self.compared += 1;

@@ -130,6 +130,11 @@ pub fn can_cordon(metadata_version: i16) -> bool {
     metadata_version >= CORDONED_LOG_DIRS_SUPPORTED
 }
 
+/// Whether the metadata say at this level of `metadata.version` which log directory each replica is in (KIP-858).
+pub fn can_assign_directories(metadata_version: i16) -> bool {
+    metadata_version >= DIRECTORY_ASSIGNMENT_SUPPORTED
+}
+
 /// The version in which a record is written while `metadata_version` is finalized.
 pub fn record_version(record: &MetadataRecord, metadata_version: i16) -> i16 {
     match record {

@@ -110,8 +110,10 @@ impl Pages<'_> {
         partition_index: i32,
         partition: &PartitionRegistration,
     ) -> DescribeTopicPartitionsResponsePartition {
+        let is_online =
+            |id| self.is_alive(id) && self.image.cluster.has_directory_of(partition, id);
         let offline: Vec<BrokerId> =
-            partition.replicas.iter().copied().filter(|id| !self.is_alive(*id)).collect();
+            partition.replicas.iter().copied().filter(|id| !is_online(*id)).collect();
         let leader = partition.leader;
         DescribeTopicPartitionsResponsePartition {
             error_code: 0,

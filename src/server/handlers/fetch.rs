@@ -287,19 +287,23 @@ impl<'a> Fetch<'a> {
             from,
             current_leader_epoch: LeaderEpoch(wanted.current_leader_epoch),
             last_fetched_epoch: LeaderEpoch(wanted.last_fetched_epoch),
-            follower: self.follower_fetch(wanted),
+            follower: self.follower_fetch(wanted, &partition),
             is_noted: self.noted.fetch_max(at + 1, Ordering::Relaxed) > at,
         };
         Ok(Look { partition, params })
     }
 
     /// What the leader is to note of the follower.
-    fn follower_fetch(&self, wanted: &Wanted) -> Option<FollowerFetch> {
+    fn follower_fetch(&self, wanted: &Wanted, partition: &Partition) -> Option<FollowerFetch> {
         let (replica, broker_epoch) = self.replica?;
         let image = self.ctx.broker.image();
         let broker = image.cluster.brokers.get(&replica).filter(|broker| broker.is_active());
-        let is_eligible =
-            broker.is_some_and(|broker| broker_epoch.0 == -1 || broker.epoch == broker_epoch);
+        let topic = image.topics.get_by_id(&partition.topic_id());
+        let registration = topic.and_then(|topic| topic.partition(partition.index()));
+        // Its broker may have sent the fetch before the log directory failed.
+        let is_online = registration.is_none_or(|it| image.cluster.has_directory_of(it, replica));
+        let is_eligible = is_online
+            && broker.is_some_and(|broker| broker_epoch.0 == -1 || broker.epoch == broker_epoch);
         Some(FollowerFetch {
             replica,
             broker_epoch,

@@ -208,8 +208,9 @@ fn describe_partition(
     };
     let replica_nodes = seen(&partition.replicas);
     let isr_nodes = seen(&partition.isr);
-    let offline =
-        partition.replicas.iter().filter(|id| !ctx.is_reachable(image, **id)).map(|id| id.0);
+    let is_online =
+        |id: BrokerId| ctx.is_reachable(image, id) && image.cluster.has_directory_of(partition, id);
+    let offline = partition.replicas.iter().filter(|id| !is_online(**id)).map(|id| id.0);
     let is_gone = ctx.is_gone(image, partition.leader);
     let leader = ctx.node(image, partition.leader).filter(|_| !is_gone);
     let error = match &leader {

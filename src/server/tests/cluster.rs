@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::broker::AdvertisedListener;
+use crate::broker::image::{DIRECTORY_UNASSIGNED, PartitionRegistration};
 use crate::config::{Source, Values};
+use crate::env::Disk;
+use crate::env::faulty::FaultyDisk;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -27,7 +30,7 @@ struct Cluster {
 
 fn node_settings(
     id: i32,
-    dir: &Path,
+    dirs: &[PathBuf],
     client: SocketAddr,
     controllers: &BTreeMap<i32, u16>,
 ) -> broker::Settings {
@@ -41,8 +44,9 @@ fn node_settings(
         bound.push(("CONTROLLER", *port));
     }
     let mut values = Values::default();
+    let dirs: Vec<&str> = dirs.iter().filter_map(|dir| dir.to_str()).collect();
     for (key, value) in [
-        ("log.dirs", dir.to_str().unwrap()),
+        ("log.dirs", dirs.join(",").as_str()),
         ("process.roles", if own.is_some() { "broker,controller" } else { "broker" }),
         ("node.id", &id.to_string()),
         ("listeners", &listeners),
@@ -70,13 +74,13 @@ fn node_settings(
 /// Opens one node; it joins the cluster when it can.
 async fn open(
     id: i32,
-    dir: &Path,
+    (dirs, disk): (&[PathBuf], Arc<dyn Disk>),
     controllers: &BTreeMap<i32, u16>,
     controller: Option<BoundListener>,
 ) -> (Node, BoundListener) {
     let client = bind("PLAINTEXT", ListenerType::Broker).await;
-    let settings = node_settings(id, dir, client.address(), controllers);
-    let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock)).await.unwrap();
+    let settings = node_settings(id, dirs, client.address(), controllers);
+    let broker = Broker::open(settings, disk, Arc::new(SystemClock)).await.unwrap();
     let config = Config::without_file().unwrap();
     let (limits, settings) =
         (Limits::from_config(&config), Settings::from_config(&config, root_logger()));
@@ -88,6 +92,11 @@ async fn open(
 impl Cluster {
     /// Three voters that have joined.
     async fn start() -> Cluster {
+        Cluster::start_on(Arc::new(RealDisk), |dir| vec![dir.to_owned()]).await
+    }
+
+    /// The same on this disk, each with the log directories that `log_dirs` makes of its own.
+    async fn start_on(disk: Arc<dyn Disk>, log_dirs: impl Fn(&Path) -> Vec<PathBuf>) -> Cluster {
         let mut listeners = BTreeMap::new();
         for id in VOTERS {
             listeners.insert(id, bind("CONTROLLER", ListenerType::Controller).await);
@@ -101,7 +110,8 @@ impl Cluster {
         let mut clients = Vec::new();
         for (id, controller) in listeners {
             let dir = tempfile::tempdir().unwrap();
-            let opened = open(id, dir.path(), &cluster.controllers, Some(controller)).await;
+            let on = (&log_dirs(dir.path())[..], Arc::clone(&disk));
+            let opened = open(id, on, &cluster.controllers, Some(controller)).await;
             cluster.dirs.insert(id, dir);
             clients.push((id, opened.1));
             cluster.nodes.insert(id, opened.0);
@@ -125,7 +135,8 @@ impl Cluster {
 
     async fn add_observer(&mut self) {
         let dir = tempfile::tempdir().unwrap();
-        let (mut node, client) = open(OBSERVER, dir.path(), &self.controllers, None).await;
+        let on = (&[dir.path().to_owned()][..], Arc::new(RealDisk) as Arc<dyn Disk>);
+        let (mut node, client) = open(OBSERVER, on, &self.controllers, None).await;
         tokio::time::timeout(PATIENCE, node.broker.join()).await.unwrap().unwrap();
         node.server.open(vec![client]);
         self.dirs.insert(OBSERVER, dir);
@@ -228,5 +239,96 @@ async fn what_a_node_that_is_gone_led_has_another_leader() {
             topic.partitions.values().all(|it| it.leader.0 != gone && it.isr.len() == 2)
         })
         .await;
+    cluster.stop().await;
+}
+
+fn registration(cluster: &Cluster, at: i32, topic: &str, index: i32) -> PartitionRegistration {
+    let image = cluster.nodes[&at].broker.image();
+    image.topics.get(topic).unwrap().partition(index).unwrap().as_ref().clone()
+}
+
+/// Appends as a producer with acks=all that is answered after the sync.
+async fn produce_durably(cluster: &Cluster, at: i32, index: i32) -> Result<(), ErrorCode> {
+    let partition = cluster.nodes[&at].broker.partition("t", index)?;
+    let appended = partition.append(batch("a record"), -1, broker::AppendOrigin::Client);
+    let appended = appended.map_err(|error| error.error_code())?;
+    let end = appended.last_offset.plus(1);
+    partition.settled(end).await?;
+    cluster
+        .until("the record is committed", |_| {
+            !partition.is_leader() || partition.high_watermark() >= end
+        })
+        .await;
+    if partition.is_leader() { Ok(()) } else { Err(ErrorCode::NotLeaderOrFollower) }
+}
+
+/// Source: KIP-858.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_in_a_directory_that_fails_has_another_leader_and_the_rest_goes_on() {
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    let two = |dir: &Path| vec![dir.join("one"), dir.join("two")];
+    let cluster = Cluster::start_on(Arc::new(disk), two).await;
+    let flush = CreatableTopicConfig { name: "flush.messages".into(), value: Some("1".into()) };
+    create_topic_with(&cluster.nodes[&1].broker, "t", (6, 3), vec![flush]).await;
+    cluster
+        .until("the controller knows where every replica lies", |it| {
+            it.knows(1, "t")
+                && (0..6).all(|index| {
+                    let directories = registration(it, 1, "t", index).directories;
+                    directories.iter().all(|directory| *directory != DIRECTORY_UNASSIGNED)
+                })
+        })
+        .await;
+    for index in 0..6 {
+        let leader = registration(&cluster, 1, "t", index).leader.0;
+        cluster
+            .until("it leads", |it| {
+                it.nodes[&leader].broker.partition("t", index).is_ok_and(|it| it.is_leader())
+            })
+            .await;
+        assert_eq!(produce_durably(&cluster, leader, index).await, Ok(()));
+    }
+    // The second directory of the leader of some partition; its metadata log is in the first.
+    let in_two = |it: &Cluster, at: i32, index: i32| {
+        let partition = it.nodes[&at].broker.partition("t", index).unwrap();
+        partition.checkpoint().unwrap().directory.ends_with("two")
+    };
+    let leader_of = |it: &Cluster, index: i32| registration(it, 1, "t", index).leader.0;
+    let lost = (0..6).find(|index| in_two(&cluster, leader_of(&cluster, *index), *index)).unwrap();
+    let failing = leader_of(&cluster, lost);
+    let (there, elsewhere): (Vec<i32>, Vec<i32>) =
+        (0..6).partition(|index| in_two(&cluster, failing, *index));
+    let kept: Vec<i32> =
+        elsewhere.into_iter().filter(|index| leader_of(&cluster, *index) == failing).collect();
+    faults.fail_syncs_below(&cluster.dirs[&failing].path().join("two"));
+    let begun = Instant::now();
+    assert!(produce_durably(&cluster, failing, lost).await.is_err());
+    cluster
+        .until("others lead what lay there", |it| {
+            there.iter().all(|index| {
+                let now = registration(it, 1, "t", *index);
+                now.has_leader() && now.leader.0 != failing && now.isr.len() == 2
+            })
+        })
+        .await;
+    for index in there {
+        let leader = leader_of(&cluster, index);
+        cluster
+            .until("it leads", |it| {
+                it.nodes[&leader].broker.partition("t", index).is_ok_and(|it| it.is_leader())
+            })
+            .await;
+        assert_eq!(produce_durably(&cluster, leader, index).await, Ok(()));
+    }
+    for index in kept {
+        assert_eq!(leader_of(&cluster, index), failing, "its other directory works");
+        assert_eq!(produce_durably(&cluster, failing, index).await, Ok(()));
+    }
+    // Whoever follows there no longer is waited for by no leader (`replica.lag.time.max.ms` is 30 s).
+    for index in 0..6 {
+        assert_eq!(produce_durably(&cluster, leader_of(&cluster, index), index).await, Ok(()));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     cluster.stop().await;
 }

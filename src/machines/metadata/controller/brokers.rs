@@ -211,10 +211,12 @@ impl Controller {
             }
         };
         let is_caught_up = request.current_metadata_offset >= broker.epoch.0;
-        let mut records = Vec::new();
-        let (is_fenced, should_shut_down) =
-            self.next_broker_state(&broker, request, is_caught_up, &mut records);
-        self.log_dir_changes(&broker, request, &mut records);
+        let mut records = self.log_dir_changes(&broker, request);
+        // One thing at a time: the next heartbeat's decision sees which directories are online.
+        let (is_fenced, should_shut_down) = match records.is_empty() {
+            true => self.next_broker_state(&broker, request, is_caught_up, &mut records),
+            false => (broker.fenced, false),
+        };
         self.touch(now, id, request.current_metadata_offset);
         let response = BrokerHeartbeatResponse {
             is_caught_up,
@@ -278,31 +280,6 @@ impl Controller {
     fn fence(&self, broker: &BrokerRegistration, records: &mut Vec<MetadataRecord>) {
         self.partition_changes(BrokerEvent::Leaves(broker.id), records);
         records.push(registration_change(broker, |change| change.fenced = 1));
-    }
-
-    fn log_dir_changes(
-        &self,
-        broker: &BrokerRegistration,
-        request: &BrokerHeartbeatRequest,
-        records: &mut Vec<MetadataRecord>,
-    ) {
-        let online: Vec<Uuid> = broker
-            .log_dirs
-            .iter()
-            .copied()
-            .filter(|dir| !request.offline_log_dirs.contains(dir))
-            .collect();
-        if online.len() < broker.log_dirs.len() && !online.is_empty() {
-            records.push(registration_change(broker, |change| change.log_dirs = online));
-        }
-        if let Some(cordoned) = &request.cordoned_log_dirs
-            && broker.cordoned_log_dirs.as_deref().unwrap_or_default() != cordoned
-        {
-            let cordoned = cordoned.clone();
-            records.push(registration_change(broker, |change| {
-                change.cordoned_log_dirs = Some(cordoned);
-            }));
-        }
     }
 
     fn touch(&mut self, now: Timestamp, id: BrokerId, metadata_offset: i64) {
@@ -433,7 +410,7 @@ impl Controller {
 }
 
 /// A change of a registration; `edit` says what changes.
-fn registration_change(
+pub(super) fn registration_change(
     broker: &BrokerRegistration,
     edit: impl FnOnce(&mut BrokerRegistrationChangeRecord),
 ) -> MetadataRecord {

@@ -311,7 +311,10 @@ impl Controller {
         let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let isr = wanted_isr(wanted);
         check_alter_partition(leader, partition, wanted, &isr)?;
-        if isr.iter().any(|(id, epoch)| !self.may_join_isr(*id, *epoch)) {
+        let may_join = |(id, epoch): &(BrokerId, i64)| {
+            self.may_join_isr(*id, *epoch) && self.image.cluster.has_directory_of(partition, *id)
+        };
+        if !isr.iter().all(may_join) {
             return Err(ErrorCode::IneligibleReplica);
         }
         let recovery = LeaderRecoveryState::from_id(wanted.leader_recovery_state);
@@ -339,7 +342,7 @@ impl Controller {
     }
 
     /// A fenced broker, or one that has started anew since the leader saw it, may not be in the ISR
-    /// (KIP-841, KIP-903).
+    /// (KIP-841, KIP-903). Nor may a replica in a log directory that is offline, which the leader need not know.
     fn may_join_isr(&self, id: BrokerId, epoch: i64) -> bool {
         self.image
             .cluster

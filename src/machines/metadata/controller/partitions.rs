@@ -4,8 +4,8 @@ use super::partition_change::{Circumstances, Election, PartitionChange};
 use super::{Controller, LoneReplicas};
 use crate::machines::metadata::features::ELR_VERSION;
 use crate::machines::metadata::image::{
-    ConfigResource, DIRECTORY_LOST, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED,
-    PartitionRegistration, ResourceType, TopicImage,
+    ConfigResource, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED, PartitionRegistration, ResourceType,
+    TopicImage,
 };
 use ottla_protocol::{BrokerId, MetadataRecord};
 use uuid::Uuid;
@@ -59,7 +59,7 @@ impl Controller {
     }
 
     /// Whether the partition keeps its leader although that leader's broker goes.
-    fn stays(&self, event: BrokerEvent, partition: &PartitionRegistration) -> bool {
+    pub(super) fn stays(&self, event: BrokerEvent, partition: &PartitionRegistration) -> bool {
         match event {
             BrokerEvent::Leaves(id) | BrokerEvent::LostTail(id) => {
                 self.settings.lone_replicas == LoneReplicas::Stay && partition.replicas == [id]
@@ -77,7 +77,7 @@ impl Controller {
         edit: impl FnOnce(&mut PartitionChange<'_>),
     ) -> Option<MetadataRecord> {
         let partition = topic.partition(index)?;
-        let may_lead = |id| alive(id) && self.has_online_directory(partition, id);
+        let may_lead = |id| alive(id) && self.image.cluster.has_directory_of(partition, id);
         let default_directory = |id| self.default_directory(id);
         let mut change = PartitionChange::new(
             partition,
@@ -103,15 +103,6 @@ impl Controller {
         edit: impl FnOnce(&mut PartitionChange<'_>),
     ) -> Option<MetadataRecord> {
         self.change_partition(topic, index, &|id| self.image.cluster.is_active(id), edit)
-    }
-
-    fn has_online_directory(&self, partition: &PartitionRegistration, id: BrokerId) -> bool {
-        let Some(broker) = self.image.cluster.brokers.get(&id) else { return false };
-        match partition.directory_of(id) {
-            DIRECTORY_UNASSIGNED | DIRECTORY_MIGRATING => true,
-            DIRECTORY_LOST => false,
-            directory => broker.log_dirs.is_empty() || broker.log_dirs.contains(&directory),
-        }
     }
 
     pub(super) fn elr_enabled(&self) -> bool {

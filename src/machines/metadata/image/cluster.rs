@@ -1,5 +1,8 @@
 //! Broker and controller registrations in the Image.
 
+use super::topics::{
+    DIRECTORY_LOST, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED, PartitionRegistration,
+};
 use ottla_protocol::metadata::{
     BrokerRegistrationChangeRecord, RegisterBrokerRecord, RegisterControllerRecord,
     register_broker_record::{BrokerEndpoint, BrokerFeature},
@@ -224,6 +227,16 @@ impl ClusterImage {
     /// Whether the broker is registered and may lead.
     pub fn is_active(&self, id: BrokerId) -> bool {
         self.brokers.get(&id).is_some_and(BrokerRegistration::is_active)
+    }
+
+    /// Whether the log directory in which this broker has its replica is online, as far as is known (KIP-858).
+    pub fn has_directory_of(&self, partition: &PartitionRegistration, id: BrokerId) -> bool {
+        let Some(broker) = self.brokers.get(&id) else { return false };
+        match partition.directory_of(id) {
+            DIRECTORY_UNASSIGNED | DIRECTORY_MIGRATING => true,
+            DIRECTORY_LOST => false,
+            directory => broker.log_dirs.is_empty() || broker.log_dirs.contains(&directory),
+        }
     }
 
     /// Brokers that clients may be told of.
