@@ -7,6 +7,7 @@ use crate::log::{FlushOwed, LogConfig, LogParams, MinOne, TimeQuery};
 use crate::machines::replica::{Eligibility, FollowerFetch, IsrAnswer, Leadership};
 use ottla_protocol::record::{BatchBuilder, BatchParams};
 use ottla_protocol::{BrokerEpoch, BrokerId, Timestamp};
+use std::time::{Duration, Instant};
 
 struct World {
     _dir: tempfile::TempDir,
@@ -247,6 +248,15 @@ async fn producers_do_not_wait_for_a_cold_read() {
     assert_eq!(partition.read_cold(params(102)).err(), Some(ErrorCode::OffsetOutOfRange));
 }
 
+/// A flush after a roll would be taken for another sync that a test waits for.
+fn rolls_are_flushed(partition: &Partition) {
+    let begun = Instant::now();
+    while partition.owned.lock().roll_flush != RollFlush::Idle {
+        assert!(begun.elapsed() < Duration::from_secs(20), "rolls are not flushed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[tokio::test]
 async fn producers_do_not_wait_for_a_cold_look_up_by_time() {
     let small =
@@ -259,6 +269,7 @@ async fn producers_do_not_wait_for_a_cold_look_up_by_time() {
     let hot = partition.find_by_time_in_memory(first).unwrap().expect("in memory");
     assert_eq!(hot.unwrap().offset, Offset(0));
     for query in [first, TimeQuery::Largest] {
+        rolls_are_flushed(&partition);
         let found = partition.find_by_time_cold(query).unwrap();
         faults.take_permits();
         faults.empty_memory();

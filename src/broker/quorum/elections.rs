@@ -58,6 +58,8 @@ const LATE: Duration = Duration::from_millis(100);
 const STAGGER: Duration = Duration::from_millis(12);
 /// How long a candidate that was promised a vote may take to ask for it.
 const PROMISE: Duration = Duration::from_millis(200);
+/// How long a candidate's own vote may take to be written before it tries again: a try would make that vote void.
+const OWN_VOTE: Duration = Duration::from_secs(10);
 /// What a voter waits at most before its first election: no leader has been heard of, and perhaps there is none.
 const FIRST_WAIT: Duration = Duration::from_millis(150);
 
@@ -174,13 +176,31 @@ impl Shared {
         }
     }
 
-    /// This voter stands for election.
+    /// This voter stands for election. It does not try again before its own vote is written and the others are asked.
     fn promise_own(&self) {
-        let params = self.log.params();
-        let (own, time) = (params.node_id(), params.timing.request_timeout);
+        let own = self.log.params().node_id();
+        // Alone, it asks nobody.
+        let time = if self.log.voters().is_only(own) { self.time_to_vote() } else { OWN_VOTE };
         let mut contact = self.contact.lock();
-        contact.promised = Some((own, Instant::now() + between(time, time * 3 / 2)));
+        contact.promised = Some((own, Instant::now() + time));
         contact.refusals = 0;
+    }
+
+    /// The others are asked for their votes now.
+    pub(super) fn note_asked(&self) {
+        let own = self.log.params().node_id();
+        let until = Instant::now() + self.time_to_vote();
+        let mut contact = self.contact.lock();
+        if contact.promised() == Some(own) && contact.refusals == 0 {
+            contact.promised = Some((own, until));
+            self.alarm.notify_one();
+        }
+    }
+
+    /// How long votes are waited for before the next try.
+    fn time_to_vote(&self) -> Duration {
+        let time = self.log.params().timing.request_timeout;
+        between(time, time * 3 / 2)
     }
 
     /// When this voter is to stand for election, by what it knows now.

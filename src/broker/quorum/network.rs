@@ -197,6 +197,7 @@ impl RaftNetwork<Types> for Link {
         let prev = request.prev_log_id.and_then(|prev| self.shared.log.end_of(prev.index));
         let message = Message::Append(request);
         let patience = self.shared.log.params().timing.request_timeout;
+        self.shared.note_asked();
         let asked = tokio::time::timeout(patience, self.ask(&message)).await;
         match asked.map_err(|_| LinkError::TimedOut(self.to))?? {
             Answer::Append(answer) => {

@@ -108,6 +108,8 @@ pub(super) struct World {
     pub lease: Duration,
     /// Nothing may take longer.
     pub patience: Duration,
+    /// How long a message may take.
+    pub request_timeout: Duration,
     /// With whom the quorum begins whose voters can be changed; all by configuration otherwise.
     pub first: Option<BrokerId>,
     /// Directories of nodes that have another disk than they began with.
@@ -130,6 +132,7 @@ impl World {
             election_timeout: Duration::from_millis(200),
             lease: Duration::from_millis(100),
             patience: Duration::from_secs(60),
+            request_timeout: Duration::from_millis(300),
             first: None,
             directories: BTreeMap::new(),
             written: 0,
@@ -163,7 +166,7 @@ impl World {
                 lease: self.lease,
                 election_timeout_min: self.election_timeout,
                 election_timeout_max: self.election_timeout * 2,
-                request_timeout: Duration::from_millis(300),
+                request_timeout: self.request_timeout,
             },
             ..quorum_params(&settings(&[]))
         }
