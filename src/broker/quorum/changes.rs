@@ -353,6 +353,7 @@ impl Shared {
     pub(super) async fn abdicate(self: &Arc<Self>, transport: Arc<dyn RaftTransport>) {
         let Some(epoch) = self.log.leading() else { return };
         self.is_abdicating.store(true, Ordering::Release);
+        self.contact.lock().give_up();
         self.suspend(epoch);
         elections::end_epoch(self, transport, epoch).await;
         let deadline = Instant::now() + SUCCESSION_MAX;

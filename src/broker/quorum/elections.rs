@@ -56,8 +56,6 @@ const IDLE: Duration = Duration::from_secs(3600);
 const LATE: Duration = Duration::from_millis(100);
 /// Between voters that know of a dead leader, in the order of their ids.
 const STAGGER: Duration = Duration::from_millis(12);
-/// How long a candidate that was promised a vote may take to ask for it.
-const PROMISE: Duration = Duration::from_millis(200);
 /// How long a candidate's own vote may take to be written before it tries again: a try would make that vote void.
 const OWN_VOTE: Duration = Duration::from_secs(10);
 /// What a voter waits at most before its first election: no leader has been heard of, and perhaps there is none.
@@ -117,6 +115,11 @@ impl LeaderContact {
         *self = LeaderContact { at: now, heard: Some(now), ..LeaderContact::none() };
     }
 
+    /// This voter gives its lead up: it waits as long for its successor as for any leader, and may vote for it.
+    pub fn give_up(&mut self) {
+        *self = LeaderContact::none();
+    }
+
     /// The leader is dead.
     pub fn bury(&mut self) {
         self.dead_since.get_or_insert_with(Instant::now);
@@ -147,7 +150,8 @@ impl Shared {
         if contact.is_asking && self.log.params().node_id() < candidate {
             return false;
         }
-        contact.promised = Some((candidate, Instant::now() + PROMISE));
+        contact.promised =
+            Some((candidate, Instant::now() + self.log.params().timing.request_timeout));
         true
     }
 

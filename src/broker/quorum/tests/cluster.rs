@@ -69,9 +69,8 @@ async fn a_leader_that_is_known_to_be_dead_is_replaced_though_it_was_heard_just_
 async fn an_election_is_not_disturbed_by_the_next_while_votes_are_on_their_way() {
     for voters in [3, 5] {
         let mut world = World::new(voters, 25);
-        world.patience = Duration::from_secs(10);
         // So that a busy machine does not make them too late.
-        world.request_timeout = Duration::from_secs(5);
+        world.request_timeout = Duration::from_secs(2);
         world.start_all().await;
         world.write(5).await;
         let leader = world.leader().await;
