@@ -79,6 +79,8 @@ async fn an_election_is_not_disturbed_by_the_next_while_votes_are_on_their_way()
         world.isolate(leader, true);
         world.crash(leader, Crash::Kill).await;
         world.isolate(leader, false);
+        // openraft's own lease, of 2 ms, is over.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         for voter in world.voters.values() {
             voter.node.quorum().unwrap().leader_is_dead();
         }
