@@ -18,7 +18,7 @@ use ottla_protocol::messages::assign_replicas_to_dirs_request::{
     DirectoryData, PartitionData, TopicData,
 };
 use ottla_protocol::messages::{AssignReplicasToDirsRequest, AssignReplicasToDirsResponse};
-use ottla_protocol::{BrokerId, ErrorCode, TopicId};
+use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, TopicId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,9 +63,9 @@ enum Known {
 }
 
 /// A replica, and the directory in which it lies.
-struct Assignment {
-    partition: Arc<Partition>,
-    directory: Uuid,
+pub(super) struct Assignment {
+    pub(super) partition: Arc<Partition>,
+    pub(super) directory: Uuid,
 }
 
 impl Assignments {
@@ -213,6 +213,19 @@ async fn tell(
 ) -> Result<AssignReplicasToDirsResponse, ErrorCode> {
     let own = params.image.load().cluster.brokers.get(&params.broker).map(|own| own.epoch);
     let own = own.ok_or(ErrorCode::BrokerIdNotRegistered)?;
+    let request = request(params.broker, own, batch);
+    match params.controller.call(ControllerRequest::AssignReplicasToDirs(request)).await? {
+        ControllerReply::AssignReplicasToDirs(response) => Ok(response),
+        _ => Err(ErrorCode::UnknownServerError),
+    }
+}
+
+/// What a broker says to the controller of its replicas.
+pub(super) fn request(
+    broker: BrokerId,
+    epoch: BrokerEpoch,
+    batch: &[Assignment],
+) -> AssignReplicasToDirsRequest {
     let mut directories: Vec<DirectoryData> = Vec::new();
     let mut sorted: Vec<&Assignment> = batch.iter().collect();
     sorted.sort_by_key(|it| (it.directory, it.partition.topic_id(), it.partition.index()));
@@ -228,15 +241,7 @@ async fn tell(
             None => last.topics.push(TopicData { topic_id, partitions: vec![data] }),
         }
     }
-    let request = AssignReplicasToDirsRequest {
-        broker_id: params.broker.0,
-        broker_epoch: own.0,
-        directories,
-    };
-    match params.controller.call(ControllerRequest::AssignReplicasToDirs(request)).await? {
-        ControllerReply::AssignReplicasToDirs(response) => Ok(response),
-        _ => Err(ErrorCode::UnknownServerError),
-    }
+    AssignReplicasToDirsRequest { broker_id: broker.0, broker_epoch: epoch.0, directories }
 }
 
 #[cfg(test)]

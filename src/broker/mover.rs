@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::assignments::{self, Assignment};
 use super::controller_link::ControllerLink;
 use super::directories::{Directories, LogDirectory};
 use super::housekeeping::Housekeeping;
@@ -25,7 +26,6 @@ use crate::log::checkpoint::{future_partition_dir, partition_dir};
 use crate::log::{AppendError, Log, LogParams};
 use crate::machines::metadata::features::can_assign_directories;
 use arc_swap::ArcSwap;
-use ottla_protocol::messages::{AssignReplicasToDirsRequest, assign_replicas_to_dirs_request};
 use ottla_protocol::{ErrorCode, Offset};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -382,17 +382,12 @@ impl Mover {
     /// Tells the controller of a partition's directory. A controller that does not answer hears later where the
     /// partition is then.
     fn assign(&self, partition: &Arc<Partition>, directory: Uuid) {
-        use assign_replicas_to_dirs_request::{DirectoryData, PartitionData, TopicData};
         if !can_assign_directories(self.params.image.load().features.metadata_version()) {
             return;
         }
-        let partitions = vec![PartitionData { partition_index: partition.index() }];
-        let topics = vec![TopicData { topic_id: partition.topic_id(), partitions }];
-        let request = AssignReplicasToDirsRequest {
-            broker_id: self.params.settings.node_id.0,
-            broker_epoch: self.params.membership.epoch().0,
-            directories: vec![DirectoryData { id: directory, topics }],
-        };
+        let (broker, epoch) = (self.params.settings.node_id, self.params.membership.epoch());
+        let assignment = Assignment { partition: Arc::clone(partition), directory };
+        let request = assignments::request(broker, epoch, &[assignment]);
         let request = ControllerRequest::AssignReplicasToDirs(request);
         match self.params.runtime.block_on(self.params.link.call(request)) {
             Ok(ControllerReply::AssignReplicasToDirs(reply)) if reply.error_code == 0 => return,
