@@ -34,6 +34,8 @@ mod detector;
 mod dir_health;
 mod directories;
 mod fetcher;
+#[cfg(test)]
+mod fixture;
 mod formatting;
 mod founding;
 mod groups;

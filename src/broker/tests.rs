@@ -14,7 +14,7 @@ use ottla_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use ottla_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, OffsetCommitRequest};
-use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::record::BatchParams;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -219,9 +219,7 @@ async fn what_cannot_be_opened_is_looked_for_in_its_own_directory_again() {
 }
 
 pub(super) fn produce(partition: &Arc<Partition>) -> Result<AppendInfo, ErrorCode> {
-    let mut batch = BatchBuilder::new(BatchParams::default());
-    batch.push(Timestamp(0), None, Some(b"value"), &[]);
-    let batch = batch.build().freeze();
+    let batch = fixture::batch(BatchParams::default(), Timestamp(0), &[b"value"]);
     let appended = partition.append(batch, -1, AppendOrigin::Client);
     appended.map_err(|error| error.error_code())
 }
