@@ -19,16 +19,10 @@ use crate::network::Network;
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::volume::{self, Namespace};
-use crate::writer::{self, Job, Tape, Work, Writer};
+use crate::writer::{self, Job, PAUSE_US, Tape, Work, Writer};
 
 /// Partitions of each client's topic.
 const PARTITIONS: usize = 3;
-/// Microseconds between two records of a client.
-const PAUSE_US: u64 = 1500;
-/// Records that show that a client goes on once all is healed.
-const MORE: usize = 300;
-/// How long that may take.
-const LIMIT: Duration = Duration::from_secs(90);
 
 /// Runs it, in namespaces of its own where that is possible.
 ///
@@ -101,10 +95,7 @@ impl Run<'_> {
             let writer = Writer::start(command, &self.cluster.servers(), &job, &self.tape)?;
             self.writers.push(writer);
         }
-        for writer in &mut self.writers {
-            writer.wait_for_more(MORE, LIMIT)?;
-            writer.wait_for_group(MORE, LIMIT)?;
-        }
+        writer::go_on(&mut self.writers)?;
         let begin = Instant::now();
         let mut steps = 0;
         for step in Schedule::new(seed, self.network.is_some()) {
@@ -215,10 +206,6 @@ impl Run<'_> {
     /// All is whole: replicas come in sync, and both clients write, read and commit again.
     fn settle(&mut self) -> Result<(), String> {
         self.await_in_sync()?;
-        for writer in &mut self.writers {
-            writer.wait_for_more(MORE, LIMIT)?;
-            writer.wait_for_group(MORE, LIMIT)?;
-        }
-        Ok(())
+        writer::go_on(&mut self.writers)
     }
 }
