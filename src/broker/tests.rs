@@ -438,17 +438,18 @@ async fn the_controller_knows_where_replicas_lie_and_hears_at_once_of_a_director
         image.topics.get(topic).and_then(|topic| topic.partition(0)).cloned().unwrap()
     };
     let where_it_is = |topic| registration(&broker, topic).directory_of(id);
-    until("the controller knows where both are", || {
+    fixture::until("the controller knows where both are", || {
         (where_it_is("one"), where_it_is("other")) == (ids[0], ids[1])
     })
     .await;
     faults.fail_syncs_below(other.path());
     assert_eq!(produce_durably(&partitions[1]).await, Err(ErrorCode::KafkaStorageError));
-    until("the controller knows what is left", || {
+    fixture::until("the controller knows what is left", || {
         broker.image().cluster.brokers[&id].log_dirs == ids[..1]
     })
     .await;
     let lost = registration(&broker, "other");
+    assert!(futures_are_pending(std::pin::pin!(broker.untold_failure())).await);
     assert!(!lost.has_leader() && registration(&broker, "one").leader == id, "{lost:?}");
     assert_eq!(produce_durably(&partitions[1]).await, Err(ErrorCode::KafkaStorageError));
     assert_eq!(produce_durably(&partitions[0]).await, Ok(()));
@@ -458,15 +459,6 @@ async fn the_controller_knows_where_replicas_lie_and_hears_at_once_of_a_director
     let broker = start(&[one.path(), other.path()]).await;
     assert_eq!(registration(&broker, "other").leader, id);
     broker.stop().await;
-}
-
-/// Waits for what comes soon.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 #[tokio::test]
