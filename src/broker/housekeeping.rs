@@ -137,7 +137,7 @@ impl Housekeeping {
                 // After a roll: less is left to recover.
                 self.write_offsets();
             }
-            self.publisher.empty_trash(now.0);
+            self.publisher.empty_trash(now);
             self.remove_deleted(now.0);
             self.directories.look_at_space(self.settings.dir_reserve_bytes);
             due.trash = now.0.saturating_add(self.settings.trash_interval_ms);

@@ -512,7 +512,7 @@ async fn checkpoint_that_finds_no_space_waits() {
 }
 
 #[tokio::test]
-async fn partition_that_had_no_record_leaves_nothing_to_remove() {
+async fn a_deleted_partition_leaves_its_directory_to_remove_if_it_had_a_record() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(&[dir.path()]).await;
     let delete = async |name: &str| {
@@ -521,11 +521,15 @@ async fn partition_that_had_no_record_leaves_nothing_to_remove() {
         broker.controller(ControllerRequest::DeleteTopics(request)).await.unwrap();
     };
     create_topic(&broker, "empty").await;
-    produce(&create_topic(&broker, "written").await).unwrap();
     delete("empty").await;
     assert!(broker.publisher.trash().is_empty());
-    delete("written").await;
-    assert_eq!(broker.publisher.trash().len(), 1);
+    // Its directory's name with what a deletion adds would be longer than a file's may be.
+    let longest = "w".repeat(249);
+    for name in ["written", &longest] {
+        produce(&create_topic(&broker, name).await).unwrap();
+        delete(name).await;
+    }
+    assert_eq!(broker.publisher.trash().len(), 2);
     broker.stop().await;
 }
 

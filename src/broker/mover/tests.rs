@@ -263,7 +263,7 @@ async fn crash_leaves_the_partition_whole_in_one_directory() {
     let partition = broker.partition("t", 0).unwrap();
     assert!(partition.is_in(dirs[1].path()));
     assert_eq!(consume(&partition, Offset(0)), [0, 1]);
-    broker.publisher.empty_trash(0);
+    broker.publisher.empty_trash(ottla_protocol::Timestamp(0));
     let left: Vec<String> =
         RealDisk.list(dirs[0].path()).unwrap().into_iter().map(|entry| entry.name).collect();
     assert!(!old.exists() && !copy.exists() && !lonely.exists());
