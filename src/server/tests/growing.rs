@@ -107,7 +107,7 @@ impl Cluster {
     async fn add(&self, id: i32) -> Result<(), ErrorCode> {
         let leader = self.leader().await;
         let (voter, timeout) = (self.voter(id), Duration::from_secs(10));
-        self.nodes[&leader].broker.add_voter(voter, Answered::Committed, timeout).await
+        self.nodes[&leader].broker.voting()?.add_voter(voter, Answered::Committed, timeout).await
     }
 }
 
@@ -172,9 +172,10 @@ async fn voters_of_the_configuration_can_be_changed_once_kraft_version_is_raised
     let broker = Arc::clone(&cluster.nodes[&1].broker);
     assert_eq!(broker.kraft_version(), 0);
     let timeout = Duration::from_secs(10);
-    let refused = broker.add_voter(cluster.voter(1), Answered::Committed, timeout).await;
+    let refused =
+        broker.voting().unwrap().add_voter(cluster.voter(1), Answered::Committed, timeout).await;
     assert_eq!(refused, Err(ErrorCode::UnsupportedVersion));
-    assert_eq!(broker.make_voters_dynamic().await, Ok(()));
+    assert_eq!(broker.voting().unwrap().make_dynamic().await, Ok(()));
     assert_eq!(broker.kraft_version(), 1);
     cluster.join(2, true).await.unwrap();
     cluster.until("it has a vote", |it| it.voters(2) == [1, 2]).await;
