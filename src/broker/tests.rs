@@ -17,6 +17,7 @@ use ottla_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, OffsetC
 use ottla_protocol::record::BatchParams;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 pub(super) fn settings(dirs: &[&Path]) -> Settings {
     settings_with(dirs, &[])
@@ -588,4 +589,41 @@ async fn a_member_that_the_other_voters_cannot_reach_is_refused_in_a_sentence() 
     super::founding::write_first_voters(&RealDisk, dir.path(), voters, Timestamp(1)).unwrap();
     let refused = start().await.expect_err("it would wait for ever").to_string();
     assert!(refused.contains("the voters 1, 2,"), "{refused}");
+}
+
+/// A wall clock that a test puts forward and back, beside a steady one.
+#[derive(Debug, Default)]
+struct SteppedClock(AtomicI64);
+
+impl Clock for SteppedClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().plus_ms(self.0.load(Ordering::Relaxed))
+    }
+
+    fn steady(&self) -> Timestamp {
+        SystemClock.steady()
+    }
+}
+
+#[tokio::test]
+async fn chores_go_on_when_the_wall_clock_is_put_back() {
+    const HOUR_MS: i64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SteppedClock::default());
+    let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let broker = Broker::start(settings(&[dir.path()]), Arc::new(RealDisk), shared).await.unwrap();
+    for step_ms in [-HOUR_MS, HOUR_MS, 0] {
+        clock.0.store(step_ms, Ordering::Relaxed);
+        let health = &broker.directories.all[0].health;
+        assert!(health.fill());
+        // There is space, so that the next look lets producers go on.
+        for _ in 0..1000 {
+            if !health.is_full() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!health.is_full(), "nobody has looked since the clock was put by {step_ms} ms");
+    }
+    broker.stop().await;
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 /// Suffix of the directory of a deleted partition until it is removed (Kafka's name).
 pub(super) const DELETE_SUFFIX: &str = "-delete";
 
-/// Directories to remove, with the time.
+/// Directories to remove, with the time on the steady clock.
 #[derive(Debug, Default)]
 pub(super) struct Trash(Mutex<Vec<(Timestamp, PathBuf)>>);
 
@@ -44,7 +44,7 @@ impl Publisher {
     fn put_into_trash(&self, path: PathBuf, delay_ms: i64) {
         // A partition that never had a record has no directory.
         if self.directories.disk().exists(&path) {
-            self.trash.put(self.clock.now().plus_ms(delay_ms), path);
+            self.trash.put(self.clock.steady().plus_ms(delay_ms), path);
         }
     }
 
@@ -75,7 +75,7 @@ impl Publisher {
         self.trash.0.lock().iter().map(|(_, path)| path.clone()).collect()
     }
 
-    /// Removes directories of deleted partitions whose time has come.
+    /// Removes directories of deleted partitions whose time has come on the steady clock.
     pub fn empty_trash(&self, now: Timestamp) {
         let disk = self.directories.disk();
         for path in self.trash.take_due(now) {
