@@ -310,6 +310,7 @@ async fn serve(
     let ended = tokio::select! {
         biased;
         refused = refused => Err(refused),
+        untold = broker.untold_failure() => Err(untold),
         () = stop.wait() => Ok(()),
     };
     Ok(End::Joined(server, ended))

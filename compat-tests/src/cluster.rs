@@ -43,12 +43,14 @@ pub struct Place {
     pub host: Ipv4Addr,
     /// What stands before its command line.
     pub prefix: Vec<String>,
+    /// Where its log directory is, if that is not in the node's own directory.
+    pub log_dir: Option<PathBuf>,
 }
 
 impl Place {
     /// This machine's loopback interface.
     pub fn loopback() -> Place {
-        Place { host: Ipv4Addr::LOCALHOST, prefix: Vec::new() }
+        Place { host: Ipv4Addr::LOCALHOST, prefix: Vec::new(), log_dir: None }
     }
 }
 
@@ -123,7 +125,16 @@ impl Cluster {
         let nodes = std::thread::scope(|scope| {
             let overrides = &overrides;
             let seated: Vec<_> = seats
-                .map(|seat| scope.spawn(move || Broker::seat(paths, side, seat, overrides)))
+                .zip(places)
+                .map(|(seat, place)| {
+                    let log_dir =
+                        place.log_dir.as_ref().map(|dir| format!("log.dirs={}", dir.display()));
+                    scope.spawn(move || {
+                        let own = log_dir.as_deref();
+                        let overrides: Vec<&str> = overrides.iter().copied().chain(own).collect();
+                        Broker::seat(paths, side, seat, &overrides)
+                    })
+                })
                 .collect();
             let done = seated.into_iter().map(|seated| {
                 seated.join().map_err(|_| "a thread that formats panicked".to_owned())?
@@ -198,6 +209,14 @@ impl Cluster {
     /// As [`Broker::launch`].
     pub fn launch(&mut self, id: i32) -> Result<Duration, String> {
         self.nodes[index(id)].launch()
+    }
+
+    /// Fails if a node, which should run, has ended by itself.
+    ///
+    /// # Errors
+    /// As [`Broker::expect_running`].
+    pub fn expect_running(&mut self, id: i32) -> Result<(), String> {
+        self.nodes[index(id)].expect_running()
     }
 
     /// Ends one node with SIGKILL.

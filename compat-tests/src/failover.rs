@@ -24,7 +24,7 @@
 use std::time::{Duration, Instant};
 
 use crate::broker::Side;
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::writer::{self, Job, Tape, Work, Writer, now_us};
@@ -84,11 +84,9 @@ pub fn run(paths: &Paths, side: Side, filter: &str, report: &Report) -> Result<(
     for (name, fault, victim) in wanted {
         let title = format!("failover/{name} [{side}]");
         let begin = Instant::now();
-        let tape = paths.work.join(format!("histories/failover-{name}-{side}.txt"));
-        let done = cluster::keeping(paths, &mut cluster, &format!("failover-{name}"), |cluster| {
-            let tape = Tape::create(&tape)?;
-            scenario(cluster, &commands, (name, *fault, *victim), rounds, &tape)
-                .map_err(|e| format!("{e}\nhistory: {}", tape.path().display()))
+        let kept = format!("failover-{name}");
+        let done = writer::taped(paths, &mut cluster, &kept, |cluster, tape| {
+            scenario(cluster, &commands, (name, *fault, *victim), rounds, tape)
         });
         match done {
             Ok(text) => {

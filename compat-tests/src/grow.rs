@@ -13,15 +13,11 @@ use crate::cluster::{self, Cluster, SETTLE_LIMIT};
 use crate::disk::{Tools, judge};
 use crate::paths::Paths;
 use crate::report::Report;
-use crate::writer::{self, Job, Tape, Work, Writer};
+use crate::writer::{self, Job, PAUSE_US, Tape, Work, Writer};
 
 /// Partitions of each client's topic.
 const PARTITIONS: usize = 100;
-/// Microseconds between two records of a client.
-const PAUSE_US: u64 = 1500;
-/// Records that show that a client goes on.
-const MORE: usize = 300;
-/// How long that may take.
+/// How long the throttle may take to be there, or gone.
 const LIMIT: Duration = Duration::from_secs(60);
 /// The topic with the bytes, its partitions and records.
 const BALLAST: &str = "ballast";
@@ -46,10 +42,8 @@ pub fn run(paths: &Paths, side: Side, report: &Report) -> Result<(), String> {
     let mut cluster = Cluster::start(paths, side, 3, &[])?;
     judge(&format!("grow-reassign [{side}]"), report, || {
         let tools = Tools::start_at(paths, &cluster.servers())?;
-        let tape = Tape::create(&paths.work.join(format!("histories/grow-reassign-{side}.txt")))?;
-        cluster::keeping(paths, &mut cluster, "grow-reassign", |cluster| {
-            scenario(cluster, tools, &commands, &tape)
-                .map_err(|e| format!("{e}\nhistory: {}", tape.path().display()))
+        writer::taped(paths, &mut cluster, "grow-reassign", |cluster, tape| {
+            scenario(cluster, tools, &commands, tape)
         })
     });
     Ok(())
@@ -75,7 +69,7 @@ fn scenario(
         let job = Job { topic: &topic, partitions: PARTITIONS, work };
         writers.push(Writer::start(command, &cluster.servers(), &job, tape)?);
     }
-    goes_on(&mut writers)?;
+    writer::go_on(&mut writers)?;
     let mut topics: Vec<(String, usize)> = vec![(BALLAST.to_owned(), BALLAST_PARTITIONS)];
     topics.extend(writers.iter().map(|writer| (writer.topic().to_owned(), PARTITIONS)));
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
@@ -88,14 +82,10 @@ fn scenario(
         let took = reassign(&mut tools, &topics, &file, name == "grow")?;
         times.push(format!("{name} in {} ms", took.as_millis()));
         are_there(cluster, &topics, replicas)?;
-        goes_on(&mut writers)?;
+        writer::go_on(&mut writers)?;
     }
     let mut lines = times;
-    for writer in writers {
-        let name = writer.name().to_owned();
-        let history = writer.finish(&cluster.servers())?;
-        lines.push(writer::expect_clean(&name, &history)?);
-    }
+    lines.extend(writer::finish_clean(writers, &cluster.servers())?);
     Ok(lines.join("\n  "))
 }
 
@@ -105,14 +95,6 @@ fn grown(at: usize) -> Vec<i32> {
 
 fn shrunk(at: usize) -> Vec<i32> {
     vec![[2, 3][at % 2]]
-}
-
-fn goes_on(writers: &mut [Writer]) -> Result<(), String> {
-    for writer in writers {
-        writer.wait_for_more(MORE, LIMIT)?;
-        writer.wait_for_group(MORE, LIMIT)?;
-    }
-    Ok(())
 }
 
 /// The file that the tool takes.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::Side;
 use crate::clients;
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
 use crate::disk::judge;
 use crate::java::KAFKA;
 use crate::paths::Paths;
@@ -35,9 +35,8 @@ pub fn run(paths: &Paths, side: Side, report: &Report) -> Result<(), String> {
     let client = ("java", clients::java_client(paths, KAFKA, "HistoryLoad")?);
     let mut cluster = Cluster::start(paths, side, 3, &[])?;
     judge(&format!("leaders/{partitions} [{side}]"), report, || {
-        let tape = Tape::create(&paths.work.join(format!("histories/leaders-{side}.txt")))?;
-        cluster::keeping(paths, &mut cluster, "leaders", |cluster| {
-            scenario(cluster, &client, partitions, &tape)
+        writer::taped(paths, &mut cluster, "leaders", |cluster, tape| {
+            scenario(cluster, &client, partitions, tape)
         })
     });
     Ok(())

@@ -7,6 +7,7 @@
 mod apis;
 mod broker;
 mod clients;
+mod clocks;
 mod cluster;
 mod commands;
 mod compaction;

@@ -25,6 +25,12 @@ pub enum Fault {
     IsolateFromAll(i32),
     /// All that this one sends is slow.
     Slow(i32),
+    /// The disk of this one is full to its reserve.
+    FullToReserve(i32),
+    /// No byte is left on the disk of this one.
+    Full(i32),
+    /// The time of day of this one jumps by so many milliseconds, and back after a while.
+    Clock(i32, i64),
 }
 
 impl Fault {
@@ -46,16 +52,19 @@ pub struct Step {
     pub from_sync: bool,
 }
 
+/// How far a clock jumps at the most: less than what a record's time may differ from its broker's.
+const JUMP_MAX_MS: u64 = 20 * 60 * 1000;
+
 /// An endless sequence of steps.
 pub struct Schedule {
     state: u64,
-    has_network: bool,
+    has_own: bool,
 }
 
 impl Schedule {
-    /// The sequence of a seed, with or without faults of the network.
-    pub fn new(seed: u64, has_network: bool) -> Schedule {
-        Schedule { state: seed, has_network }
+    /// The sequence of a seed, with or without faults of networks and disks, which the nodes have for themselves.
+    pub fn new(seed: u64, has_own: bool) -> Schedule {
+        Schedule { state: seed, has_own }
     }
 
     /// SplitMix64 (Steele, Lea and Flood, 2014).
@@ -79,19 +88,25 @@ impl Schedule {
         let first = i32::try_from(self.below(3)).unwrap_or_default();
         let second = (first + 1 + i32::try_from(self.below(2)).unwrap_or_default()) % 3 + 1;
         let first = first + 1;
-        // Faults of processes alone are the first ten.
-        let kinds = if self.has_network { 19 } else { 10 };
+        // Faults of processes alone are the first twelve.
+        let kinds = if self.has_own { 24 } else { 12 };
         match self.below(kinds) {
             0..=2 => Fault::Kill(first),
             3 | 4 => Fault::Restart(first),
             5..=7 => Fault::Pause(first),
             8 => Fault::KillTwo(first, second),
             9 => Fault::PauseTwo(first, second),
-            10 | 11 => Fault::CutOneWay(first, second),
-            12 | 13 => Fault::Cut(first, second),
-            14 | 15 => Fault::Isolate(first),
-            16 => Fault::IsolateFromAll(first),
-            _ => Fault::Slow(first),
+            10 | 11 => {
+                let ahead = i64::try_from(self.below(2 * JUMP_MAX_MS)).unwrap_or_default();
+                Fault::Clock(first, ahead - JUMP_MAX_MS.cast_signed())
+            }
+            12 | 13 => Fault::CutOneWay(first, second),
+            14 | 15 => Fault::Cut(first, second),
+            16 | 17 => Fault::Isolate(first),
+            18 => Fault::IsolateFromAll(first),
+            19 | 20 => Fault::Slow(first),
+            21 | 22 => Fault::FullToReserve(first),
+            _ => Fault::Full(first),
         }
     }
 }
@@ -124,23 +139,27 @@ mod tests {
         assert_ne!(steps(7), steps(8));
     }
 
-    fn is_of_network(fault: Fault) -> bool {
-        !matches!(
+    fn is_of_process(fault: Fault) -> bool {
+        matches!(
             fault,
             Fault::Kill(_)
                 | Fault::Restart(_)
                 | Fault::Pause(_)
                 | Fault::KillTwo(..)
                 | Fault::PauseTwo(..)
+                | Fault::Clock(..)
         )
     }
 
     #[test]
     fn steps_are_within_their_bounds() {
-        for has_network in [false, true] {
-            for step in Schedule::new(1, has_network).take(1000) {
-                assert!(has_network || !is_of_network(step.fault));
+        for has_own in [false, true] {
+            for step in Schedule::new(1, has_own).take(1000) {
+                assert!(has_own || is_of_process(step.fault));
                 assert!(step.from_sync || !step.fault.is_of_two());
+                if let Fault::Clock(_, ahead) = step.fault {
+                    assert!(ahead.unsigned_abs() <= JUMP_MAX_MS);
+                }
                 if let Fault::KillTwo(a, b)
                 | Fault::PauseTwo(a, b)
                 | Fault::Cut(a, b)

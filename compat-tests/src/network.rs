@@ -54,6 +54,7 @@ impl Network {
         let places = self.nodes.iter().map(|id| Place {
             host: host(*id),
             prefix: ["ip", "netns", "exec", &name(*id)].map(str::to_owned).to_vec(),
+            log_dir: None,
         });
         places.collect()
     }

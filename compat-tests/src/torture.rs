@@ -2,9 +2,9 @@
 //! that both clients did and saw is judged.
 //!
 //! librdkafka and the Java client write one topic each, with keys and sequence numbers, and read it as a group;
-//! what is done to the cluster is drawn from a seed ([`crate::nemesis`]). As root each node is in a network
-//! namespace of its own ([`crate::network`]), and the network fails too; others are told that this was left
-//! out.
+//! what is done to the cluster is drawn from a seed ([`crate::nemesis`]), and each node has a wall clock of its own
+//! ([`crate::clocks`]). As root each node is in a network namespace of its own ([`crate::network`]) with a disk of its own
+//! ([`crate::volume`]), and networks and disks fail too; others are told that this was left out.
 //!
 //! `COMPAT_SEED` is the seed (1), `COMPAT_DURATION_S` how long faults go on (60). The history with the faults among its
 //! lines is kept below `target/compat/histories`.
@@ -12,23 +12,24 @@
 use std::time::{Duration, Instant};
 
 use crate::broker::Side;
+use crate::clocks::Clocks;
 use crate::cluster::{self, Cluster, Place};
 use crate::disk::judge;
 use crate::nemesis::{Fault, Schedule, Step};
 use crate::network::Network;
 use crate::paths::Paths;
 use crate::report::Report;
-use crate::volume::{self, Namespace};
-use crate::writer::{self, Job, Tape, Work, Writer};
+use crate::volume::{self, Namespace, Volume};
+use crate::writer::{self, Job, PAUSE_US, Tape, Work, Writer};
 
+/// The nodes' ids.
+const NODES: [i32; 3] = [1, 2, 3];
 /// Partitions of each client's topic.
 const PARTITIONS: usize = 3;
-/// Microseconds between two records of a client.
-const PAUSE_US: u64 = 1500;
-/// Records that show that a client goes on once all is healed.
-const MORE: usize = 300;
-/// How long that may take.
-const LIMIT: Duration = Duration::from_secs(90);
+/// Bytes of a node's disk, in memory: more than five minutes fill.
+const DISK_BYTES: u64 = 1 << 30;
+/// Bytes that are left when it is full to its reserve, which is a twentieth by default (`ottla.log.dir.reserve.bytes`).
+const RESERVE_LEFT: u64 = DISK_BYTES / 40;
 
 /// Runs it, in namespaces of its own where that is possible.
 ///
@@ -39,7 +40,7 @@ pub fn run(paths: &Paths, side: Side, report: &Report) -> Result<(), String> {
     let commands = writer::commands(paths)?;
     let begin = Instant::now();
     let title = format!("torture in namespaces of its own [{side}]");
-    let has_network = match volume::namespace() {
+    let has_own = match volume::namespace() {
         Namespace::Inside => true,
         Namespace::Enter(mut words) => {
             words.push("-n");
@@ -53,7 +54,7 @@ pub fn run(paths: &Paths, side: Side, report: &Report) -> Result<(), String> {
         // Who is root can: something is wrong with the machine, and must not go unnoticed.
         Namespace::Impossible(why) if volume::is_root() => return Err(why),
         Namespace::Impossible(why) => {
-            report.pending(&title, Some(&format!("the network does not fail: {why}")));
+            report.pending(&title, Some(&format!("networks and disks do not fail: {why}")));
             false
         }
     };
@@ -61,14 +62,25 @@ pub fn run(paths: &Paths, side: Side, report: &Report) -> Result<(), String> {
     let seed = number("COMPAT_SEED").unwrap_or(1);
     let duration = Duration::from_secs(number("COMPAT_DURATION_S").unwrap_or(60));
     judge(&format!("torture/seed-{seed} [{side}]"), report, || {
-        let network = if has_network { Some(Network::new(vec![1, 2, 3])?) } else { None };
-        let places = network.as_ref().map_or(vec![Place::loopback(); 3], Network::places);
+        let network = if has_own { Some(Network::new(NODES.to_vec())?) } else { None };
+        let clocks = Clocks::new(&paths.sources, &NODES)?;
+        let mut places = network.as_ref().map_or(vec![Place::loopback(); 3], Network::places);
+        let mut disks = Vec::new();
+        for (id, place) in NODES.into_iter().zip(&mut places) {
+            place.prefix.extend(clocks.prefix(id));
+            if has_own {
+                let disk = Volume::tmpfs(DISK_BYTES)?;
+                place.log_dir = Some(disk.path());
+                disks.push(disk);
+            }
+        }
         let mut cluster = Cluster::seat(paths, side, &places, &[])?;
         cluster.launch_all()?;
         let name = format!("torture-{side}-{seed}");
         let tape = Tape::create(&paths.work.join(format!("histories/{name}.txt")))?;
         cluster::keeping(paths, &mut cluster, &name, |cluster| {
-            let mut run = Run { cluster, network, writers: Vec::new(), tape: tape.clone() };
+            let (disks, writers) = (&disks[..], Vec::new());
+            let mut run = Run { cluster, network, disks, clocks, writers, tape: tape.clone() };
             let done = run.all(&commands, seed, duration);
             tape.flush()?;
             done.map_err(|e| format!("{e}\nhistory: {}", tape.path().display()))
@@ -80,6 +92,9 @@ pub fn run(paths: &Paths, side: Side, report: &Report) -> Result<(), String> {
 struct Run<'a> {
     cluster: &'a mut Cluster,
     network: Option<Network>,
+    /// None, or one for each node.
+    disks: &'a [Volume],
+    clocks: Clocks,
     writers: Vec<Writer>,
     tape: Tape,
 }
@@ -101,10 +116,7 @@ impl Run<'_> {
             let writer = Writer::start(command, &self.cluster.servers(), &job, &self.tape)?;
             self.writers.push(writer);
         }
-        for writer in &mut self.writers {
-            writer.wait_for_more(MORE, LIMIT)?;
-            writer.wait_for_group(MORE, LIMIT)?;
-        }
+        writer::go_on(&mut self.writers)?;
         let begin = Instant::now();
         let mut steps = 0;
         for step in Schedule::new(seed, self.network.is_some()) {
@@ -160,9 +172,18 @@ impl Run<'_> {
                 self.cluster.pause(first)?;
                 return self.cluster.pause(second);
             }
+            Fault::Clock(id, ahead_ms) => return self.clocks.set(id, ahead_ms),
+            Fault::FullToReserve(id) => return self.disk(id)?.fill_but(RESERVE_LEFT),
+            Fault::Full(id) => return self.disk(id)?.fill_but(0),
             _ => return self.begin_in_network(fault),
         }
         Ok(())
+    }
+
+    fn disk(&self, id: i32) -> Result<&Volume, String> {
+        let of = |(node, _): &(i32, &Volume)| *node == id;
+        let found = NODES.into_iter().zip(self.disks).find(of);
+        found.map(|(_, disk)| disk).ok_or_else(|| format!("node {id} has no disk of its own"))
     }
 
     fn begin_in_network(&self, fault: Fault) -> Result<(), String> {
@@ -202,6 +223,15 @@ impl Run<'_> {
                 self.cluster.resume(first)?;
                 self.cluster.resume(second)
             }
+            Fault::Clock(id, _) => self.clocks.set(id, 0),
+            Fault::FullToReserve(id) | Fault::Full(id) => {
+                self.disk(id)?.empty()?;
+                // Apache Kafka ends when its only log directory is full.
+                match self.cluster.expect_running(id) {
+                    Err(_) if self.cluster.side().is_kafka() => self.cluster.spawn(id),
+                    runs => runs,
+                }
+            }
             _ => self.network.as_ref().ok_or("no network of its own")?.heal(),
         }
     }
@@ -215,10 +245,6 @@ impl Run<'_> {
     /// All is whole: replicas come in sync, and both clients write, read and commit again.
     fn settle(&mut self) -> Result<(), String> {
         self.await_in_sync()?;
-        for writer in &mut self.writers {
-            writer.wait_for_more(MORE, LIMIT)?;
-            writer.wait_for_group(MORE, LIMIT)?;
-        }
-        Ok(())
+        writer::go_on(&mut self.writers)
     }
 }

@@ -155,12 +155,49 @@ impl Volume {
         mount(&["-o", "loop,errors=remount-ro", &image.to_string_lossy()], &self.path())
     }
 
+    /// Leaves no more than so many bytes, or less where it is fuller already, until it is emptied.
+    ///
+    /// # Errors
+    /// If something else is in the way.
+    pub fn fill_but(&self, bytes: u64) -> Result<(), String> {
+        let path = self.ballast();
+        let failed = |e: std::io::Error| format!("{path:?}: {e}");
+        let state = rustix::fs::statvfs(self.path()).map_err(|e| failed(e.into()))?;
+        let excess = (state.f_bavail * state.f_frsize).saturating_sub(bytes);
+        if excess == 0 {
+            return Ok(());
+        }
+        let file = std::fs::File::create(&path).map_err(failed)?;
+        let flags = rustix::fs::FallocateFlags::empty();
+        match rustix::fs::fallocate(&file, flags, 0, excess) {
+            // The node was faster: nothing is left now.
+            Err(rustix::io::Errno::NOSPC) | Ok(()) => Ok(()),
+            Err(e) => Err(failed(e.into())),
+        }
+    }
+
+    /// Gives back the space that [`Volume::fill_but`] has taken.
+    ///
+    /// # Errors
+    /// If the file cannot be removed.
+    pub fn empty(&self) -> Result<(), String> {
+        let path = self.ballast();
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{path:?}: {e}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+
     /// Writes a file until no byte is left; removed, the space is back.
     ///
     /// # Errors
     /// If something else is in the way.
     pub fn fill(&self) -> Result<PathBuf, String> {
-        let path = self.path().join("ballast");
+        let path = self.ballast();
         let failed = |e| format!("{path:?}: {e}");
         let mut file = std::fs::File::create(&path).map_err(failed)?;
         for size in [1 << 20, 4096, 1] {

@@ -5,21 +5,14 @@
 //! all be there, in order and once.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crate::broker::Side;
-use crate::cluster::{self, Cluster, SETTLE_LIMIT};
+use crate::cluster::{Cluster, SETTLE_LIMIT};
 use crate::disk::{Tools, judge};
 use crate::paths::Paths;
 use crate::report::Report;
-use crate::writer::{self, Job, Tape, Work, Writer};
+use crate::writer::{self, Job, PAUSE_US, Tape, Work, Writer};
 
-/// Microseconds between two records of a client.
-const PAUSE_US: u64 = 1500;
-/// Records that show that a client goes on.
-const MORE: usize = 300;
-/// How long that may take.
-const LIMIT: Duration = Duration::from_secs(60);
 /// One node must do for the topics of a cluster that begins with one.
 const ALONE: [&str; 5] = [
     "offsets.topic.replication.factor=1",
@@ -39,12 +32,10 @@ pub fn run(paths: &Paths, side: Side, report: &Report) -> Result<(), String> {
     let commands = writer::commands(paths)?;
     let mut cluster = Cluster::seat_growing(paths, side, 3, &ALONE)?;
     judge(&format!("cluster/grow [{side}]"), report, || {
-        let tape = Tape::create(&paths.work.join(format!("histories/cluster-grow-{side}.txt")))?;
-        cluster::keeping(paths, &mut cluster, "cluster-grow", |cluster| {
+        writer::taped(paths, &mut cluster, "cluster-grow", |cluster, tape| {
             cluster.launch(1)?;
             let tools = Tools::start_at(paths, &cluster.node(1).address())?;
-            scenario(cluster, tools, &commands, &tape)
-                .map_err(|e| format!("{e}\nhistory: {}", tape.path().display()))
+            scenario(cluster, tools, &commands, tape)
         })
     });
     Ok(())
@@ -70,7 +61,7 @@ fn scenario(
         };
         writers.push(Writer::start(command, &cluster.node(1).address(), &job, tape)?);
     }
-    goes_on(&mut writers)?;
+    writer::go_on(&mut writers)?;
     for id in [2, 3] {
         cluster.launch(id)?;
         until(&mut tools, |quorum| quorum.observers.contains(&id))?;
@@ -80,7 +71,7 @@ fn scenario(
             format!("kafka-metadata-quorum --command-config {} add-controller", config.display());
         tools.until(&add, SETTLE_LIMIT, |_| Ok(()))?;
         until(&mut tools, |quorum| quorum.voters.contains(&id) && !quorum.observers.contains(&id))?;
-        goes_on(&mut writers)?;
+        writer::go_on(&mut writers)?;
     }
     cluster.await_members()?;
     let replicas = tools.expect("kafka-metadata-quorum describe --replication")?;
@@ -105,26 +96,14 @@ fn scenario(
         );
         tools.expect(&remove)?;
         until(&mut tools, |quorum| !quorum.voters.contains(&id))?;
-        goes_on(&mut writers)?;
+        writer::go_on(&mut writers)?;
     }
     let left = until(&mut tools, |quorum| quorum.voters.len() == 1)?;
     let create = "kafka-topics --create --topic after --partitions 3 --replication-factor 3";
     tools.expect(create)?;
     let mut lines = vec![format!("grown to 1, 2, 3 and shrunk to {:?}", left.voters)];
-    for writer in writers {
-        let name = writer.name().to_owned();
-        let history = writer.finish(&cluster.node(1).address())?;
-        lines.push(writer::expect_clean(&name, &history)?);
-    }
+    lines.extend(writer::finish_clean(writers, &cluster.node(1).address())?);
     Ok(lines.join("\n  "))
-}
-
-fn goes_on(writers: &mut [Writer]) -> Result<(), String> {
-    for writer in writers {
-        writer.wait_for_more(MORE, LIMIT)?;
-        writer.wait_for_group(MORE, LIMIT)?;
-    }
-    Ok(())
 }
 
 /// The id of the directory in which a node has the metadata log.

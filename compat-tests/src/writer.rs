@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::clients;
+use crate::cluster::{self, Cluster};
 use crate::history::History;
 use crate::java::{KAFKA, checked};
 use crate::paths::Paths;
@@ -21,6 +22,13 @@ use crate::paths::Paths;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a load may take to have everything delivered, or failed, once it is told to end.
 const END_LIMIT: Duration = Duration::from_secs(180);
+
+/// Microseconds between two records of a client that is to go on while something is done.
+pub const PAUSE_US: u64 = 1500;
+/// Records that show that it does.
+const MORE: usize = 300;
+/// How long they may take.
+const MORE_LIMIT: Duration = Duration::from_secs(90);
 
 /// The two clients, and the commands that run their loads.
 ///
@@ -295,6 +303,46 @@ impl Drop for Writer {
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a scenario as [`cluster::keeping`] does, with a tape; if it fails, it says where that is too.
+///
+/// # Errors
+/// Those of the scenario, and if the tape cannot be made.
+pub fn taped<T>(
+    paths: &Paths,
+    cluster: &mut Cluster,
+    name: &str,
+    scenario: impl FnOnce(&mut Cluster, &Tape) -> Result<T, String>,
+) -> Result<T, String> {
+    let tape = Tape::create(&paths.work.join(format!("histories/{name}-{}.txt", cluster.side())))?;
+    cluster::keeping(paths, cluster, name, |cluster| {
+        scenario(cluster, &tape).map_err(|e| format!("{e}\nhistory: {}", tape.path().display()))
+    })
+}
+
+/// Waits until all have written, and their groups read and committed, a good deal more than now.
+///
+/// # Errors
+/// If one has not in time, or has ended.
+pub fn go_on(writers: &mut [Writer]) -> Result<(), String> {
+    for writer in writers {
+        writer.wait_for_more(MORE, MORE_LIMIT)?;
+        writer.wait_for_group(MORE, MORE_LIMIT)?;
+    }
+    Ok(())
+}
+
+/// Lets all end; answers a line for each, if nothing went wrong.
+///
+/// # Errors
+/// Those of [`Writer::finish`] and [`expect_clean`].
+pub fn finish_clean(writers: Vec<Writer>, servers: &str) -> Result<Vec<String>, String> {
+    let finish = |writer: Writer| {
+        let name = writer.name().to_owned();
+        expect_clean(&name, &writer.finish(servers)?)
+    };
+    writers.into_iter().map(finish).collect()
 }
 
 /// Judges a history: nothing wrong in it, nothing failed; answers how much there was in it.

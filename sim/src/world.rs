@@ -37,6 +37,10 @@ impl Clock for SimClock {
         let since = self.net.now_ms().cast_signed();
         Timestamp(BEGINNING_MS + since + self.offset_ms.load(Ordering::Relaxed))
     }
+
+    fn steady(&self) -> Timestamp {
+        Timestamp(BEGINNING_MS + self.net.now_ms().cast_signed())
+    }
 }
 
 /// A process that runs.

@@ -214,7 +214,7 @@ impl Cleaner {
 
     /// `true` where all went well.
     fn clean(&self, partition: &Partition, mut cleaning: Cleaning) -> bool {
-        let begun = self.clock.now();
+        let begun = self.clock.steady();
         let result = self.clean_segments(partition, &mut cleaning);
         if result.is_err()
             && let Err(error) = cleaning.discard()
@@ -227,7 +227,7 @@ impl Cleaner {
         };
         let is_done = partition.end_cleaning(&cleaning, end);
         if is_done {
-            report(&cleaning, begun, self.clock.now());
+            report(&cleaning, begun, self.clock.steady());
             self.housekeeping.checkpoint_cleaner();
         }
         is_done
@@ -258,12 +258,12 @@ impl Cleaner {
     fn pace(&self, partition: &Partition, truncations: u64, bytes: usize) -> ControlFlow<()> {
         let mut state = self.state.lock();
         let rate = state.config.io_max_bytes_per_second;
-        state.throttle.book(bytes, rate, self.clock.now());
+        state.throttle.book(bytes, rate, self.clock.steady());
         loop {
             if state.is_stopping || !partition.wants_cleaned(truncations) {
                 return ControlFlow::Break(());
             }
-            let wait_ms = state.throttle.wait_ms(self.clock.now());
+            let wait_ms = state.throttle.wait_ms(self.clock.steady());
             if wait_ms == 0 {
                 return ControlFlow::Continue(());
             }

@@ -143,15 +143,16 @@ impl<S: Stage> Host<S> {
         if state.waiting.len() >= WAITING_MAX {
             return Err(HostError::NotActive);
         }
-        let now = self.clock.now();
+        let (now, wall) = (self.clock.steady(), self.clock.now());
         let id = RequestId(state.next_request);
         let machine = state.machine.as_mut().ok_or(HostError::NotActive)?;
         let before = machine.deadline();
+        machine.set_wall_ahead(wall.0 - now.0);
         let output = machine.handle(now, id, request);
         let (sender, receiver) = oneshot::channel();
         state.next_request += 1;
         state.waiting.insert(id, sender);
-        if let Err(error) = self.apply(&mut state, now, output)
+        if let Err(error) = self.apply(&mut state, wall, output)
             && let Some(waiter) = state.waiting.remove(&id)
         {
             let _ = waiter.send(Err(error));
@@ -189,7 +190,7 @@ impl<S: Stage> Host<S> {
         }
     }
 
-    /// Writes and replays the records and holds the effects. An error is `NoSpace`: nothing of the output counts.
+    /// Writes and replays the records, with the wall clock's time, and holds the effects. An error is `NoSpace`: nothing of the output counts.
     fn apply(
         &self,
         state: &mut State<S>,
@@ -254,12 +255,13 @@ impl<S: Stage> Host<S> {
             let moved = self.stage.commit_moved();
             let deadline = {
                 let mut state = self.state.lock();
-                let now = self.clock.now();
+                let (now, wall) = (self.clock.steady(), self.clock.now());
                 let Some(machine) = state.machine.as_mut() else { return };
                 let mut pause_ms_min = 1;
                 if machine.deadline().is_some_and(|deadline| deadline <= now) {
+                    machine.set_wall_ahead(wall.0 - now.0);
                     let output = machine.tick(now);
-                    if self.apply(&mut state, now, output).is_err() {
+                    if self.apply(&mut state, wall, output).is_err() {
                         pause_ms_min = NO_SPACE_PAUSE_MS;
                     }
                 } else {

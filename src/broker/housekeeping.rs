@@ -36,7 +36,7 @@ pub struct Housekeeping {
     written: Mutex<BTreeMap<(PathBuf, &'static str), Offsets>>,
 }
 
-/// When each chore is next due, in milliseconds of the clock.
+/// When each chore is next due, in milliseconds of the steady clock: one that is put back must not stop them.
 struct Due {
     retention: i64,
     checkpoints: i64,
@@ -66,7 +66,7 @@ impl Housekeeping {
 
     /// Runs until `stop` says so.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let now = self.clock.now().0;
+        let now = self.clock.steady().0;
         let settings = &self.settings;
         let mut due = Due {
             retention: now.saturating_add(settings.initial_task_delay_ms),
@@ -79,7 +79,7 @@ impl Housekeeping {
         loop {
             let next = due.retention.min(due.checkpoints).min(due.high_watermarks);
             let next = next.min(due.flush).min(due.producers).min(due.trash);
-            let pause = next.saturating_sub(self.clock.now().0).max(0) as u64;
+            let pause = next.saturating_sub(self.clock.steady().0).max(0) as u64;
             let pause = Duration::from_millis(pause.max(PAUSE_MS_MIN));
             tokio::select! {
                 biased;
@@ -102,7 +102,7 @@ impl Housekeeping {
     }
 
     fn round(&self, due: &mut Due) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         if due.retention <= now.0 {
             self.retain();
             due.retention = now.0.saturating_add(self.settings.retention_check_interval_ms);
@@ -124,7 +124,7 @@ impl Housekeeping {
         }
         if due.producers <= now.0 {
             for partition in self.publisher.all() {
-                partition.remove_expired_producers(now);
+                partition.remove_expired_producers(self.clock.now());
             }
             let interval = self.settings.producer_id_expiration_check_interval_ms;
             due.producers = now.0.saturating_add(interval);
@@ -137,7 +137,7 @@ impl Housekeeping {
                 // After a roll: less is left to recover.
                 self.write_offsets();
             }
-            self.publisher.empty_trash(now.0);
+            self.publisher.empty_trash(now);
             self.remove_deleted(now.0);
             self.directories.look_at_space(self.settings.dir_reserve_bytes);
             due.trash = now.0.saturating_add(self.settings.trash_interval_ms);
@@ -171,11 +171,11 @@ impl Housekeeping {
         if files.is_empty() {
             return;
         }
-        let due = self.clock.now().plus_ms(partition.file_delete_delay_ms()).0;
+        let due = self.clock.steady().plus_ms(partition.file_delete_delay_ms()).0;
         self.deleted.lock().extend(files.into_iter().map(|files| (due, files)));
     }
 
-    /// Removes the files of segments whose time has come.
+    /// Removes the files of segments whose time has come on the steady clock.
     pub fn remove_deleted(&self, now: i64) {
         let due: Vec<(i64, DeletedFiles)> = {
             let mut deleted = self.deleted.lock();

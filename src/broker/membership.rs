@@ -1,7 +1,8 @@
 //! This broker's membership in the cluster: its registration, its heartbeats, and its way out.
 //!
-//! Source: KIP-631 (registration, fencing, controlled shutdown), KIP-858 (log directories that are offline), KIP-966
-//! (the epoch of an orderly stop). Differently from Kafka a broker that finds its id in use says who has it.
+//! Source: KIP-631 (registration, fencing, controlled shutdown), KIP-858 (log directories that are offline, and the end
+//! of a broker whose controller does not hear of it), KIP-966 (the epoch of an orderly stop). Differently from Kafka a
+//! broker that finds its id in use says who has it.
 
 use super::controller_link::ControllerLink;
 use super::directories::Directories;
@@ -17,6 +18,7 @@ use ottla_protocol::messages::{
     ControllerRegistrationRequest, broker_registration_request, controller_registration_request,
 };
 use ottla_protocol::{BrokerEpoch, ErrorCode};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -42,6 +44,8 @@ pub(super) struct Membership {
     incarnation_id: Uuid,
     epoch: AtomicI64,
     is_leaving: AtomicBool,
+    /// The log directories that have failed, once the controller could not be told of them in time.
+    untold: watch::Sender<Vec<PathBuf>>,
 }
 
 impl Membership {
@@ -59,6 +63,7 @@ impl Membership {
             incarnation_id: Uuid::new_v4(),
             epoch: AtomicI64::new(-1),
             is_leaving: AtomicBool::new(false),
+            untold: watch::Sender::default(),
         }
     }
 
@@ -222,38 +227,69 @@ impl Membership {
     }
 
     /// Tells the controller of each log directory that fails, at once, so that others lead what lies there, and again
-    /// until it has heard of it.
+    /// until it has heard of it; or gives up after `log.dir.failure.timeout.ms` ([`Membership::untold`]).
     pub(super) async fn report_failures(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut failures = self.directories.failures();
         let reporting = async {
-            let (mut known, mut pause) = (0, RETRY_PAUSE);
+            let mut known = 0;
             loop {
                 failures.mark_unchanged();
-                let offline = self.directories.offline().count();
-                if offline == known {
+                if self.directories.offline().count() == known {
                     // The sender is a part of the directories, which are this one's.
                     if failures.changed().await.is_err() {
                         return;
                     }
                     continue;
                 }
-                let error = match self.heartbeat().await {
-                    Ok(reply) => ErrorCode::from_code(reply.error_code),
-                    Err(error) => error,
+                let patience = self.settings.dir_failure_timeout;
+                let Ok(told) = tokio::time::timeout(patience, self.tell_of_failures()).await else {
+                    let offline = self.directories.offline();
+                    self.untold.send_replace(offline.map(|it| it.path.clone()).collect());
+                    return;
                 };
-                if error.is_err() {
-                    tracing::warn!(%error, "the controller does not know of a failed log directory yet");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(REPORT_PAUSE_MAX);
-                } else {
-                    (known, pause) = (offline, RETRY_PAUSE);
-                }
+                known = told;
             }
         };
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => {}
             () = reporting => {}
+        }
+    }
+
+    /// Sends heartbeats until one is answered; how many directories that are offline it named.
+    async fn tell_of_failures(&self) -> usize {
+        let mut pause = RETRY_PAUSE;
+        loop {
+            let offline = self.directories.offline().count();
+            let error = match self.heartbeat().await {
+                Ok(reply) => ErrorCode::from_code(reply.error_code),
+                Err(error) => error,
+            };
+            if !error.is_err() {
+                return offline;
+            }
+            tracing::warn!(%error, "the controller does not know of a failed log directory yet");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(REPORT_PAUSE_MAX);
+        }
+    }
+
+    /// Completes when [`Membership::report_failures`] has given up; says why. As long as the controller does not know,
+    /// nobody else leads what lay in the directory.
+    pub(super) async fn untold(&self) -> String {
+        let mut untold = self.untold.subscribe();
+        match untold.wait_for(|untold| !untold.is_empty()).await {
+            Ok(paths) => {
+                let waited = self.settings.dir_failure_timeout.as_millis();
+                let paths = paths.iter().map(|path| path.display().to_string());
+                let paths = paths.collect::<Vec<_>>().join(", ");
+                format!(
+                    "the controller could not be told within {waited} ms that log directories have failed: {paths}"
+                )
+            }
+            // The sender is this one's.
+            Err(_) => std::future::pending().await,
         }
     }
 
@@ -354,3 +390,6 @@ fn controller_registration(
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,8 +58,6 @@ mod settings;
 mod snapshots;
 mod start;
 mod takeover;
-#[cfg(test)]
-mod tests;
 mod throttle;
 mod voter_changes;
 mod voters;
@@ -529,6 +527,12 @@ impl Broker {
         self.directories.all_failed().await
     }
 
+    /// Completes when the controller was not told in time of a log directory that failed, and says so. The process is
+    /// to stop in order then, as in Kafka (KIP-858).
+    pub async fn untold_failure(&self) -> String {
+        self.membership.untold().await
+    }
+
     /// Hands over what this broker leads, where others can take it (`controlled.shutdown.enable`). Clients are to be
     /// served until this returns.
     pub async fn leave(&self) {
@@ -590,3 +594,8 @@ impl Broker {
         self.close_metadata().await;
     }
 }
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

@@ -328,10 +328,10 @@ impl Mover {
         let mut state = self.state.lock();
         state.take_rate(self.rate());
         let rate = state.rate;
-        state.throttle.book(bytes, rate, self.params.clock.now());
+        state.throttle.book(bytes, rate, self.params.clock.steady());
         loop {
             state.take_rate(self.rate());
-            let wait_ms = state.throttle.wait_ms(self.params.clock.now());
+            let wait_ms = state.throttle.wait_ms(self.params.clock.steady());
             if wait_ms == 0 || state.is_stopping || !job.partition.wants_move(&job.moving) {
                 return;
             }

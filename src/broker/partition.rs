@@ -304,6 +304,7 @@ impl Partition {
         let join = group_commit.join(info.flush, end);
         if join == Join::Nothing {
             self.settled_end.store(end.0, Ordering::Release);
+            let now = self.clock.steady();
             let effects = replica.step(Event::Appended { log_end_offset: end, now });
             self.perform(&mut owned, effects)?;
         }

@@ -11,26 +11,25 @@ use super::replication::Replication;
 use super::settings::Settings;
 use crate::env::Clock;
 use crate::log::checkpoint::{
-    deleted_partition_dir, parse_future_dir, parse_partition_dir, partition_dir,
-    read_partition_metadata,
+    parse_future_dir, parse_partition_dir, partition_dir, read_partition_metadata,
 };
 use crate::log::{Log, LogParams, RecoveryError, StorageError};
 use crate::machines::metadata::Image;
 use crate::machines::metadata::image::{BrokerRegistration, PartitionRegistration, TopicImage};
 use crate::machines::replica::Leadership;
-use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, TopicId, uuid_to_text};
+use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, Timestamp, TopicId, uuid_to_text};
 use parking_lot::{Mutex, RwLock};
 use reopening::Unopened;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use trash::{DELETE_SUFFIX, Trash};
 
 mod opening;
 mod reopening;
+mod trash;
 
-/// Suffix of the directory of a deleted partition until it is removed (Kafka's name).
-const DELETE_SUFFIX: &str = "-delete";
 /// Suffix of a directory that the metadata does not know (Kafka's name).
 const STRAY_SUFFIX: &str = "-stray";
 
@@ -54,8 +53,7 @@ pub struct Publisher {
     partitions: RwLock<HashMap<Arc<str>, TopicPartitions>>,
     /// Where directories lie that were found at start, by topic, partition and topic id.
     found: Mutex<HashMap<(String, i32), Vec<Found>>>,
-    /// Directories to remove, with the time.
-    trash: Mutex<Vec<(i64, PathBuf)>>,
+    trash: Trash,
     /// The log directories that were asked for before their partitions came; at most [`PREFERRED_MAX`].
     preferred: Mutex<HashMap<(String, i32), usize>>,
     /// Lines are in the checkpoints of partitions that went, or were cut since.
@@ -93,7 +91,7 @@ impl Publisher {
             replication,
             partitions: RwLock::new(HashMap::new()),
             found: Mutex::new(HashMap::new()),
-            trash: Mutex::new(Vec::new()),
+            trash: Trash::default(),
             preferred: Mutex::new(HashMap::new()),
             has_stale_lines: AtomicBool::new(false),
             earlier_writes_synced: AtomicBool::new(false),
@@ -118,7 +116,7 @@ impl Publisher {
             for entry in entries.into_iter().filter(|entry| entry.is_dir) {
                 let path = log_dir.path.join(&entry.name);
                 if entry.name.ends_with(DELETE_SUFFIX) {
-                    self.trash.lock().push((0, path));
+                    self.trash.put(Timestamp(0), path);
                 } else if let Some(key) = parse_partition_dir(&entry.name) {
                     let topic_id = read_partition_metadata(disk.as_ref(), &path).ok().flatten();
                     found.entry(key).or_default().push(Found { directory, topic_id });
@@ -130,7 +128,7 @@ impl Publisher {
         for (key, path) in futures {
             if found.contains_key(&key) {
                 tracing::info!(path = %path.display(), "a move did not end: its copy is removed");
-                self.trash.lock().push((0, path));
+                self.trash.put(Timestamp(0), path);
             } else {
                 self.set_aside(&path, "the copy of a move, whose log is in no log directory");
             }
@@ -241,7 +239,7 @@ impl Publisher {
         }
         drop(partitions);
         tracing::info!(?partition, "the replica is on other brokers by now, and is deleted here");
-        self.delete(image_delay(&self.settings, image, partition.topic()), partition);
+        self.delete(image, partition);
     }
 
     /// Nothing is read into, or out of, the partition any more.
@@ -474,7 +472,7 @@ impl Publisher {
             let gone = self.partitions.write().remove(&topic.name);
             for partition in gone.into_iter().flatten().map(|(_, partition)| partition) {
                 self.retire(&partition);
-                self.delete(image_delay(&self.settings, old, &topic.name), &partition);
+                self.delete(old, &partition);
             }
         }
         self.groups.topics_deleted(deleted);
@@ -486,42 +484,6 @@ impl Publisher {
         let key = (topic.to_owned(), index);
         if preferred.len() < PREFERRED_MAX || preferred.contains_key(&key) {
             preferred.insert(key, directory);
-        }
-    }
-
-    /// What the directory is to be called that a partition's log has left, until it is removed.
-    pub fn retired_dir(&self, partition: &Partition) -> PathBuf {
-        let log_dir = partition.checkpoint().map(|it| it.directory).unwrap_or_default();
-        let unique = uuid::Uuid::new_v4();
-        deleted_partition_dir(&log_dir, partition.topic(), partition.index(), unique)
-    }
-
-    /// Removes a directory that a partition's log has left, after `file.delete.delay.ms`.
-    pub fn remove_later(&self, partition: &Partition, path: PathBuf) {
-        if self.directories.disk().exists(&path) {
-            let due = self.clock.now().plus_ms(partition.file_delete_delay_ms()).0;
-            self.trash.lock().push((due, path));
-        }
-    }
-
-    fn delete(&self, delay_ms: i64, partition: &Partition) {
-        self.has_stale_lines.store(true, Ordering::Release);
-        let mut target = None;
-        let result = partition.delete(|log| {
-            let unique = uuid::Uuid::new_v4().simple();
-            let name = format!("{}-{}.{unique}{DELETE_SUFFIX}", log.topic(), log.partition());
-            let to = log.path().with_file_name(name);
-            target = Some(to.clone());
-            to
-        });
-        match (result, target) {
-            // A partition that never had a record has no directory.
-            (Ok(()), Some(path)) if self.directories.disk().exists(&path) => {
-                let due = self.clock.now().plus_ms(delay_ms).0;
-                self.trash.lock().push((due, path));
-            }
-            (Ok(()), _) => {}
-            (Err(error), _) => tracing::error!(?partition, %error, "cannot delete partition"),
         }
     }
 
@@ -566,33 +528,4 @@ impl Publisher {
             self.set_aside(&partition_dir(&log_dir.path, &topic, index), UNKNOWN);
         }
     }
-
-    /// Directories that are to be removed.
-    #[cfg(test)]
-    pub fn trash(&self) -> Vec<PathBuf> {
-        self.trash.lock().iter().map(|(_, path)| path.clone()).collect()
-    }
-
-    /// Removes directories of deleted partitions whose time has come.
-    pub fn empty_trash(&self, now: i64) {
-        let due: Vec<PathBuf> = {
-            let mut trash = self.trash.lock();
-            let (due, later) = trash.drain(..).partition(|(time, _)| *time <= now);
-            *trash = later;
-            let due: Vec<(i64, PathBuf)> = due;
-            due.into_iter().map(|(_, path)| path).collect()
-        };
-        let disk = self.directories.disk();
-        for path in due {
-            let removed = disk.remove_dir_all(&path);
-            if let Err(error) = removed.and_then(|()| disk.sync_dir(path.parent().unwrap_or(&path)))
-            {
-                tracing::error!(path = %path.display(), %error, "cannot remove a deleted partition");
-            }
-        }
-    }
-}
-
-fn image_delay(settings: &Settings, image: &Image, topic: &str) -> i64 {
-    settings.topic(image, topic).log.file_delete_delay_ms
 }

@@ -68,6 +68,11 @@ pub const METADATA_DIR: &str = "__cluster_metadata-0";
 const SEND_ENTRIES_MAX: u64 = 10_000;
 /// Entries that stay after a snapshot, for voters that are a little behind.
 const KEPT_ENTRIES: u64 = 1000;
+/// How long a change of the voters may take that somebody asks for who says nothing of it; Kafka's
+/// `controller.quorum.request.timeout.ms`.
+const CHANGE_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for a node that is to catch up before it gets a vote.
+const ADD_MAX: Duration = Duration::from_secs(600);
 
 /// Why the metadata log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -392,15 +397,15 @@ impl Quorum {
     /// Gives a node a vote, once it has what this leader has.
     ///
     /// # Errors
-    /// NOT_LEADER_OR_FOLLOWER, UNSUPPORTED_VERSION, DUPLICATE_VOTER; REQUEST_TIMED_OUT while another change is under
-    /// way, or when the node does not catch up in time; KAFKA_STORAGE_ERROR without space.
+    /// NOT_LEADER_OR_FOLLOWER, UNSUPPORTED_VERSION (`kraft.version` 0), DUPLICATE_VOTER; REQUEST_TIMED_OUT while
+    /// another change is under way, or when the node does not catch up in time; KAFKA_STORAGE_ERROR without space.
     pub async fn add_voter(
         &self,
         voter: Voter,
         answered: Answered,
         timeout: Duration,
     ) -> Result<(), ErrorCode> {
-        self.shared.add_voter(voter, answered, timeout).await
+        self.shared.add_voter(voter, answered, timeout.min(ADD_MAX)).await
     }
 
     /// Takes a voter's vote. A leader whose own it is has another one elected, who is to be asked again.
@@ -408,13 +413,8 @@ impl Quorum {
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER, UNSUPPORTED_VERSION, VOTER_NOT_FOUND; REQUEST_TIMED_OUT while another change is under
     /// way, or when no majority has it in time; INVALID_REQUEST for the last voter; KAFKA_STORAGE_ERROR without space.
-    pub async fn remove_voter(
-        &self,
-        id: BrokerId,
-        directory_id: Uuid,
-        timeout: Duration,
-    ) -> Result<(), ErrorCode> {
-        let removed = self.shared.remove_voter(id, directory_id, timeout).await;
+    pub async fn remove_voter(&self, id: BrokerId, directory_id: Uuid) -> Result<(), ErrorCode> {
+        let removed = self.shared.remove_voter(id, directory_id, CHANGE_MAX).await;
         let transport = self.transport.lock().clone();
         if removed == Err(ErrorCode::NotLeaderOrFollower)
             && id == self.shared.log.params().node_id()
@@ -430,8 +430,8 @@ impl Quorum {
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER, UNSUPPORTED_VERSION, VOTER_NOT_FOUND; REQUEST_TIMED_OUT while another change is under
     /// way, or when no majority has it in time; KAFKA_STORAGE_ERROR without space.
-    pub async fn update_voter(&self, voter: Voter, timeout: Duration) -> Result<(), ErrorCode> {
-        self.shared.update_voter(voter, timeout).await
+    pub async fn update_voter(&self, voter: Voter) -> Result<(), ErrorCode> {
+        self.shared.update_voter(voter, CHANGE_MAX).await
     }
 
     /// Makes the voters of the configuration those of the log (`kraft.version` 1), from which on they can change.
@@ -439,8 +439,8 @@ impl Quorum {
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER; REQUEST_TIMED_OUT while another change is under way, or when no majority has it in time;
     /// INVALID_UPDATE_VERSION where a voter has not said its directory; KAFKA_STORAGE_ERROR without space.
-    pub async fn make_dynamic(&self, timeout: Duration) -> Result<(), ErrorCode> {
-        self.shared.make_dynamic(timeout).await
+    pub async fn make_dynamic(&self) -> Result<(), ErrorCode> {
+        self.shared.make_dynamic(CHANGE_MAX).await
     }
 
     /// What `DescribeQuorum` tells.

@@ -104,6 +104,8 @@ pub struct Settings {
     pub controller_patience: Duration,
     /// `broker.heartbeat.interval.ms`.
     pub heartbeat_interval: Duration,
+    /// `log.dir.failure.timeout.ms`.
+    pub dir_failure_timeout: Duration,
     /// `initial.broker.registration.timeout.ms`.
     pub initial_registration_timeout: Duration,
     /// `controlled.shutdown.enable`.
@@ -176,6 +178,7 @@ impl Settings {
             bootstrap: bootstrap(&config),
             controller_patience: milliseconds(config.replication.controller_socket_timeout_ms),
             heartbeat_interval: milliseconds(config.replication.broker_heartbeat_interval_ms),
+            dir_failure_timeout: milliseconds(config.logs.dir_failure_timeout_ms),
             initial_registration_timeout: milliseconds(
                 config.replication.initial_registration_timeout_ms,
             ),

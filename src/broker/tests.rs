@@ -14,9 +14,10 @@ use ottla_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use ottla_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, OffsetCommitRequest};
-use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::record::BatchParams;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 pub(super) fn settings(dirs: &[&Path]) -> Settings {
     settings_with(dirs, &[])
@@ -219,9 +220,7 @@ async fn what_cannot_be_opened_is_looked_for_in_its_own_directory_again() {
 }
 
 pub(super) fn produce(partition: &Arc<Partition>) -> Result<AppendInfo, ErrorCode> {
-    let mut batch = BatchBuilder::new(BatchParams::default());
-    batch.push(Timestamp(0), None, Some(b"value"), &[]);
-    let batch = batch.build().freeze();
+    let batch = fixture::batch(BatchParams::default(), Timestamp(0), &[b"value"]);
     let appended = partition.append(batch, -1, AppendOrigin::Client);
     appended.map_err(|error| error.error_code())
 }
@@ -440,17 +439,18 @@ async fn the_controller_knows_where_replicas_lie_and_hears_at_once_of_a_director
         image.topics.get(topic).and_then(|topic| topic.partition(0)).cloned().unwrap()
     };
     let where_it_is = |topic| registration(&broker, topic).directory_of(id);
-    until("the controller knows where both are", || {
+    fixture::until("the controller knows where both are", || {
         (where_it_is("one"), where_it_is("other")) == (ids[0], ids[1])
     })
     .await;
     faults.fail_syncs_below(other.path());
     assert_eq!(produce_durably(&partitions[1]).await, Err(ErrorCode::KafkaStorageError));
-    until("the controller knows what is left", || {
+    fixture::until("the controller knows what is left", || {
         broker.image().cluster.brokers[&id].log_dirs == ids[..1]
     })
     .await;
     let lost = registration(&broker, "other");
+    assert!(futures_are_pending(std::pin::pin!(broker.untold_failure())).await);
     assert!(!lost.has_leader() && registration(&broker, "one").leader == id, "{lost:?}");
     assert_eq!(produce_durably(&partitions[1]).await, Err(ErrorCode::KafkaStorageError));
     assert_eq!(produce_durably(&partitions[0]).await, Ok(()));
@@ -460,15 +460,6 @@ async fn the_controller_knows_where_replicas_lie_and_hears_at_once_of_a_director
     let broker = start(&[one.path(), other.path()]).await;
     assert_eq!(registration(&broker, "other").leader, id);
     broker.stop().await;
-}
-
-/// Waits for what comes soon.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 #[tokio::test]
@@ -522,7 +513,7 @@ async fn checkpoint_that_finds_no_space_waits() {
 }
 
 #[tokio::test]
-async fn partition_that_had_no_record_leaves_nothing_to_remove() {
+async fn a_deleted_partition_leaves_its_directory_to_remove_if_it_had_a_record() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(&[dir.path()]).await;
     let delete = async |name: &str| {
@@ -531,11 +522,15 @@ async fn partition_that_had_no_record_leaves_nothing_to_remove() {
         broker.controller(ControllerRequest::DeleteTopics(request)).await.unwrap();
     };
     create_topic(&broker, "empty").await;
-    produce(&create_topic(&broker, "written").await).unwrap();
     delete("empty").await;
     assert!(broker.publisher.trash().is_empty());
-    delete("written").await;
-    assert_eq!(broker.publisher.trash().len(), 1);
+    // Its directory's name with what a deletion adds would be longer than a file's may be.
+    let longest = "w".repeat(249);
+    for name in ["written", &longest] {
+        produce(&create_topic(&broker, name).await).unwrap();
+        delete(name).await;
+    }
+    assert_eq!(broker.publisher.trash().len(), 2);
     broker.stop().await;
 }
 
@@ -594,4 +589,41 @@ async fn a_member_that_the_other_voters_cannot_reach_is_refused_in_a_sentence() 
     super::founding::write_first_voters(&RealDisk, dir.path(), voters, Timestamp(1)).unwrap();
     let refused = start().await.expect_err("it would wait for ever").to_string();
     assert!(refused.contains("the voters 1, 2,"), "{refused}");
+}
+
+/// A wall clock that a test puts forward and back, beside a steady one.
+#[derive(Debug, Default)]
+struct SteppedClock(AtomicI64);
+
+impl Clock for SteppedClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().plus_ms(self.0.load(Ordering::Relaxed))
+    }
+
+    fn steady(&self) -> Timestamp {
+        SystemClock.steady()
+    }
+}
+
+#[tokio::test]
+async fn chores_go_on_when_the_wall_clock_is_put_back() {
+    const HOUR_MS: i64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SteppedClock::default());
+    let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let broker = Broker::start(settings(&[dir.path()]), Arc::new(RealDisk), shared).await.unwrap();
+    for step_ms in [-HOUR_MS, HOUR_MS, 0] {
+        clock.0.store(step_ms, Ordering::Relaxed);
+        let health = &broker.directories.all[0].health;
+        assert!(health.fill());
+        // There is space, so that the next look lets producers go on.
+        for _ in 0..1000 {
+            if !health.is_full() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!health.is_full(), "nobody has looked since the clock was put by {step_ms} ms");
+    }
+    broker.stop().await;
 }

@@ -11,7 +11,7 @@ const BURST_MS: f64 = 300.0;
 /// The time line.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
-    /// Up to when the bytes that were booked last, in milliseconds since 1970.
+    /// Up to when the bytes that were booked last, in milliseconds of the steady clock.
     booked_to: f64,
 }
 

@@ -2,21 +2,21 @@
 //! is to be asked directly, or through a broker that passes them on.
 
 use super::Broker;
-use super::quorum::{Answered, Quorum, Voter};
+use super::quorum::Quorum;
 use ottla_protocol::{BrokerId, ErrorCode};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How long a change may take whose request says nothing of it; Kafka's `controller.quorum.request.timeout.ms`.
-const CHANGE_MAX: Duration = Duration::from_secs(2);
-/// Longest wait for a node that is to catch up.
-const ADD_MAX: Duration = Duration::from_secs(600);
 /// How long another leader may take to become known.
 const SUCCESSION_MAX: Duration = Duration::from_secs(3);
 
 impl Broker {
-    fn voting(&self) -> Result<&Arc<Quorum>, ErrorCode> {
+    /// The quorum in which this node votes, to ask changes of that need nobody but its leader.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER where it has no vote.
+    pub fn voting(&self) -> Result<&Arc<Quorum>, ErrorCode> {
         self.metadata.quorum().ok_or(ErrorCode::NotLeaderOrFollower)
     }
 
@@ -35,29 +35,6 @@ impl Broker {
         self.metadata.kraft_version()
     }
 
-    /// Raises `kraft.version` to 1: the voters of the configuration can be changed from then on.
-    ///
-    /// # Errors
-    /// NOT_LEADER_OR_FOLLOWER, KAFKA_STORAGE_ERROR; REQUEST_TIMED_OUT while a change is under way, or when no majority
-    /// has it in time; INVALID_UPDATE_VERSION where a voter was not heard of since this one leads.
-    pub async fn make_voters_dynamic(&self) -> Result<(), ErrorCode> {
-        self.voting()?.make_dynamic(CHANGE_MAX).await
-    }
-
-    /// Gives a controller that follows a vote.
-    ///
-    /// # Errors
-    /// NOT_LEADER_OR_FOLLOWER, UNSUPPORTED_VERSION (`kraft.version` 0), DUPLICATE_VOTER, KAFKA_STORAGE_ERROR;
-    /// REQUEST_TIMED_OUT while another change is under way, or when it does not catch up in time.
-    pub async fn add_voter(
-        &self,
-        voter: Voter,
-        answered: Answered,
-        timeout: Duration,
-    ) -> Result<(), ErrorCode> {
-        self.voting()?.add_voter(voter, answered, timeout.min(ADD_MAX)).await
-    }
-
     /// Takes a voter's vote. Where it is this leader's own, another leader is elected first: this completes with
     /// NOT_LEADER_OR_FOLLOWER once that one is known.
     ///
@@ -66,7 +43,7 @@ impl Broker {
     /// INVALID_REQUEST for the last voter; REQUEST_TIMED_OUT while another change is under way, or when no majority has
     /// it in time.
     pub async fn remove_voter(&self, id: BrokerId, directory_id: Uuid) -> Result<(), ErrorCode> {
-        let removed = self.voting()?.remove_voter(id, directory_id, CHANGE_MAX).await;
+        let removed = self.voting()?.remove_voter(id, directory_id).await;
         if removed == Err(ErrorCode::NotLeaderOrFollower) && id == self.node_id() {
             let mut active = self.metadata.active();
             let known = active.wait_for(|_| self.is_led_elsewhere());
@@ -74,14 +51,5 @@ impl Broker {
             let _ = tokio::time::timeout(SUCCESSION_MAX, known).await;
         }
         removed
-    }
-
-    /// Notes where a voter listens now, and what it supports.
-    ///
-    /// # Errors
-    /// NOT_LEADER_OR_FOLLOWER, UNSUPPORTED_VERSION (`kraft.version` 0), VOTER_NOT_FOUND, KAFKA_STORAGE_ERROR;
-    /// REQUEST_TIMED_OUT while another change is under way, or when no majority has it in time.
-    pub async fn update_voter(&self, voter: Voter) -> Result<(), ErrorCode> {
-        self.voting()?.update_voter(voter, CHANGE_MAX).await
     }
 }

@@ -1,13 +1,22 @@
-//! The wall clock, as an argument: whoever needs the time is handed a [`Clock`].
+//! The time, as an argument: whoever needs it is handed a [`Clock`].
 
 use ottla_protocol::Timestamp;
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + std::fmt::Debug {
-    /// Milliseconds since 1970-01-01 UTC.
+    /// Milliseconds since 1970-01-01 UTC, as the wall clock says: for what is written down or compared with that. It
+    /// may be put forward and back.
     fn now(&self) -> Timestamp;
+
+    /// Milliseconds on a time line of its own, which goes on as time passes whatever becomes of the wall clock: for
+    /// what is waited for or measured, as Kafka does by `System.nanoTime`. Nothing but other answers of this may be
+    /// compared with it.
+    fn steady(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// The machine's clock.
@@ -19,6 +28,11 @@ impl Clock for SystemClock {
         // A clock set before 1970 reads as 1970.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(since.as_millis() as i64)
+    }
+
+    fn steady(&self) -> Timestamp {
+        static BEGIN: LazyLock<SteadyClock> = LazyLock::new(|| SteadyClock::new(&SystemClock));
+        BEGIN.now()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Entries of 8 bytes, big endian: offset less the segment's base offset (i32), position (i32). Sparse: one entry
 //! for each `index.interval.bytes`. Source: Kafka documentation, "Log".
 
-use super::directory::{Directory, INDEX_SUFFIX, ToSync};
+use super::directory::{Directory, INDEX_SUFFIX};
 use super::error::StorageError;
 use super::index_file::{Front, IndexFile};
 use ottla_protocol::Offset;
@@ -29,7 +29,8 @@ pub(crate) struct IndexEntry {
 #[derive(Debug)]
 pub(crate) struct OffsetIndex {
     base_offset: Offset,
-    file: IndexFile<ENTRY_SIZE>,
+    /// What is no matter of what an entry says is asked of it.
+    pub(super) file: IndexFile<ENTRY_SIZE>,
 }
 
 pub(super) fn relative(entry: &[u8; ENTRY_SIZE]) -> i32 {
@@ -45,16 +46,8 @@ impl OffsetIndex {
         OffsetIndex { base_offset, file: IndexFile::new(base_offset.0, INDEX_SUFFIX, len) }
     }
 
-    pub(crate) fn entries(&self) -> usize {
-        self.file.entries()
-    }
-
-    pub(crate) fn written(&self) -> usize {
-        self.file.written()
-    }
-
     pub(crate) fn is_full(&self, index_bytes_max: i32) -> bool {
-        self.entries() >= index_bytes_max.max(0) as usize / ENTRY_SIZE
+        self.file.entries() >= index_bytes_max.max(0) as usize / ENTRY_SIZE
     }
 
     fn parse(&self, entry: [u8; ENTRY_SIZE]) -> OffsetPosition {
@@ -128,29 +121,5 @@ impl OffsetIndex {
         let wanted = offset.0 - self.base_offset.0;
         let kept = self.file.front(directory, 0, |entry| i64::from(relative(entry)) < wanted)?;
         self.file.truncate(directory, kept.count)
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.file.reset();
-    }
-
-    pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.write_pending(directory)
-    }
-
-    pub(crate) fn finish(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.finish(directory)
-    }
-
-    pub(crate) fn add_to(
-        &self,
-        to_sync: &mut ToSync,
-        directory: &Directory,
-    ) -> Result<(), StorageError> {
-        self.file.add_to(to_sync, directory)
-    }
-
-    pub(crate) fn close(&self) {
-        self.file.close();
     }
 }

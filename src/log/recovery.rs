@@ -269,7 +269,7 @@ impl Log {
         // durable.
         let is_trusted = self.floor_segment(self.recovery_point).is_some_and(|first| n < first);
         if is_trusted {
-            self.segments[n].time_index.begin_anew(&directory)?;
+            self.segments[n].time_index.file.begin_anew(&directory)?;
         }
         let cause = self.validate_batches(n, file_len)?;
         let segment = &self.segments[n];
@@ -303,7 +303,7 @@ impl Log {
         if is_trusted {
             self.segments[n].sync_files(&directory)?;
             directory.sync_if_changed()?;
-            self.segments[n].time_index.end_anew(&directory)?;
+            self.segments[n].time_index.file.end_anew(&directory)?;
         }
         if is_cut || is_last && !params.earlier_writes_synced {
             // What is appended now must never be followed by what was cut, here or by the process before.

@@ -115,11 +115,11 @@ impl Segment {
     /// are in the files.
     pub(crate) fn view(&self) -> Segment {
         let len = |entries: usize, size: usize| Some((entries * size) as u64);
-        let transactions = self.transactions.written();
+        let transactions = self.transactions.file.written();
         let files = SegmentFiles {
             log: Some(u64::from(self.size)),
-            offset_index: len(self.offset_index.written(), offset_index::ENTRY_SIZE),
-            time_index: len(self.time_index.written(), time_index::ENTRY_SIZE),
+            offset_index: len(self.offset_index.file.written(), offset_index::ENTRY_SIZE),
+            time_index: len(self.time_index.file.written(), time_index::ENTRY_SIZE),
             transactions: len(transactions, transaction_index::ENTRY_SIZE)
                 .filter(|_| transactions > 0),
         };
@@ -505,9 +505,9 @@ impl Segment {
 
     /// Empties the indexes and forgets what is known of the batches, to be noted again one by one.
     pub(crate) fn reset_for_recovery(&mut self) {
-        self.offset_index.reset();
-        self.time_index.reset();
-        self.transactions.reset();
+        self.offset_index.file.reset();
+        self.time_index.file.reset();
+        self.transactions.file.reset();
         self.tail.clear();
         self.cursors.clear();
         self.size = 0;
@@ -519,9 +519,9 @@ impl Segment {
 
     /// Writes what the indexes still hold in memory.
     pub(crate) fn write_indexes(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.offset_index.write_pending(directory)?;
-        self.time_index.write_pending(directory)?;
-        self.transactions.write_pending(directory)
+        self.offset_index.file.write_pending(directory)?;
+        self.time_index.file.write_pending(directory)?;
+        self.transactions.file.write_pending(directory)
     }
 
     /// Completes the files of a segment that takes no more appends, as Kafka expects to find them.
@@ -534,9 +534,9 @@ impl Segment {
         }
         let largest = self.max_timestamp(directory)?;
         self.time_index.maybe_append(directory, largest)?;
-        self.offset_index.finish(directory)?;
-        self.time_index.finish(directory)?;
-        self.transactions.write_pending(directory)?;
+        self.offset_index.file.finish(directory)?;
+        self.time_index.file.finish(directory)?;
+        self.transactions.file.write_pending(directory)?;
         self.tail = VecDeque::new();
         Ok(())
     }
@@ -574,18 +574,18 @@ impl Segment {
         directory: &Directory,
     ) -> Result<(), StorageError> {
         self.add_log_to(to_sync, directory)?;
-        self.offset_index.add_to(to_sync, directory)?;
-        self.time_index.add_to(to_sync, directory)?;
-        self.transactions.add_to(to_sync, directory)
+        self.offset_index.file.add_to(to_sync, directory)?;
+        self.time_index.file.add_to(to_sync, directory)?;
+        self.transactions.file.add_to(to_sync, directory)
     }
 
     /// Gives the descriptors back.
     pub(crate) fn close_files(&self) {
         self.cursors.clear();
         self.file.close();
-        self.offset_index.close();
-        self.time_index.close();
-        self.transactions.close();
+        self.offset_index.file.close();
+        self.time_index.file.close();
+        self.transactions.file.close();
     }
 }
 

@@ -466,6 +466,7 @@ fn what_follows_a_cut_at_a_start_within_a_batch_is_kept() {
     log.set_log_start_offset(Offset(1), Offset(2)).unwrap();
     log.truncate_to(Offset(1), NOW).unwrap();
     assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(1), Offset(1)));
+    assert_eq!(log.truncations, 1);
     log.roll(Offset(1), NOW).unwrap();
     append(&mut log, batch(1, NOW.0)).unwrap();
     append(&mut log, batch(1, NOW.0)).unwrap();

@@ -3,7 +3,7 @@
 //! Entries of 12 bytes, big endian: timestamp (i64), offset less the segment's base offset (i32). Timestamps only
 //! grow. Source: KIP-33.
 
-use super::directory::{Directory, TIME_INDEX_SUFFIX, ToSync};
+use super::directory::{Directory, TIME_INDEX_SUFFIX};
 use super::error::StorageError;
 use super::index_file::IndexFile;
 use ottla_protocol::{Offset, Timestamp};
@@ -23,7 +23,8 @@ pub struct TimestampOffset {
 #[derive(Debug)]
 pub(crate) struct TimeIndex {
     base_offset: Offset,
-    file: IndexFile<ENTRY_SIZE>,
+    /// What is no matter of what an entry says is asked of it.
+    pub(super) file: IndexFile<ENTRY_SIZE>,
 }
 
 pub(super) fn timestamp(entry: &[u8; ENTRY_SIZE]) -> i64 {
@@ -39,14 +40,6 @@ pub(super) fn relative(entry: &[u8; ENTRY_SIZE]) -> i32 {
 impl TimeIndex {
     pub(crate) fn new(base_offset: Offset, len: Option<u64>) -> Self {
         TimeIndex { base_offset, file: IndexFile::new(base_offset.0, TIME_INDEX_SUFFIX, len) }
-    }
-
-    pub(crate) fn entries(&self) -> usize {
-        self.file.entries()
-    }
-
-    pub(crate) fn written(&self) -> usize {
-        self.file.written()
     }
 
     /// One entry is kept free for the one that a roll adds.
@@ -106,39 +99,5 @@ impl TimeIndex {
         let wanted = offset.0 - self.base_offset.0;
         let kept = self.file.front(directory, 0, |entry| i64::from(relative(entry)) < wanted)?;
         self.file.truncate(directory, kept.count)
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.file.reset();
-    }
-
-    /// As [`IndexFile::begin_anew`].
-    pub(crate) fn begin_anew(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.begin_anew(directory)
-    }
-
-    /// As [`IndexFile::end_anew`].
-    pub(crate) fn end_anew(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.end_anew(directory)
-    }
-
-    pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.write_pending(directory)
-    }
-
-    pub(crate) fn finish(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.finish(directory)
-    }
-
-    pub(crate) fn add_to(
-        &self,
-        to_sync: &mut ToSync,
-        directory: &Directory,
-    ) -> Result<(), StorageError> {
-        self.file.add_to(to_sync, directory)
-    }
-
-    pub(crate) fn close(&self) {
-        self.file.close();
     }
 }

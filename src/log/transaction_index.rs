@@ -3,7 +3,7 @@
 //! Entries of 34 bytes, big endian: version (i16, 0), producer id, first offset, last offset, last stable offset
 //! (i64 each). The file is made with its first entry. Source: KIP-98.
 
-use super::directory::{Directory, TXN_INDEX_SUFFIX, ToSync};
+use super::directory::{Directory, TXN_INDEX_SUFFIX};
 use super::error::StorageError;
 use super::index_file::IndexFile;
 use ottla_protocol::{Offset, ProducerId};
@@ -26,7 +26,8 @@ pub struct AbortedTransaction {
 
 #[derive(Debug)]
 pub(crate) struct TransactionIndex {
-    file: IndexFile<ENTRY_SIZE>,
+    /// What is no matter of what an entry says is asked of it.
+    pub(super) file: IndexFile<ENTRY_SIZE>,
 }
 
 fn number(entry: &[u8; ENTRY_SIZE], at: usize) -> i64 {
@@ -47,10 +48,6 @@ pub(super) fn parse(entry: &[u8; ENTRY_SIZE]) -> AbortedTransaction {
 impl TransactionIndex {
     pub(crate) fn new(base_offset: Offset, len: Option<u64>) -> Self {
         TransactionIndex { file: IndexFile::new(base_offset.0, TXN_INDEX_SUFFIX, len) }
-    }
-
-    pub(crate) fn written(&self) -> usize {
-        self.file.written()
     }
 
     pub(crate) fn append(
@@ -95,25 +92,5 @@ impl TransactionIndex {
     ) -> Result<(), StorageError> {
         let kept = self.file.front(directory, 0, |entry| number(entry, 18) < offset.0)?;
         self.file.truncate(directory, kept.count)
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.file.reset();
-    }
-
-    pub(crate) fn write_pending(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.file.write_pending(directory)
-    }
-
-    pub(crate) fn add_to(
-        &self,
-        to_sync: &mut ToSync,
-        directory: &Directory,
-    ) -> Result<(), StorageError> {
-        self.file.add_to(to_sync, directory)
-    }
-
-    pub(crate) fn close(&self) {
-        self.file.close();
     }
 }

@@ -22,6 +22,7 @@ impl Log {
             return Ok(());
         }
         info!(topic = %self.topic, partition = self.partition, %offset, "truncating");
+        self.truncations += 1;
         let result = if self.segments[0].base_offset > offset {
             self.replace_all(offset, offset, now)
         } else {
@@ -40,12 +41,12 @@ impl Log {
         offset: Offset,
         now: Timestamp,
     ) -> Result<(), ReadError> {
+        self.truncations += 1;
         self.replace_all(offset, offset, now).inspect_err(|_| self.is_offline = true)
     }
 
     fn cut_from(&mut self, offset: Offset, now: Timestamp) -> Result<(), ReadError> {
         let directory = self.directory.clone();
-        self.truncations += 1;
         let keep = self.floor_segment(offset).unwrap_or(0);
         // From the last one on, so that a crash leaves no hole.
         for segment in self.segments.split_off(keep + 1).into_iter().rev() {
@@ -83,7 +84,6 @@ impl Log {
         let directory = self.directory.clone();
         // One that nothing was written into yet has none.
         directory.create()?;
-        self.truncations += 1;
         let mut old = std::mem::take(&mut self.segments);
         for segment in old.drain(1..).rev() {
             self.remove_segment_files(segment.base_offset)?;

@@ -64,6 +64,9 @@ pub trait Machine: Sized {
     /// What it has done outside.
     type Effect;
 
+    /// Takes note that the wall clock is so many milliseconds ahead of `now` from here on: for what is written down.
+    fn set_wall_ahead(&mut self, _ms: i64) {}
+
     /// Decides on a request. The reply is an effect that carries `id`, now or later.
     fn handle(&mut self, now: Timestamp, id: RequestId, request: Self::Request) -> Output<Self>;
 

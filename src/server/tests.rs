@@ -9,6 +9,7 @@ mod fetch_sessions;
 mod groups;
 mod growing;
 mod log_dirs;
+mod node;
 mod replication;
 mod shared_listener;
 

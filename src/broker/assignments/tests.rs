@@ -1,46 +1,26 @@
 //! What the controller is told, and what becomes of its answers.
 
 use super::*;
-use crate::broker::controller_calls::BoxFuture;
 use crate::broker::directories::ClusterIds;
-use crate::broker::partition::PartitionParams;
-use crate::env::{RealDisk, SystemClock};
-use crate::log::{Log, LogConfig, LogParams};
+use crate::broker::fixture::{self, ScriptedController, TOPIC_ID, log_params, partition_params};
+use crate::env::RealDisk;
 use crate::machines::metadata::bootstrap_records;
 use crate::machines::metadata::image::DIRECTORY_UNASSIGNED;
-use crate::machines::replica::ReplicaSettings;
+use ottla_protocol::MetadataRecord;
 use ottla_protocol::messages::assign_replicas_to_dirs_response as answer;
-use ottla_protocol::metadata::{PartitionRecord, RegisterBrokerRecord, TopicRecord};
-use ottla_protocol::{MetadataRecord, Offset, Timestamp};
-use std::collections::VecDeque;
-use std::path::Path;
+use ottla_protocol::metadata::{PartitionRecord, TopicRecord};
 
 const ME: BrokerId = BrokerId(1);
-const TOPIC: u128 = 3;
 
-/// A controller that answers as the test says, in turn: the whole request, and each partition.
-#[derive(Default)]
-struct FakeController {
-    answers: Mutex<VecDeque<Result<ErrorCode, ErrorCode>>>,
-    requests: Mutex<Vec<AssignReplicasToDirsRequest>>,
+type Request = AssignReplicasToDirsRequest;
+
+fn play(request: ControllerRequest, error: ErrorCode) -> (Request, ControllerReply) {
+    let ControllerRequest::AssignReplicasToDirs(request) = request else { panic!("{request:?}") };
+    let reply = reply(&request, error);
+    (request, ControllerReply::AssignReplicasToDirs(reply))
 }
 
-impl ControllerCalls for FakeController {
-    fn call(
-        &self,
-        request: ControllerRequest,
-    ) -> BoxFuture<'_, Result<ControllerReply, ErrorCode>> {
-        let ControllerRequest::AssignReplicasToDirs(request) = request else {
-            panic!("{request:?}")
-        };
-        self.requests.lock().push(request.clone());
-        let told = self.answers.lock().pop_front().unwrap_or(Ok(ErrorCode::None));
-        let reply = told.map(|error| ControllerReply::AssignReplicasToDirs(reply(request, error)));
-        Box::pin(async move { reply })
-    }
-}
-
-fn reply(request: AssignReplicasToDirsRequest, error: ErrorCode) -> AssignReplicasToDirsResponse {
+fn reply(request: &Request, error: ErrorCode) -> AssignReplicasToDirsResponse {
     let partition = |one: &PartitionData| answer::PartitionData {
         partition_index: one.partition_index,
         error_code: error.code(),
@@ -60,7 +40,7 @@ struct World {
     dirs: [tempfile::TempDir; 2],
     assignments: Arc<Assignments>,
     directories: Arc<Directories>,
-    controller: Arc<FakeController>,
+    controller: Arc<ScriptedController<Request>>,
     image: Arc<ArcSwap<Image>>,
     stop: watch::Sender<bool>,
 }
@@ -70,13 +50,11 @@ fn world(answers: &[Result<ErrorCode, ErrorCode>]) -> World {
     let paths = dirs.iter().map(|dir| dir.path().to_owned()).collect::<Vec<_>>();
     let ids = ClusterIds::default();
     let directories = Directories::open(Arc::new(RealDisk), &paths, &paths[0], ME, &ids).unwrap();
-    let controller = Arc::new(FakeController::default());
-    controller.answers.lock().extend(answers);
     World {
         dirs,
         assignments: Arc::default(),
         directories: Arc::new(directories),
-        controller,
+        controller: ScriptedController::new(answers, play),
         image: Arc::default(),
         stop: watch::Sender::new(false),
     }
@@ -85,12 +63,8 @@ fn world(answers: &[Result<ErrorCode, ErrorCode>]) -> World {
 /// What the metadata say: the broker of epoch 77, and a topic whose partitions are in no directory, or in this one.
 fn image(partitions: i32, directory: Uuid) -> Arc<Image> {
     let mut records = bootstrap_records(1);
-    records.push(MetadataRecord::RegisterBroker(RegisterBrokerRecord {
-        broker_id: ME.0,
-        broker_epoch: 77,
-        ..Default::default()
-    }));
-    let topic_id = Uuid::from_u128(TOPIC);
+    records.push(fixture::registered(ME));
+    let topic_id = TOPIC_ID;
     records.push(MetadataRecord::Topic(TopicRecord { name: "t".to_owned(), topic_id }));
     records.extend((0..partitions).map(|partition_id| {
         MetadataRecord::Partition(PartitionRecord {
@@ -103,43 +77,13 @@ fn image(partitions: i32, directory: Uuid) -> Arc<Image> {
             ..Default::default()
         })
     }));
-    let mut image = Image::default();
-    for (offset, record) in records.iter().enumerate() {
-        image.replay(Offset(offset as i64), record);
-    }
-    Arc::new(image)
+    Arc::new(fixture::image(&records))
 }
 
 impl World {
-    fn partition(&self, index: i32, dir: &Path) -> Arc<Partition> {
-        let topic_id = Uuid::from_u128(TOPIC);
-        let log = Log::open(LogParams {
-            disk: Arc::new(RealDisk),
-            dir: dir.join(format!("t-{index}")),
-            topic: "t".into(),
-            partition: index,
-            topic_id,
-            config: Arc::new(LogConfig::default()),
-            log_start_offset: Offset(0),
-            recovery_point: Offset(0),
-            clean_shutdown: false,
-            earlier_writes_synced: false,
-            now: Timestamp(0),
-        });
-        Partition::new(PartitionParams {
-            name: ("t".into(), topic_id, index),
-            replica: ReplicaSettings { broker_id: ME, lag_time_max_ms: 0, min_insync_replicas: 1 },
-            clock: Arc::new(SystemClock),
-            log: log.unwrap(),
-            high_watermark: Offset(0),
-            health: Arc::default(),
-            isr_changes: Arc::default(),
-            quotas: Arc::default(),
-        })
-    }
-
     fn submit(&self, index: i32, at: usize) {
-        self.assignments.submit(self.partition(index, self.dirs[at].path()));
+        let log = log_params(self.dirs[at].path(), index);
+        self.assignments.submit(Partition::new(partition_params(ME, log)));
     }
 
     async fn run_until(&self, is_so: impl Fn() -> bool) {
@@ -150,12 +94,7 @@ impl World {
             image: Arc::clone(&self.image),
         };
         let running = Arc::clone(&self.assignments).run(params, self.stop.subscribe());
-        let running = tokio::spawn(running);
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        self.stop.send_replace(true);
-        running.await.unwrap();
+        fixture::run_until(running, &self.stop, is_so).await;
     }
 
     fn told(&self) -> usize {

@@ -1,12 +1,11 @@
 //! Brokers whose cleaner is driven by hand, at a time of the test's own.
 
 use super::*;
+use crate::broker::fixture::read_params;
 use crate::broker::tests::settings_with;
-use crate::broker::{
-    Broker, ControllerRequest, GroupRequest, IsolationLevel, ReadFrom, ReadParams,
-};
+use crate::broker::{Broker, ControllerRequest, GroupRequest};
 use crate::env::RealDisk;
-use crate::log::{AppendOrigin, MinOne};
+use crate::log::AppendOrigin;
 use ottla_protocol::batch::batches;
 use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla_protocol::messages::incremental_alter_configs_request::{
@@ -20,7 +19,7 @@ use ottla_protocol::messages::{
     CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest, OffsetCommitRequest,
 };
 use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
-use ottla_protocol::{ErrorCode, LeaderEpoch, Offset};
+use ottla_protocol::{ErrorCode, Offset};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -156,19 +155,7 @@ fn left(partition: &Partition) -> Vec<(i64, String)> {
     let mut offset = partition.log_start_offset();
     let mut found = Vec::new();
     loop {
-        let read = partition
-            .read(ReadParams {
-                offset,
-                max_bytes: 1 << 20,
-                min_one: MinOne::Yes,
-                isolation: IsolationLevel::ReadUncommitted,
-                from: ReadFrom::Leader,
-                current_leader_epoch: LeaderEpoch::UNKNOWN,
-                last_fetched_epoch: LeaderEpoch::UNKNOWN,
-                follower: None,
-                is_noted: false,
-            })
-            .unwrap();
+        let read = partition.read(read_params(offset)).unwrap();
         let Some(slice) = read.slice else { return found };
         let bytes = slice.to_bytes().unwrap();
         for batch in batches(&bytes) {

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::broker::Image;
-use crate::broker::partition::{IsolationLevel, PartitionParams, ReadFrom, ReadParams};
-use crate::env::SystemClock;
-use crate::log::{AppendOrigin, Log, LogConfig, LogParams, MinOne};
-use crate::machines::replica::{Eligibility, FollowerFetch, Leadership, ReplicaSettings};
+use crate::broker::fixture::{
+    self, LONG, TOPIC_ID, batch, leadership, log_params, partition_params, read_params,
+};
+use crate::broker::partition::{IsolationLevel, ReadParams};
+use crate::log::AppendOrigin;
+use crate::machines::replica::{Eligibility, FollowerFetch, Leadership};
 use bytes::Bytes;
 use ottla_protocol::messages::fetch_request::FetchPartition;
 use ottla_protocol::messages::fetch_response::{
@@ -14,19 +16,12 @@ use ottla_protocol::messages::fetch_response::{
 use ottla_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
-use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::record::BatchParams;
 use ottla_protocol::{BrokerEpoch, ErrorCode, Offset, Timestamp};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const LEADER: BrokerId = BrokerId(1);
 const FOLLOWER: BrokerId = BrokerId(2);
-/// Nobody waits so long for anything in these tests.
-const LONG: Duration = Duration::from_secs(30);
-
-fn topic_id() -> TopicId {
-    uuid::Uuid::from_u128(9)
-}
-
 /// The leader: its partitions, and what is to go wrong.
 #[derive(Default)]
 struct Leader {
@@ -71,15 +66,12 @@ impl Leader {
             log_start_offset: Offset(asked.log_start_offset),
         };
         let read = self.partition(asked.partition).read(ReadParams {
-            offset: Offset(asked.fetch_offset),
             max_bytes: 200,
-            min_one: MinOne::Yes,
             isolation: IsolationLevel::LogEnd,
-            from: ReadFrom::Leader,
             current_leader_epoch: LeaderEpoch(asked.current_leader_epoch),
             last_fetched_epoch: LeaderEpoch(asked.last_fetched_epoch),
             follower: Some(follower),
-            is_noted: false,
+            ..read_params(Offset(asked.fetch_offset))
         });
         match read {
             Ok(read) => {
@@ -162,8 +154,7 @@ impl Connection {
                 one.high_watermark = data.high_watermark;
             }
         }
-        let topic =
-            FetchableTopicResponse { topic_id: topic_id(), partitions, ..Default::default() };
+        let topic = FetchableTopicResponse { topic_id: TOPIC_ID, partitions, ..Default::default() };
         let session_id = if request.session_epoch == -1 { 0 } else { 5 };
         Ok(FetchResponse { session_id, responses: vec![topic], ..Default::default() })
     }
@@ -217,45 +208,24 @@ struct World {
 }
 
 fn partition(dir: &std::path::Path, broker_id: BrokerId, index: i32) -> Arc<Partition> {
-    let log = Log::open(LogParams {
-        disk: Arc::new(crate::env::RealDisk),
-        dir: dir.join(format!("{broker_id}/t-{index}")),
-        topic: "t".into(),
-        partition: index,
-        topic_id: topic_id(),
-        config: Arc::new(LogConfig::default()),
-        log_start_offset: Offset(0),
-        recovery_point: Offset(0),
-        clean_shutdown: false,
-        earlier_writes_synced: false,
-        now: Timestamp(0),
-    });
-    Partition::new(PartitionParams {
-        name: ("t".into(), topic_id(), index),
-        replica: ReplicaSettings { broker_id, lag_time_max_ms: 30_000, min_insync_replicas: 1 },
-        clock: Arc::new(SystemClock),
-        log: log.unwrap(),
-        high_watermark: Offset(0),
-        health: Arc::default(),
-        isr_changes: Arc::default(),
-        quotas: Arc::default(),
-    })
+    let log = log_params(&dir.join(broker_id.to_string()), index);
+    Partition::new(partition_params(broker_id, log))
 }
 
 fn lead(partition: &Partition, epoch: i32) {
-    let leadership = Leadership {
-        leader_epoch: LeaderEpoch(epoch),
-        partition_epoch: epoch,
-        isr: vec![LEADER, FOLLOWER],
-        replicas: vec![LEADER, FOLLOWER],
-    };
+    partition.lead(leadership(epoch, &[LEADER, FOLLOWER])).unwrap();
+}
+
+/// The other one is not in sync.
+fn lead_alone(partition: &Partition, epoch: i32, leader: BrokerId) {
+    let isr = vec![leader];
+    let leadership = Leadership { isr, ..leadership(epoch, &[LEADER, FOLLOWER]) };
     partition.lead(leadership).unwrap();
 }
 
 fn append(partition: &Arc<Partition>, value: &[u8]) {
-    let mut batch = BatchBuilder::new(BatchParams::default());
-    batch.push(Timestamp(1), None, Some(value), &[]);
-    partition.append(batch.build().freeze(), 1, AppendOrigin::Client).unwrap();
+    let batch = batch(BatchParams::default(), Timestamp(1), &[value]);
+    partition.append(batch, 1, AppendOrigin::Client).unwrap();
 }
 
 fn contents(partition: &Partition) -> Bytes {
@@ -320,19 +290,10 @@ impl World {
         self.fetchers.wake();
     }
 
-    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let waited = tokio::time::timeout(LONG, async {
-            while !is_so() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
-        assert!(waited.await.is_ok(), "{what}");
-    }
-
     /// Waits until the follower has everything, and knows that it is committed.
     async fn copied(&self, index: i32) {
         let (led, own) = (self.led(index), Arc::clone(&self.followers[&index]));
-        self.until("the copy", || {
+        fixture::until("the copy", || {
             own.log_end_offset() == led.log_end_offset()
                 && own.high_watermark() == led.log_end_offset()
         })
@@ -363,7 +324,7 @@ async fn a_partition_that_comes_while_a_fetch_waits_is_fetched_at_once() {
     let world = World::new(3, 60_000);
     world.follow(0, 0);
     world.fetchers.wake();
-    world.until("a fetch", || !world.leader.requests.lock().is_empty()).await;
+    fixture::until("a fetch", || !world.leader.requests.lock().is_empty()).await;
     append(&world.led(1), b"one");
     world.follow(1, 0);
     world.fetchers.wake();
@@ -402,7 +363,7 @@ async fn an_error_holds_up_its_own_partition_only() {
 async fn partitions_without_news_are_in_no_request() {
     let world = World::new(20, 60_000);
     world.follow_all();
-    world.until("a fetch", || !world.leader.requests.lock().is_empty()).await;
+    fixture::until("a fetch", || !world.leader.requests.lock().is_empty()).await;
     for _ in 0..5 {
         append(&world.led(7), b"x");
         world.copied(7).await;
@@ -440,7 +401,7 @@ async fn what_the_leader_does_not_have_is_cut_and_the_checkpoints_are_written() 
     world.follow_all();
     world.copied(0).await;
     // Both go on by themselves: the follower as a leader of epoch 1, whom nobody followed.
-    lead_as_follower(&own, 1);
+    lead_alone(&own, 1, FOLLOWER);
     append(&own, b"lost 1");
     append(&own, b"lost 2");
     lead(&world.led(0), 2);
@@ -453,27 +414,11 @@ async fn what_the_leader_does_not_have_is_cut_and_the_checkpoints_are_written() 
     world.fetchers.stop().await;
 }
 
-fn lead_as_follower(partition: &Partition, epoch: i32) {
-    let leadership = Leadership {
-        leader_epoch: LeaderEpoch(epoch),
-        partition_epoch: epoch,
-        isr: vec![FOLLOWER],
-        replicas: vec![FOLLOWER, LEADER],
-    };
-    partition.lead(leadership).unwrap();
-}
-
 #[tokio::test]
 async fn a_log_that_ends_before_the_leaders_starts_goes_on_there() {
     let world = World::new(1, 60_000);
     let led = world.led(0);
-    let alone = Leadership {
-        leader_epoch: LeaderEpoch(1),
-        partition_epoch: 1,
-        isr: vec![LEADER],
-        replicas: vec![LEADER, FOLLOWER],
-    };
-    led.lead(alone).unwrap();
+    lead_alone(&led, 1, LEADER);
     for n in 0..10u8 {
         append(&led, &[n]);
     }
@@ -481,7 +426,7 @@ async fn a_log_that_ends_before_the_leaders_starts_goes_on_there() {
     world.follow(0, 1);
     world.fetchers.wake();
     let own = Arc::clone(&world.followers[&0]);
-    world.until("the copy", || own.log_end_offset() == Offset(10)).await;
+    fixture::until("the copy", || own.log_end_offset() == Offset(10)).await;
     assert_eq!(own.log_start_offset(), Offset(6));
     assert_eq!(contents(&led), contents(&own));
     world.fetchers.stop().await;
@@ -493,27 +438,17 @@ async fn a_start_within_a_batch_is_copied_with_the_whole_batch() {
     let world = World::new(1, 60_000);
     let led = world.led(0);
     lead(&led, 1);
-    let mut batch = BatchBuilder::new(BatchParams::default());
-    for value in [b"a", b"b", b"c"] {
-        batch.push(Timestamp(1), None, Some(value), &[]);
-    }
-    led.append(batch.build().freeze(), 1, AppendOrigin::Client).unwrap();
-    let alone = Leadership {
-        leader_epoch: LeaderEpoch(2),
-        partition_epoch: 2,
-        isr: vec![LEADER],
-        replicas: vec![LEADER, FOLLOWER],
-    };
-    led.lead(alone).unwrap();
+    let batch = batch(BatchParams::default(), Timestamp(1), &[b"a", b"b", b"c"]);
+    led.append(batch, 1, AppendOrigin::Client).unwrap();
+    lead_alone(&led, 2, LEADER);
     led.delete_records(Offset(1)).unwrap();
     world.follow(0, 2);
     world.fetchers.wake();
     let own = Arc::clone(&world.followers[&0]);
-    world
-        .until("the copy", || {
-            own.log_end_offset() == Offset(3) && own.log_start_offset() == Offset(1)
-        })
-        .await;
+    fixture::until("the copy", || {
+        own.log_end_offset() == Offset(3) && own.log_start_offset() == Offset(1)
+    })
+    .await;
     world.fetchers.stop().await;
 }
 

@@ -1,40 +1,22 @@
 //! Which changes are asked for, and what becomes of the answers.
 
 use super::*;
-use crate::broker::controller_calls::BoxFuture;
-use crate::broker::partition::PartitionParams;
-use crate::env::{RealDisk, SystemClock};
-use crate::log::{Log, LogConfig, LogParams};
-use crate::machines::metadata::image::BrokerRegistration;
-use crate::machines::replica::{IsrMember, Leadership, ReplicaSettings};
+use crate::broker::fixture::{self, ScriptedController, log_params, partition_params};
+use crate::machines::replica::{IsrMember, Leadership};
+use ottla_protocol::BrokerEpoch;
 use ottla_protocol::messages::alter_partition_response;
-use ottla_protocol::metadata::RegisterBrokerRecord;
-use ottla_protocol::{BrokerEpoch, Offset, Timestamp};
-use std::collections::VecDeque;
 
 const ME: BrokerId = BrokerId(1);
 
-/// A controller that answers each partition as the test says, in turn.
-#[derive(Default)]
-struct FakeController {
-    answers: Mutex<VecDeque<Result<ErrorCode, ErrorCode>>>,
-    requests: Mutex<Vec<AlterPartitionRequest>>,
+type Request = AlterPartitionRequest;
+
+fn play(request: ControllerRequest, error: ErrorCode) -> (Request, ControllerReply) {
+    let ControllerRequest::AlterPartition(request) = request else { panic!("{request:?}") };
+    let reply = reply(&request, error);
+    (request, ControllerReply::AlterPartition(reply))
 }
 
-impl ControllerCalls for FakeController {
-    fn call(
-        &self,
-        request: ControllerRequest,
-    ) -> BoxFuture<'_, Result<ControllerReply, ErrorCode>> {
-        let ControllerRequest::AlterPartition(request) = request else { panic!("{request:?}") };
-        self.requests.lock().push(request.clone());
-        let answer = self.answers.lock().pop_front().unwrap_or(Ok(ErrorCode::None));
-        let reply = answer.map(|error| ControllerReply::AlterPartition(reply(request, error)));
-        Box::pin(async move { reply })
-    }
-}
-
-fn reply(request: AlterPartitionRequest, error: ErrorCode) -> AlterPartitionResponse {
+fn reply(request: &Request, error: ErrorCode) -> AlterPartitionResponse {
     let partition = |one: &PartitionData| alter_partition_response::PartitionData {
         partition_index: one.partition_index,
         error_code: error.code(),
@@ -54,7 +36,7 @@ fn reply(request: AlterPartitionRequest, error: ErrorCode) -> AlterPartitionResp
 struct World {
     _dir: tempfile::TempDir,
     changes: Arc<IsrChanges>,
-    controller: Arc<FakeController>,
+    controller: Arc<ScriptedController<Request>>,
     partition: Arc<Partition>,
     stop: watch::Sender<bool>,
 }
@@ -63,59 +45,24 @@ struct World {
 fn world(answers: &[Result<ErrorCode, ErrorCode>]) -> World {
     let dir = tempfile::tempdir().unwrap();
     let changes = Arc::new(IsrChanges::default());
-    let topic_id = uuid::Uuid::from_u128(3);
-    let log = Log::open(LogParams {
-        disk: Arc::new(RealDisk),
-        dir: dir.path().join("t-0"),
-        topic: "t".into(),
-        partition: 0,
-        topic_id,
-        config: Arc::new(LogConfig::default()),
-        log_start_offset: Offset(0),
-        recovery_point: Offset(0),
-        clean_shutdown: false,
-        earlier_writes_synced: false,
-        now: Timestamp(0),
-    });
-    let partition = Partition::new(PartitionParams {
-        name: ("t".into(), topic_id, 0),
-        replica: ReplicaSettings { broker_id: ME, lag_time_max_ms: 0, min_insync_replicas: 1 },
-        clock: Arc::new(SystemClock),
-        log: log.unwrap(),
-        high_watermark: Offset(0),
-        health: Arc::default(),
-        isr_changes: Arc::clone(&changes),
-        quotas: Arc::default(),
-    });
-    let leadership = Leadership {
-        leader_epoch: LeaderEpoch(4),
-        partition_epoch: 6,
-        isr: vec![ME, BrokerId(2)],
-        replicas: vec![ME, BrokerId(2)],
-    };
+    let mut params = partition_params(ME, log_params(dir.path(), 0));
+    params.replica.lag_time_max_ms = 0;
+    params.isr_changes = Arc::clone(&changes);
+    let partition = Partition::new(params);
+    let leadership =
+        Leadership { partition_epoch: 6, ..fixture::leadership(4, &[ME, BrokerId(2)]) };
     partition.lead(leadership).unwrap();
-    let controller = Arc::new(FakeController::default());
-    controller.answers.lock().extend(answers);
+    let controller = ScriptedController::new(answers, play);
     World { _dir: dir, changes, controller, partition, stop: watch::Sender::new(false) }
 }
 
 impl World {
     async fn run_until(&self, is_so: impl Fn() -> bool) {
-        let mut image = Image::default();
-        let record = RegisterBrokerRecord { broker_id: 1, broker_epoch: 77, ..Default::default() };
-        let own = BrokerRegistration::from_record(&record);
-        Arc::make_mut(&mut image.cluster).brokers.insert(ME, own);
+        let image = fixture::image(&[fixture::registered(ME)]);
         let identity = (ME, Arc::new(ArcSwap::from_pointee(image)));
         let controller = Arc::clone(&self.controller) as Arc<dyn ControllerCalls>;
         let running = Arc::clone(&self.changes).run(controller, identity, self.stop.subscribe());
-        let waiting = async {
-            while !is_so() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            self.stop.send_replace(true);
-        };
-        let both = async { tokio::join!(running, waiting) };
-        tokio::time::timeout(Duration::from_secs(20), both).await.expect("the controller's answer");
+        fixture::run_until(running, &self.stop, is_so).await;
     }
 
     fn has_asked(&self, times: usize) -> bool {

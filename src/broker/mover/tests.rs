@@ -1,13 +1,12 @@
 //! Partitions that move while they work, are cancelled, fail, and are cut short.
 
+use super::super::fixture::{self, read_params};
 use super::super::tests::{create_topic, produce, settings_with};
-use super::super::{Broker, IsolationLevel, LogDirReplica, ReadFrom, ReadParams};
+use super::super::{Broker, IsolationLevel, LogDirReplica, ReadParams};
 use super::*;
 use crate::env::disk::Space;
 use crate::env::faulty::FaultyDisk;
 use crate::env::{Disk, RealDisk, SystemClock};
-use crate::log::MinOne;
-use ottla_protocol::LeaderEpoch;
 use tempfile::TempDir;
 
 struct World {
@@ -71,11 +70,7 @@ impl World {
 
     /// Waits until the controller knows that the partition is there.
     async fn until_assigned(&self, at: usize) {
-        let begun = std::time::Instant::now();
-        while self.assigned() != self.id(at) {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the controller is not told");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        fixture::until("the controller is told", || self.assigned() == self.id(at)).await;
     }
 
     fn id(&self, at: usize) -> Uuid {
@@ -87,17 +82,8 @@ impl World {
 fn consume(partition: &Partition, mut offset: Offset) -> Vec<i64> {
     let mut seen = Vec::new();
     loop {
-        let read = partition.read(ReadParams {
-            offset,
-            max_bytes: 1 << 20,
-            min_one: MinOne::Yes,
-            isolation: IsolationLevel::ReadCommitted,
-            from: ReadFrom::Leader,
-            current_leader_epoch: LeaderEpoch::UNKNOWN,
-            last_fetched_epoch: LeaderEpoch::UNKNOWN,
-            follower: None,
-            is_noted: false,
-        });
+        let read = partition
+            .read(ReadParams { isolation: IsolationLevel::ReadCommitted, ..read_params(offset) });
         let Some(slice) = read.unwrap().slice else { return seen };
         let bytes = slice.to_bytes().unwrap();
         let mut rest = &bytes[..];
@@ -277,7 +263,7 @@ async fn crash_leaves_the_partition_whole_in_one_directory() {
     let partition = broker.partition("t", 0).unwrap();
     assert!(partition.is_in(dirs[1].path()));
     assert_eq!(consume(&partition, Offset(0)), [0, 1]);
-    broker.publisher.empty_trash(0);
+    broker.publisher.empty_trash(ottla_protocol::Timestamp(0));
     let left: Vec<String> =
         RealDisk.list(dirs[0].path()).unwrap().into_iter().map(|entry| entry.name).collect();
     assert!(!old.exists() && !copy.exists() && !lonely.exists());

@@ -113,7 +113,7 @@ impl Partition {
             return;
         }
         self.settled_end.store(end.0, Ordering::Release);
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let effects = owned.replica.step(Event::Appended { log_end_offset: end, now });
         // It fails without a log only.
         let _ = self.perform(owned, effects);

@@ -162,6 +162,7 @@ impl Partition {
         let join = owned.group_commit.join(flush, end);
         if join == super::Join::Nothing && has_records {
             self.settled_end.store(end.0, Ordering::Release);
+            let now = self.clock.steady();
             self.step(&mut owned, Event::Appended { log_end_offset: end, now });
         }
         self.step(&mut owned, Event::LeaderHighWatermark(fetched.high_watermark));

@@ -50,7 +50,7 @@ impl Partition {
         self.flush(Flush::Owed)?;
         // A truncation that is under way ends first, with its checkpoint.
         let one_at_a_time = self.syncing.lock();
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut owned = self.owned.lock();
         let log_end_offset = owned.log.as_ref().ok_or(AppendError::Offline)?.log_end_offset();
         let settled_end_offset = self.settled_end();
@@ -70,7 +70,7 @@ impl Partition {
 
     /// Takes the controller's answer to a change of the ISR.
     pub(crate) fn isr_answered(&self, change: IsrChange, answer: IsrAnswer) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut owned = self.owned.lock();
         if let IsrAnswer::Committed { isr, partition_epoch, .. } = &answer {
             tracing::info!(partition = ?self, ?isr, partition_epoch, "the controller changed the ISR");
@@ -82,7 +82,7 @@ impl Partition {
 
     /// Looks for followers that lag, and those of `fenced`, which may be others' too.
     pub(crate) fn check_isr(&self, fenced: &[BrokerId]) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut owned = self.owned.lock();
         if owned.replica.role() == Role::Leader && !owned.replica.followers().is_empty() {
             self.step(&mut owned, Event::CheckIsr { fenced: fenced.to_vec(), now });

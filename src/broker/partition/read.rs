@@ -202,7 +202,7 @@ impl Partition {
         if !own.contains(&fetch.fetch_offset) {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        let now = self.clock.now();
+        let now = self.clock.steady();
         self.step(owned, Event::Fetched { fetch: *fetch, now });
         if self.deleting.load(Ordering::Acquire) > 0 {
             self.changed.tell();

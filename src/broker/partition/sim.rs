@@ -10,12 +10,13 @@ mod tests;
 use super::{
     Acks, Fetched, FollowerError, IsolationLevel, LogPosition, Partition, PartitionParams,
 };
-use super::{ReadFrom, ReadParams, Truncation};
+use super::{ReadParams, Truncation};
+use crate::broker::fixture::{log_params, partition_params, read_params};
 use crate::broker::isr::IsrChanges;
 use crate::env::Clock;
 use crate::env::rng::Rng;
 use crate::env::sim_disk::{Crash, SimDisk};
-use crate::log::{AppendOrigin, Log, LogConfig, LogParams, MinOne};
+use crate::log::{AppendOrigin, LogConfig, LogParams};
 use crate::machines::replica::{
     Eligibility, FollowerFetch, IsrAnswer, IsrChange, Leadership, ReplicaSettings,
 };
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use ottla_protocol::record::{BatchBuilder, BatchParams, decode_records};
 use ottla_protocol::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -209,33 +210,25 @@ impl World {
 
     fn open(&mut self, id: BrokerId) {
         let node = self.nodes.get_mut(&id).expect("a node");
-        let log = Log::open(LogParams {
+        let log = LogParams {
             disk: Arc::new(node.disk.clone()),
-            dir: PathBuf::from("/data/t-0"),
-            topic: "t".into(),
-            partition: 0,
-            topic_id: uuid::Uuid::from_u128(7),
             config: Arc::new(self.config.clone()),
             log_start_offset: node.log_start_offset,
             recovery_point: node.recovery_point,
-            clean_shutdown: false,
-            earlier_writes_synced: false,
             now: self.clock.now(),
-        });
+            ..log_params(Path::new("/data"), 0)
+        };
         node.isr_changes = Arc::default();
         node.partition = Some(Partition::new(PartitionParams {
-            name: ("t".into(), uuid::Uuid::from_u128(7), 0),
             replica: ReplicaSettings {
                 broker_id: id,
                 lag_time_max_ms: LAG_MAX_MS,
                 min_insync_replicas: MIN_ISR,
             },
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
-            log: log.expect("a log that opens"),
             high_watermark: node.high_watermark,
-            health: Arc::default(),
             isr_changes: Arc::clone(&node.isr_changes),
-            quotas: Arc::default(),
+            ..partition_params(id, log)
         }));
         self.apply(id).expect("the first image");
     }
@@ -447,15 +440,12 @@ impl World {
         };
         let Some(partition) = self.partition(id) else { return Message::Refused { lane } };
         let read = partition.read(ReadParams {
-            offset: fetch.fetch_offset,
             max_bytes: 1 + self.rng.below(400),
-            min_one: MinOne::Yes,
             isolation: IsolationLevel::LogEnd,
-            from: ReadFrom::Leader,
             current_leader_epoch: leader_epoch,
             last_fetched_epoch: last_epoch.0,
             follower: Some(FollowerFetch { eligibility, ..fetch }),
-            is_noted: false,
+            ..read_params(fetch.fetch_offset)
         });
         let position = LogPosition { end: fetch.fetch_offset, last_epoch: last_epoch.1 };
         let fetched = |records, high_watermark, log_start_offset| Fetched {

@@ -1,11 +1,12 @@
 //! What an acknowledgement rests on: syncs that are shared, that wait, and that fail.
 
 use super::*;
+use crate::broker::fixture::{self, leadership, log_params, partition_params, read_params};
 use crate::env::SystemClock;
 use crate::env::faulty::{Faults, FaultyDisk};
-use crate::log::{FlushOwed, LogConfig, LogParams, MinOne, TimeQuery};
+use crate::log::{FlushOwed, LogConfig, LogParams, TimeQuery};
 use crate::machines::replica::{Eligibility, FollowerFetch, IsrAnswer, Leadership};
-use ottla_protocol::record::{BatchBuilder, BatchParams};
+use ottla_protocol::record::BatchParams;
 use ottla_protocol::{BrokerEpoch, BrokerId, Timestamp};
 use std::time::{Duration, Instant};
 
@@ -20,33 +21,9 @@ fn world(config: LogConfig) -> World {
     let dir = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();
     let faults = Arc::clone(&disk.faults);
-    let log = Log::open(LogParams {
-        disk: Arc::new(disk),
-        dir: dir.path().join("t-0"),
-        topic: "t".into(),
-        partition: 0,
-        topic_id: uuid::Uuid::from_u128(7),
-        config: Arc::new(config),
-        log_start_offset: Offset(0),
-        recovery_point: Offset(0),
-        clean_shutdown: false,
-        earlier_writes_synced: false,
-        now: Timestamp(0),
-    });
-    let partition = Partition::new(PartitionParams {
-        name: ("t".into(), uuid::Uuid::from_u128(7), 0),
-        replica: ReplicaSettings {
-            broker_id: BrokerId(1),
-            lag_time_max_ms: 30_000,
-            min_insync_replicas: 1,
-        },
-        clock: Arc::new(SystemClock),
-        log: log.unwrap(),
-        high_watermark: Offset(0),
-        health: Arc::default(),
-        isr_changes: Arc::default(),
-        quotas: Arc::default(),
-    });
+    let log =
+        LogParams { disk: Arc::new(disk), config: Arc::new(config), ..log_params(dir.path(), 0) };
+    let partition = Partition::new(partition_params(BrokerId(1), log));
     lead(&partition, 0, &[1]);
     World { _dir: dir, faults, partition }
 }
@@ -57,13 +34,7 @@ fn ids(ids: &[i32]) -> Vec<BrokerId> {
 
 /// Broker 1 leads; all replicas are in sync.
 fn lead(partition: &Partition, epoch: i32, replicas: &[i32]) {
-    let leadership = Leadership {
-        leader_epoch: LeaderEpoch(epoch),
-        partition_epoch: epoch,
-        isr: ids(replicas),
-        replicas: ids(replicas),
-    };
-    partition.lead(leadership).unwrap();
+    partition.lead(leadership(epoch, &ids(replicas))).unwrap();
 }
 
 fn flush_messages(flush_messages: i64) -> World {
@@ -71,33 +42,15 @@ fn flush_messages(flush_messages: i64) -> World {
 }
 
 fn batch(records: usize) -> Bytes {
-    let mut batch = BatchBuilder::new(BatchParams::default());
-    for _ in 0..records {
-        batch.push(SystemClock.now(), None, Some(b"value"), &[]);
-    }
-    batch.build().freeze()
+    fixture::batch(BatchParams::default(), SystemClock.now(), &vec![b"value".as_slice(); records])
 }
 
 fn append(partition: &Arc<Partition>, acks: i16) -> AppendInfo {
     partition.append(batch(1), acks, AppendOrigin::Client).unwrap()
 }
 
-fn params(offset: i64) -> ReadParams {
-    ReadParams {
-        offset: Offset(offset),
-        max_bytes: 1000,
-        min_one: MinOne::Yes,
-        isolation: IsolationLevel::ReadUncommitted,
-        from: ReadFrom::Leader,
-        current_leader_epoch: LeaderEpoch::UNKNOWN,
-        last_fetched_epoch: LeaderEpoch::UNKNOWN,
-        follower: None,
-        is_noted: false,
-    }
-}
-
 fn read(partition: &Partition) -> Result<PartitionRead, ErrorCode> {
-    partition.read(params(0))
+    partition.read(read_params(Offset(0)))
 }
 
 #[tokio::test]
@@ -231,11 +184,15 @@ async fn producers_do_not_wait_for_a_cold_read() {
     }
     faults.empty_memory();
     faults.gate_syncs();
-    let recent = partition.read_from_memory(params(99)).unwrap().expect("the newest batch");
+    let recent =
+        partition.read_from_memory(read_params(Offset(99))).unwrap().expect("the newest batch");
     assert!(recent.slice.unwrap().is_recent);
-    assert!(partition.read_from_memory(params(3)).unwrap().is_none(), "it is not in memory");
+    assert!(
+        partition.read_from_memory(read_params(Offset(3))).unwrap().is_none(),
+        "it is not in memory"
+    );
     let reader = Arc::clone(&partition);
-    let reading = std::thread::spawn(move || reader.read_cold(params(3)));
+    let reading = std::thread::spawn(move || reader.read_cold(read_params(Offset(3))));
     faults.wait_for_syncs(1);
     append(&partition, 1);
     faults.permit_syncs(usize::MAX);
@@ -243,9 +200,12 @@ async fn producers_do_not_wait_for_a_cold_read() {
     assert_eq!((slice.base_offset, slice.is_recent), (Offset(3), false));
     assert!((1..read::COLD_LOOKS_MAX).contains(&faults.syncs_begun()), "{}", faults.syncs_begun());
     // What a look-up needed is in memory now.
-    let again = partition.read_from_memory(params(3)).unwrap().expect("in memory");
+    let again = partition.read_from_memory(read_params(Offset(3))).unwrap().expect("in memory");
     assert_eq!(again.slice.unwrap().base_offset, Offset(3));
-    assert_eq!(partition.read_cold(params(102)).err(), Some(ErrorCode::OffsetOutOfRange));
+    assert_eq!(
+        partition.read_cold(read_params(Offset(102))).err(),
+        Some(ErrorCode::OffsetOutOfRange)
+    );
 }
 
 /// A flush after a roll would be taken for another sync that a test waits for.
@@ -330,7 +290,7 @@ fn fetch_as_follower(partition: &Partition, id: i32, offset: i64) -> PartitionRe
     let params = ReadParams {
         isolation: IsolationLevel::LogEnd,
         follower: Some(follower_fetch(id, offset)),
-        ..params(offset)
+        ..read_params(Offset(offset))
     };
     partition.read(params).unwrap()
 }
@@ -402,13 +362,11 @@ async fn a_follower_that_syncs_says_so_only_after_the_sync() {
     let World { faults, partition, _dir } = world(config);
     partition.follow(BrokerId(2), LeaderEpoch(1), 1);
     faults.gate_syncs();
-    let mut records = BatchBuilder::new(BatchParams::default());
-    records.push(Timestamp(1), None, Some(b"value"), &[]);
     let (end, flush) = partition
         .take_fetched(Fetched {
             leader_epoch: LeaderEpoch(1),
             position: partition.fetch_state(LeaderEpoch(1)).unwrap().position,
-            records: records.build().freeze(),
+            records: batch(1),
             high_watermark: Offset(1),
             log_start_offset: Offset(0),
         })
@@ -426,13 +384,12 @@ fn batches_of_an_epoch_that_is_not_known_are_left_out() {
     let World { partition, _dir, .. } = flush_messages(i64::MAX);
     partition.follow(BrokerId(2), LeaderEpoch(4), 1);
     let batch = |base_offset: i64, epoch| {
-        let mut batch = BatchBuilder::new(BatchParams {
+        let params = BatchParams {
             base_offset: Offset(base_offset),
             leader_epoch: LeaderEpoch(epoch),
             ..BatchParams::default()
-        });
-        batch.push(Timestamp(1), None, Some(b"value"), &[]);
-        batch.build().freeze()
+        };
+        fixture::batch(params, Timestamp(1), &[b"value"])
     };
     let records = [batch(0, 3), batch(1, 4), batch(2, 5)].concat();
     let fetched = |(end, last_epoch), records: &[u8]| Fetched {
@@ -464,27 +421,20 @@ fn batches_of_an_epoch_that_is_not_known_are_left_out() {
 
 #[test]
 fn a_follower_that_is_not_in_sync_gets_no_more_than_the_rate() {
-    use crate::machines::metadata::Image;
     use ottla_protocol::MetadataRecord;
     use ottla_protocol::metadata::ConfigRecord;
     let World { partition, _dir, .. } = flush_messages(i64::MAX);
-    let leadership = |epoch, isr: &[i32]| Leadership {
-        leader_epoch: LeaderEpoch(epoch),
-        partition_epoch: epoch,
-        isr: ids(isr),
-        replicas: ids(&[1, 2]),
-    };
-    partition.lead(leadership(1, &[1])).unwrap();
+    let alone = || Leadership { isr: ids(&[1]), ..leadership(1, &ids(&[1, 2])) };
+    partition.lead(alone()).unwrap();
     append(&partition, 1);
     append(&partition, 1);
-    let mut image = Image::default();
     let rate = ConfigRecord {
         resource_type: 4,
         resource_name: "1".to_owned(),
         name: "leader.replication.throttled.rate".to_owned(),
         value: Some("1000".to_owned()),
     };
-    image.replay(Offset(0), &MetadataRecord::Config(rate));
+    let image = fixture::image(&[MetadataRecord::Config(rate)]);
     partition.quotas.leader.reconfigure(&image, BrokerId(1));
     let is_sent = || {
         let slice = fetch_as_follower(&partition, 2, 0).slice;
@@ -495,7 +445,7 @@ fn a_follower_that_is_not_in_sync_gets_no_more_than_the_rate() {
     partition.set_throttled(Throttled { leader: true, follower: false });
     assert!(is_sent());
     assert!(!is_sent());
-    partition.lead(leadership(1, &[1])).unwrap();
-    partition.lead(leadership(2, &[1, 2])).unwrap();
+    partition.lead(alone()).unwrap();
+    lead(&partition, 2, &[1, 2]);
     assert!(is_sent() && is_sent(), "it is in sync");
 }

@@ -27,7 +27,7 @@ impl Partition {
     pub(super) fn is_held_up(&self, replica: &Replica, follower: BrokerId) -> bool {
         self.throttled.load().leader
             && !replica.isr().contains(&follower)
-            && self.quotas.leader.wait_ms(self.clock.now()) > 0
+            && self.quotas.leader.wait_ms(self.clock.steady()) > 0
     }
 
     /// Books what is sent to a follower.
@@ -36,7 +36,7 @@ impl Partition {
             && self.throttled.load().leader
             && !self.owned.lock().replica.isr().contains(&follower)
         {
-            self.quotas.leader.book(bytes, self.clock.now());
+            self.quotas.leader.book(bytes, self.clock.steady());
         }
     }
 
@@ -51,7 +51,7 @@ impl Partition {
             return None;
         }
         let Quotas { follower, .. } = &*self.quotas;
-        let now = self.clock.now();
+        let now = self.clock.steady();
         follower.book(bytes, now);
         let wait_ms = follower.wait_ms(now);
         (wait_ms > 0).then(|| Duration::from_millis(wait_ms))

@@ -15,7 +15,7 @@ impl Partition {
 
     /// Takes new settings.
     pub fn set_config(&self, config: Arc<LogConfig>, min_insync_replicas: usize) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut owned = self.owned.lock();
         if let Some(log) = owned.log.as_mut() {
             log.set_config(config);

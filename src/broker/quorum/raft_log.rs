@@ -1,4 +1,4 @@
-//! openraft's log store over [`MetadataLog`].
+//! openraft's log store over [`MetadataLog`](super::log::MetadataLog).
 //!
 //! A full disk is no failure: what openraft appends waits until there is space, and so does this voter, which the
 //! others do without. Everything else that fails ends openraft, and with it the broker (its metadata directory is

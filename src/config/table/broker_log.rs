@@ -286,7 +286,7 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &[],
         since: "",
         gone: None,
-        support: Support::Ignored("the controller is told until it has heard"),
+        support: Support::Honoured,
         documentation: "How long a broker runs on when it cannot report a failed log directory.",
     },
     Key {

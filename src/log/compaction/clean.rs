@@ -263,7 +263,7 @@ impl Cleaning {
         for segment in &segments[n..] {
             let is_complete =
                 segment.transactions.collect(&self.params.directory, from, to, &mut found)?;
-            segment.transactions.close();
+            segment.transactions.file.close();
             if is_complete {
                 return Ok(found);
             }
@@ -350,8 +350,9 @@ impl Cleaning {
         let bytes_max = u64::try_from(config.segment_bytes).unwrap_or(0);
         let index_bytes_max = u64::try_from(config.segment_index_bytes).unwrap_or(0);
         let sizes = |segment: &Segment| {
-            let index = segment.offset_index.entries() * super::super::offset_index::ENTRY_SIZE;
-            let times = segment.time_index.entries() * super::super::time_index::ENTRY_SIZE;
+            let index =
+                segment.offset_index.file.entries() * super::super::offset_index::ENTRY_SIZE;
+            let times = segment.time_index.file.entries() * super::super::time_index::ENTRY_SIZE;
             [u64::from(segment.size), index as u64, times as u64]
         };
         let mut total = sizes(&segments[start]);

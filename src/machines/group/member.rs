@@ -91,7 +91,7 @@ impl ClassicGroup {
                 self.restart_session(turn, &member_id);
             }
         }
-        self.transition_to(State::Stable, turn.now);
+        self.transition_to(State::Stable, turn.wall);
     }
 
     fn sync_response(&self, assignment: Bytes) -> SyncGroupResponse {

@@ -68,6 +68,7 @@ pub struct GroupMachine {
     is_active: bool,
     /// Where the look for expired offsets goes on, if it has not come to the end.
     expiry_from: String,
+    wall_ahead_ms: i64,
 }
 
 impl GroupMachine {
@@ -79,6 +80,7 @@ impl GroupMachine {
             timers: Timers::default(),
             is_active: false,
             expiry_from: String::new(),
+            wall_ahead_ms: 0,
         }
     }
 
@@ -99,8 +101,9 @@ impl GroupMachine {
         operation: impl FnOnce(&mut Store, &mut Turn<'_>, &mut String),
     ) -> Output<Self> {
         let (records, effects) = (Vec::new(), Vec::new());
+        let wall = now.plus_ms(self.wall_ahead_ms);
         let mut turn =
-            Turn { now, config: &self.config, timers: &mut self.timers, records, effects };
+            Turn { now, wall, config: &self.config, timers: &mut self.timers, records, effects };
         if !self.is_active {
             self.is_active = true;
             activate(&mut self.store, &mut turn);
@@ -114,6 +117,10 @@ impl Machine for GroupMachine {
     type Request = GroupRequest;
     type Record = GroupRecord;
     type Effect = GroupEffect;
+
+    fn set_wall_ahead(&mut self, ms: i64) {
+        self.wall_ahead_ms = ms;
+    }
 
     fn handle(&mut self, now: Timestamp, id: RequestId, request: GroupRequest) -> Output<Self> {
         self.run(now, |store, turn, _| {
@@ -273,7 +280,7 @@ fn handle(
         }
         GroupRequest::Leave(request) => {
             // In a group that does not exist nobody is a member.
-            let mut nobody = ClassicGroup::new(&request.group_id, turn.now);
+            let mut nobody = ClassicGroup::new(&request.group_id, turn.wall);
             let group = store.groups.get_mut(&request.group_id).unwrap_or(&mut nobody);
             GroupResponse::Leave(group.leave(turn, request))
         }
@@ -314,7 +321,7 @@ fn handle_join(store: &mut Store, turn: &mut Turn<'_>, id: RequestId, join: Join
     } else if let Some(group) = store.groups.get_mut(&request.group_id) {
         group.join(turn, id, join);
     } else if request.member_id.is_empty() {
-        let mut group = ClassicGroup::new(&request.group_id, turn.now);
+        let mut group = ClassicGroup::new(&request.group_id, turn.wall);
         let empty = group.to_empty_record();
         let records = turn.records.len();
         group.join(turn, id, join);

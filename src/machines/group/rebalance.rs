@@ -18,7 +18,10 @@ pub(super) const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1000;
 
 /// What one operation may use and what it brings about.
 pub(super) struct Turn<'a> {
+    /// On the steady clock, which timers go by.
     pub now: Timestamp,
+    /// On the wall clock, for what is written down.
+    pub wall: Timestamp,
     pub config: &'a GroupConfig,
     pub timers: &'a mut Timers,
     pub records: Vec<GroupRecord>,
@@ -128,7 +131,7 @@ impl ClassicGroup {
         turn.timers.cancel(&self.sync_timer());
 
         let is_initial = self.state == State::Empty;
-        self.transition_to(State::PreparingRebalance, turn.now);
+        self.transition_to(State::PreparingRebalance, turn.wall);
         if is_initial {
             // The group is new: give more members the time to come before the first generation.
             let delay = turn.config.initial_rebalance_delay_ms;
@@ -187,7 +190,7 @@ impl ClassicGroup {
             turn.set_timer(self.join_timer(), self.rebalance_timeout_ms().max(1));
             return;
         }
-        self.init_next_generation(turn.now);
+        self.init_next_generation(turn.wall);
         if self.state == State::Empty {
             turn.records.push(self.to_record());
             return;

@@ -87,7 +87,7 @@ impl Store {
                 };
                 if error == ErrorCode::None {
                     let named = (topic.name.as_str(), topic.topic_id);
-                    let (group, now) = (&request.group_id, turn.now);
+                    let (group, now) = (&request.group_id, turn.wall);
                     let record =
                         CommittedOffset::to_record(group, named, partition, now, retention_ms);
                     turn.records.push(record);
@@ -284,7 +284,7 @@ impl Store {
                 return Some(group_id.clone());
             }
             let retention_ms = turn.config.offsets_retention_ms;
-            let expired = self.offsets.expire(group, turn.now, retention_ms, left);
+            let expired = self.offsets.expire(group, turn.wall, retention_ms, left);
             turn.records.extend(expired.records);
             if expired.is_all && group.state == State::Empty {
                 turn.records.push(group_tombstone(group_id));

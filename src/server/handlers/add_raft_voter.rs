@@ -52,7 +52,7 @@ async fn add(ctx: &RequestContext, request: AddRaftVoterRequest) -> Result<(), A
         false => Answered::Written,
     };
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    Ok(ctx.broker.add_voter(voter, answered, timeout).await?)
+    Ok(ctx.broker.voting()?.add_voter(voter, answered, timeout).await?)
 }
 
 fn answered(answer: Result<(), ApiError>) -> AddRaftVoterResponse {

@@ -199,8 +199,12 @@ impl<'a> Fetch<'a> {
         };
         let rack = std::mem::take(&mut request.rack_id);
         let (wanted, forgotten) = partitions(ctx.version, request);
-        let (context, wanted) =
-            ctx.shared.fetch_sessions.begin(ctx.broker.clock().now(), session, wanted, &forgotten);
+        let (context, wanted) = ctx.shared.fetch_sessions.begin(
+            ctx.broker.clock().steady(),
+            session,
+            wanted,
+            &forgotten,
+        );
         let deadline = (wait_ms > 0).then(|| Instant::now() + Duration::from_millis(wait_ms));
         let mut fetch = Fetch {
             ctx,
@@ -404,7 +408,7 @@ impl<'a> Fetch<'a> {
         let all: Vec<(Wanted, Seen)> =
             all.map(|((wanted, watched), found)| see(wanted, watched.as_ref(), found)).collect();
         let sessions = &self.ctx.shared.fetch_sessions;
-        let finished = self.context.finish(sessions, self.ctx.broker.clock().now(), &all);
+        let finished = self.context.finish(sessions, self.ctx.broker.clock().steady(), &all);
         let mut answer = Answer {
             error: finished.error,
             session_id: finished.session_id,

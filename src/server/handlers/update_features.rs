@@ -65,12 +65,14 @@ async fn raise(
         1 if current == 1 => Some(Ok(())),
         0 if current == 1 => invalid("Can't downgrade the version of this feature."),
         1 if update.upgrade_type == UPGRADE && validate_only => Some(Ok(())),
-        1 if update.upgrade_type == UPGRADE => match ctx.broker.make_voters_dynamic().await {
-            Err(ErrorCode::InvalidUpdateVersion) => {
-                invalid("Not every voter was heard of since this controller leads.")
+        1 if update.upgrade_type == UPGRADE => {
+            match async { ctx.broker.voting()?.make_dynamic().await }.await {
+                Err(ErrorCode::InvalidUpdateVersion) => {
+                    invalid("Not every voter was heard of since this controller leads.")
+                }
+                raised => Some(raised.map_err(ApiError::from)),
             }
-            raised => Some(raised.map_err(ApiError::from)),
-        },
+        }
         _ => None,
     }
 }

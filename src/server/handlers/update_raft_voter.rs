@@ -67,5 +67,5 @@ async fn update(ctx: &RequestContext, request: UpdateRaftVoterRequest) -> Result
         endpoints: request.listeners.into_iter().map(endpoint).collect(),
         kraft_versions: versions,
     };
-    ctx.broker.update_voter(voter).await
+    ctx.broker.voting()?.update_voter(voter).await
 }

@@ -1,9 +1,8 @@
 //! Several whole nodes in one process, over loopback: three voters and a node without a vote.
 
+use super::node::{Node, PATIENCE, node_settings};
 use super::*;
-use crate::broker::AdvertisedListener;
 use crate::broker::image::{DIRECTORY_UNASSIGNED, PartitionRegistration};
-use crate::config::{Source, Values};
 use crate::env::Disk;
 use crate::env::faulty::FaultyDisk;
 use std::collections::BTreeMap;
@@ -11,64 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Nothing here may take longer.
-const PATIENCE: Duration = Duration::from_secs(60);
 const VOTERS: [i32; 3] = [1, 2, 3];
 const OBSERVER: i32 = 4;
-
-struct Node {
-    broker: Arc<Broker>,
-    server: Server,
-}
 
 struct Cluster {
     dirs: BTreeMap<i32, TempDir>,
     /// Where each voter's controller listens.
     controllers: BTreeMap<i32, u16>,
     nodes: BTreeMap<i32, Node>,
-}
-
-fn node_settings(
-    id: i32,
-    dirs: &[PathBuf],
-    client: SocketAddr,
-    controllers: &BTreeMap<i32, u16>,
-) -> broker::Settings {
-    let voters: Vec<String> =
-        controllers.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
-    let own = controllers.get(&id);
-    let mut listeners = format!("PLAINTEXT://127.0.0.1:{}", client.port());
-    let mut bound = vec![("PLAINTEXT", client.port())];
-    if let Some(port) = own {
-        listeners.push_str(&format!(",CONTROLLER://127.0.0.1:{port}"));
-        bound.push(("CONTROLLER", *port));
-    }
-    let mut values = Values::default();
-    let dirs: Vec<&str> = dirs.iter().filter_map(|dir| dir.to_str()).collect();
-    for (key, value) in [
-        ("log.dirs", dirs.join(",").as_str()),
-        ("process.roles", if own.is_some() { "broker,controller" } else { "broker" }),
-        ("node.id", &id.to_string()),
-        ("listeners", &listeners),
-        ("controller.listener.names", "CONTROLLER"),
-        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
-        ("controller.quorum.voters", &voters.join(",")),
-        // A few topics are enough for a snapshot.
-        ("metadata.log.max.record.bytes.between.snapshots", "2000"),
-    ] {
-        values.set(key, value, Source::Override);
-    }
-    let config = Config::from_values(values).unwrap();
-    let bound: Vec<AdvertisedListener> = bound
-        .into_iter()
-        .map(|(name, port)| AdvertisedListener {
-            name: name.to_owned(),
-            host: "127.0.0.1".to_owned(),
-            port,
-            security_protocol: 0,
-        })
-        .collect();
-    broker::Settings::new(Arc::new(config), &bound)
 }
 
 /// Opens one node; it joins the cluster when it can.
@@ -79,14 +28,12 @@ async fn open(
     controller: Option<BoundListener>,
 ) -> (Node, BoundListener) {
     let client = bind("PLAINTEXT", ListenerType::Broker).await;
-    let settings = node_settings(id, dirs, client.address(), controllers);
-    let broker = Broker::open(settings, disk, Arc::new(SystemClock)).await.unwrap();
-    let config = Config::without_file().unwrap();
-    let (limits, settings) =
-        (Limits::from_config(&config), Settings::from_config(&config, root_logger()));
-    let first = controller.into_iter().collect();
-    let server = Server::start(Arc::clone(&broker), limits, settings, first);
-    (Node { broker, server }, client)
+    let voters: Vec<String> =
+        controllers.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+    let ports = (client.address().port(), controllers.get(&id).copied());
+    let voters = [("controller.quorum.voters", &voters.join(",")[..])];
+    let settings = node_settings(id, dirs, ports, &voters);
+    (Node::open(settings, disk, controller).await.unwrap(), client)
 }
 
 impl Cluster {
@@ -137,7 +84,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let on = (&[dir.path().to_owned()][..], Arc::new(RealDisk) as Arc<dyn Disk>);
         let (mut node, client) = open(OBSERVER, on, &self.controllers, None).await;
-        tokio::time::timeout(PATIENCE, node.broker.join()).await.unwrap().unwrap();
+        node.join().await.unwrap();
         node.server.open(vec![client]);
         self.dirs.insert(OBSERVER, dir);
         self.nodes.insert(OBSERVER, node);

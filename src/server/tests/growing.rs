@@ -1,21 +1,12 @@
 //! A quorum of one that grows to three and shrinks again, over loopback, while it takes writes.
 
+use super::node::{Node, PATIENCE, node_settings};
 use super::*;
 use crate::broker::{AdvertisedListener, Answered, StartError, Voter, VoterEndpoint, VoterStatus};
-use crate::config::{Source, Values};
 use ottla_protocol::BrokerId;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// Nothing here may take longer.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Node {
-    broker: Arc<Broker>,
-    server: Server,
-}
 
 /// Nodes whose controllers are looked for at `bootstrap`.
 struct Cluster {
@@ -24,41 +15,6 @@ struct Cluster {
     bootstrap: u16,
     /// Whether the first node's voters are those of its configuration.
     is_static: bool,
-}
-
-fn node_settings(
-    id: i32,
-    dir: &Path,
-    (client, controller): (u16, u16),
-    (where_to, value, auto_join): (&str, &str, bool),
-) -> broker::Settings {
-    let mut values = Values::default();
-    for (key, value) in [
-        ("log.dirs", dir.to_str().unwrap()),
-        ("process.roles", "broker,controller"),
-        ("node.id", &id.to_string()),
-        (
-            "listeners",
-            &format!("PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}"),
-        ),
-        ("controller.listener.names", "CONTROLLER"),
-        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
-        (where_to, value),
-        ("controller.quorum.auto.join.enable", &auto_join.to_string()),
-        // A few topics are enough for a snapshot.
-        ("metadata.log.max.record.bytes.between.snapshots", "2000"),
-    ] {
-        values.set(key, value, Source::Override);
-    }
-    let config = Config::from_values(values).unwrap();
-    let listener = |name: &str, port| AdvertisedListener {
-        name: name.to_owned(),
-        host: "127.0.0.1".to_owned(),
-        port,
-        security_protocol: 0,
-    };
-    let bound = [listener("PLAINTEXT", client), listener("CONTROLLER", controller)];
-    broker::Settings::new(Arc::new(config), &bound)
 }
 
 impl Cluster {
@@ -77,23 +33,20 @@ impl Cluster {
         if self.bootstrap == 0 {
             self.bootstrap = controller.address().port();
         }
-        let ports = (client.address().port(), controller.address().port());
-        let dir = self.dirs[&id].path();
+        let ports = (client.address().port(), Some(controller.address().port()));
+        let dirs = [self.dirs[&id].path().to_owned()];
         let servers = format!("127.0.0.1:{}", self.bootstrap);
         let voters = format!("{id}@{servers}");
         let quorum = match self.is_static && id == 1 {
-            true => ("controller.quorum.voters", voters.as_str(), auto_join),
-            false => ("controller.quorum.bootstrap.servers", servers.as_str(), auto_join),
+            true => ("controller.quorum.voters", voters.as_str()),
+            false => ("controller.quorum.bootstrap.servers", servers.as_str()),
         };
-        let settings = node_settings(id, dir, ports, quorum);
-        let broker = Broker::open(settings, Arc::new(RealDisk), Arc::new(SystemClock)).await?;
-        let config = Config::without_file().unwrap();
-        let (limits, settings) =
-            (Limits::from_config(&config), Settings::from_config(&config, root_logger()));
-        let mut server = Server::start(Arc::clone(&broker), limits, settings, vec![controller]);
-        tokio::time::timeout(PATIENCE, broker.join()).await.unwrap()?;
-        server.open(vec![client]);
-        self.nodes.insert(id, Node { broker, server });
+        let auto_join = ("controller.quorum.auto.join.enable", &auto_join.to_string()[..]);
+        let settings = node_settings(id, &dirs, ports, &[quorum, auto_join]);
+        let mut node = Node::open(settings, Arc::new(RealDisk), Some(controller)).await?;
+        node.join().await?;
+        node.server.open(vec![client]);
+        self.nodes.insert(id, node);
         Ok(())
     }
 
@@ -154,7 +107,7 @@ impl Cluster {
     async fn add(&self, id: i32) -> Result<(), ErrorCode> {
         let leader = self.leader().await;
         let (voter, timeout) = (self.voter(id), Duration::from_secs(10));
-        self.nodes[&leader].broker.add_voter(voter, Answered::Committed, timeout).await
+        self.nodes[&leader].broker.voting()?.add_voter(voter, Answered::Committed, timeout).await
     }
 }
 
@@ -219,9 +172,10 @@ async fn voters_of_the_configuration_can_be_changed_once_kraft_version_is_raised
     let broker = Arc::clone(&cluster.nodes[&1].broker);
     assert_eq!(broker.kraft_version(), 0);
     let timeout = Duration::from_secs(10);
-    let refused = broker.add_voter(cluster.voter(1), Answered::Committed, timeout).await;
+    let refused =
+        broker.voting().unwrap().add_voter(cluster.voter(1), Answered::Committed, timeout).await;
     assert_eq!(refused, Err(ErrorCode::UnsupportedVersion));
-    assert_eq!(broker.make_voters_dynamic().await, Ok(()));
+    assert_eq!(broker.voting().unwrap().make_dynamic().await, Ok(()));
     assert_eq!(broker.kraft_version(), 1);
     cluster.join(2, true).await.unwrap();
     cluster.until("it has a vote", |it| it.voters(2) == [1, 2]).await;

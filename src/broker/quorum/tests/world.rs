@@ -214,7 +214,7 @@ impl World {
             }
             let limit = Duration::from_secs(1);
             let done = match quorum.voters().get(id) {
-                Some(voter) => quorum.remove_voter(id, voter.directory_id, limit).await,
+                Some(voter) => quorum.remove_voter(id, voter.directory_id).await,
                 None => quorum.add_voter(self.voter(id), Answered::Committed, limit).await,
             };
             if done.is_ok() {

@@ -4,16 +4,19 @@ use ottla_protocol::coordinator::{
     ConsumerGroupMetadataKey, ConsumerGroupMetadataValue, LegacyOffsetCommitKey,
     LegacyOffsetCommitValue, OffsetCommitKey, OffsetCommitValue,
 };
-use ottla_protocol::messages::JoinGroupRequest;
 use ottla_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use ottla_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use ottla_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use ottla_protocol::messages::{JoinGroupRequest, OffsetCommitRequest};
 use ottla_protocol::{ErrorCode, Offset, Timestamp};
 
 use super::world::World;
-use crate::machines::Entry;
 use crate::machines::group::{
     GroupConfig, GroupRecord, GroupRequest, GroupResponse, Join, partition_for,
 };
+use crate::machines::{Entry, Machine};
 
 fn load(records: Vec<GroupRecord>) -> World {
     let mut world = World::new(GroupConfig::default());
@@ -145,4 +148,40 @@ fn groups_lie_in_the_partition_where_kafka_puts_them() {
     for (group, partitions, expected) in cases {
         assert_eq!(partition_for(group, partitions), expected, "{group}");
     }
+}
+
+#[test]
+fn members_time_out_by_the_steady_clock_and_commits_have_the_time_of_the_wall() {
+    const AHEAD_MS: i64 = 7_000_000;
+    let mut world = World::new(GroupConfig::default());
+    world.now = Timestamp(1000);
+    // Until it has its id its join waits; then its session of ten seconds begins.
+    assert_eq!(join_error(&mut world), ErrorCode::MemberIdRequired);
+    let deadline = world.machine.deadline();
+    world.machine.set_wall_ahead(AHEAD_MS);
+    assert_eq!(world.machine.deadline(), deadline);
+    let topic = OffsetCommitRequestTopic {
+        name: "t".to_owned(),
+        partitions: vec![OffsetCommitRequestPartition {
+            committed_offset: 5,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let request = OffsetCommitRequest {
+        group_id: "simple".to_owned(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![topic],
+        ..Default::default()
+    };
+    let (_, outcome) = world.request(GroupRequest::CommitOffsets { version: 8, request });
+    let times = outcome.records.iter().filter_map(|record| match record {
+        GroupRecord::OffsetCommit { value: Some(value), .. } => Some(value.commit_timestamp),
+        _ => None,
+    });
+    assert_eq!(times.collect::<Vec<_>>(), [1000 + AHEAD_MS]);
+    assert!(
+        world.advance_to(Timestamp(2000)).iter().all(|(_, outcome)| outcome.records.is_empty())
+    );
+    assert_eq!(world.machine.deadline(), deadline);
 }

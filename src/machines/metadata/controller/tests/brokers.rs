@@ -1,6 +1,7 @@
 //! Brokers that come, go and return, and who leads meanwhile.
 
 use super::*;
+use crate::machines::metadata::image::LeaderRecoveryState;
 
 #[test]
 fn a_silent_broker_is_fenced_and_its_partitions_move() {

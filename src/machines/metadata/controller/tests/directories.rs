@@ -1,6 +1,7 @@
 //! Log directories: what lies in which, and what a failure takes with it (KIP-858).
 
 use super::*;
+use crate::machines::metadata::image::DIRECTORY_UNASSIGNED;
 
 fn log_dir(broker: i32, number: u128) -> Uuid {
     Uuid::from_u128(1000 * number + u128::from(broker.unsigned_abs()))
