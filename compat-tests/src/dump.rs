@@ -90,9 +90,14 @@ fn dump(runner: &mut ToolRunner, dir: &Path, name: &str) -> Result<(), String> {
         "__cluster_metadata-0" => look(runner, &[decoder, "--files", &snapshots]),
         _ => look(runner, &["--files", &snapshots]),
     }
+    .map(drop)
 }
 
-fn look(runner: &mut ToolRunner, args: &[&str]) -> Result<(), String> {
+/// Runs the tool; answers what it printed.
+///
+/// # Errors
+/// What it complains of, and if it fails.
+pub fn look(runner: &mut ToolRunner, args: &[&str]) -> Result<String, String> {
     let words: Vec<String> = args.iter().map(|word| (*word).to_owned()).collect();
     let answer = runner.run(MAIN, &words, "", LIMIT)?;
     let complaint = answer
@@ -103,16 +108,20 @@ fn look(runner: &mut ToolRunner, args: &[&str]) -> Result<(), String> {
     match complaint {
         Some(line) => Err(format!("{args:?}: {line}")),
         None if answer.status != 0 => Err(format!("{args:?}: {}\n{}", answer.status, answer.err)),
-        None => Ok(()),
+        None => Ok(answer.out),
     }
 }
 
-/// Metadata records have fields whose names are words of complaint.
+/// Metadata records have fields whose names are words of complaint; what cannot be decoded stands in their place.
 fn is_topic_data(line: &str) -> bool {
-    line.contains("payload:") && !line.contains("Exception")
+    line.contains("payload:") && !line.contains("Exception") && !line.contains("skipping.")
 }
 
-fn listed(dir: &Path) -> Result<Vec<PathBuf>, String> {
+/// The paths in a directory, in order.
+///
+/// # Errors
+/// If it cannot be listed.
+pub fn listed(dir: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(dir).map_err(|e| format!("{dir:?}: {e}"))?;
     let mut paths: Vec<PathBuf> =
         entries.filter_map(Result::ok).map(|entry| entry.path()).collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -89,6 +89,49 @@ pub struct Answer {
     pub status: i64,
     pub out: String,
     pub err: String,
+}
+
+/// Runs one command line of a tool in a JVM of its own: for one that closes the standard output it is given.
+///
+/// # Errors
+/// If it cannot be started or does not end within `limit`.
+pub fn alone(
+    paths: &Paths,
+    main: &str,
+    args: &[&str],
+    stdin: &str,
+    limit: Duration,
+) -> Result<Answer, String> {
+    let folder = tempfile::tempdir().map_err(|e| format!("temporary directory: {e}"))?;
+    let [input, out, err] = ["in", "out", "err"].map(|name| folder.path().join(name));
+    std::fs::write(&input, stdin).map_err(|e| format!("{input:?}: {e}"))?;
+    let create = |path: &Path| std::fs::File::create(path).map_err(|e| format!("{path:?}: {e}"));
+    let config = paths.sources.join("java/runner/log4j2.properties");
+    let mut command = Command::new("java");
+    command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+    command.arg(format!("-Dlog4j2.configurationFile={}", config.display()));
+    command.arg(format!("-Djava.io.tmpdir={}", folder.path().display()));
+    command
+        .args(["-cp", &format!("{}/*", jars(paths, "kafka", KAFKA)?.display()), main])
+        .args(args);
+    command.stdin(std::fs::File::open(&input).map_err(|e| format!("{input:?}: {e}"))?);
+    command.stdout(create(&out)?).stderr(create(&err)?);
+    let mut child = command.spawn().map_err(|e| format!("java does not start: {e}"))?;
+    let begin = Instant::now();
+    let ended = loop {
+        match child.try_wait() {
+            Ok(None) if begin.elapsed() < limit => std::thread::sleep(Duration::from_millis(20)),
+            ended => break ended,
+        }
+    };
+    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (out, err) = (text(&out), text(&err));
+    let Ok(Some(status)) = ended else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(format!("{main} {args:?}: {ended:?} after {} s\n{out}{err}", limit.as_secs()));
+    };
+    Ok(Answer { status: status.code().map_or(-1, i64::from), out, err })
 }
 
 type Waiting = Arc<Mutex<BTreeMap<u64, Sender<Answer>>>>;

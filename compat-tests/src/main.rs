@@ -24,6 +24,7 @@ mod leaders;
 mod load;
 mod meeting;
 mod members;
+mod metadata;
 mod nemesis;
 mod network;
 mod normalise;

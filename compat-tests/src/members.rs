@@ -5,6 +5,7 @@
 //! | `cluster:life` | topics, groups, a broker killed, a topic deleted meanwhile, the broker back, replicas moved |
 //! | `cluster:orders` | the nodes are started one after another in each order, on what the round before left |
 //! | `cluster:2016` | brokers whose files know only `zookeeper.connect` ([`crate::meeting`]) |
+//! | `cluster:metadata` | every node's metadata log and snapshots, read with stock tools ([`crate::metadata`]) |
 //! | `cluster:grow` | a quorum of one grows to three and shrinks to another one ([`crate::voters`]) |
 //! | others | who may join and who may not, and what is left without a majority ([`crate::strangers`]) |
 //!
@@ -19,6 +20,7 @@ use crate::broker::Side;
 use crate::cluster::{self, Cluster, Place, SETTLE_LIMIT};
 use crate::disk::{Tools, judge};
 use crate::meeting;
+use crate::metadata;
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::strangers;
@@ -52,6 +54,9 @@ pub fn run(paths: &Paths, side: Side, filter: &str, report: &Report) -> Result<(
             let tools = Tools::start_at(paths, &cluster.servers())?;
             cluster::keeping(paths, &mut cluster, "cluster-orders", |c| orders(c, tools))
         });
+    }
+    if "metadata".contains(filter) {
+        metadata::run(paths, side, report)?;
     }
     if side == Side::Ottla {
         meeting::run(paths, filter, report)?;
