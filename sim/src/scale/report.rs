@@ -4,6 +4,7 @@ use super::{CONTROLLERS, Cluster, Reading};
 use crate::node::CONTROLLER_PORT;
 use ottla::env::sim_traffic::Traffic;
 use ottla_protocol::ApiKey;
+use ottla_protocol::request::QUORUM_MESSAGE_KEY;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// The CPU time between two readings: of the busiest controller, of all of them, of all brokers, of the busiest broker.
+/// The CPU time between two readings: of the busiest controller, of a broker on average, and of the busiest one.
 struct Spent {
     controller: Duration,
     broker_mean: Duration,
@@ -79,10 +80,12 @@ fn traffic(cluster: Cluster, before: &Reading, after: &Reading) -> BTreeMap<(u16
 }
 
 fn name((port, api_key): (u16, i16)) -> String {
-    let api =
-        ApiKey::from_code(api_key).map_or_else(|| api_key.to_string(), |key| key.name().into());
     let whose = if port == CONTROLLER_PORT { "controllers" } else { "brokers" };
-    format!("{api} at {whose}")
+    match ApiKey::from_code(api_key) {
+        Some(api) => format!("{} at {whose}", api.name()),
+        None if api_key == QUORUM_MESSAGE_KEY => format!("quorum's messages at {whose}"),
+        None => format!("{api_key} at {whose}"),
+    }
 }
 
 impl Report {
@@ -148,11 +151,14 @@ impl Report {
         line("  until all have another, in a controller's image", &since(elected));
         line("  until all nodes know them", &since(published));
         line("  until each has taken a record with acks=all", &since(written));
-        let key = (CONTROLLER_PORT, ApiKey::Fetch as i16);
-        let fetched = traffic(self.cluster, death, published).remove(&key).unwrap_or_default();
-        let each = fetched.answer_bytes as f64 / (CONTROLLERS + self.cluster.brokers - 2) as f64;
-        let fetched = megabytes(fetched.answer_bytes);
-        line("  metadata fetched", &format!("{fetched}, {:.3} MB a node", each / 1e6));
+        let sent = traffic(self.cluster, death, published);
+        let of = |key| sent.get(&(CONTROLLER_PORT, key)).copied().unwrap_or_default();
+        let fetched = of(ApiKey::Fetch as i16).answer_bytes;
+        let each = fetched as f64 / (self.cluster.brokers - 1) as f64 / affected as f64;
+        let fetched = megabytes(fetched);
+        line("  metadata sent to brokers", &format!("{fetched}, {each:.1} bytes a partition each"));
+        let voters = megabytes(of(QUORUM_MESSAGE_KEY).request_bytes);
+        line("  metadata sent to other voters", &voters);
         Spent::between(death, elected).print("electing them");
         Spent::between(elected, published).print("taking them over");
         Spent::between(published, written).print("the first records after");
