@@ -1,7 +1,7 @@
 //! One large cluster and the death of one broker, measured: what `docs/scale.md` says was seen.
 //!
-//! Simulated time is that of the network and the disk, and of the brokers' own timers; what the brokers compute takes none
-//! of it. What they compute is measured apart, as the CPU time that their machines' turns took.
+//! Simulated time is that of the network and the disk, and of the brokers' own timers; what the brokers compute takes
+//! none of it. What they compute is measured apart, as the CPU time that their machines' turns took.
 
 mod clients;
 mod report;

@@ -38,7 +38,7 @@ struct Frames {
 }
 
 impl Frames {
-    /// Takes what was sent; each frame that begins in it is told once its first bytes are there: its length and those.
+    /// Takes what was sent; each frame that begins in it is told with its length, once its first bytes are there.
     fn take(&mut self, mut bytes: &[u8], head_bytes: usize, mut told: impl FnMut(u64, &[u8])) {
         while !bytes.is_empty() {
             let passed = self.left.min(bytes.len());
