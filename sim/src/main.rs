@@ -13,6 +13,7 @@ mod nemesis;
 mod node;
 mod plan;
 mod run;
+mod scale;
 mod seeds;
 mod workload;
 mod world;
@@ -32,10 +33,10 @@ struct Cli {
     #[arg(long, default_value_t = 1)]
     first: u64,
     /// Run this seed alone.
-    #[arg(long)]
+    #[arg(long, group = "one")]
     seed: Option<u64>,
-    /// With --seed: print what happens and what the brokers log (RUST_LOG says how much).
-    #[arg(long, requires = "seed")]
+    /// With --seed or --scale: print what happens and what the brokers log (RUST_LOG says how much).
+    #[arg(long, requires = "one")]
     trace: bool,
     /// See whether each checker sees a rule that is broken on purpose.
     #[arg(long)]
@@ -46,6 +47,18 @@ struct Cli {
     /// Let this checker alone look.
     #[arg(long)]
     only: Option<checks::Checker>,
+    /// Measure one large cluster in which only one broker dies.
+    #[arg(long, group = "one")]
+    scale: bool,
+    /// With --scale: its brokers, beside three controllers.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(4..=200))]
+    brokers: u16,
+    /// With --scale: its partitions, of three replicas each.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    partitions: u32,
+    /// With --scale: how many of them the broker leads that dies; as many as each other by default.
+    #[arg(long)]
+    leaders: Option<u32>,
     /// How many seeds run at a time; as many as there are processors by default.
     #[arg(long)]
     jobs: Option<usize>,
@@ -55,23 +68,45 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = cli.jobs.unwrap_or_else(processors);
+    if cli.trace {
+        log::show();
+    }
+    if cli.seed.is_some() || cli.scale {
+        count_panics();
+    }
     match cli.seed {
         Some(seed) => one(seed, &cli),
         None if cli.meta => meta::run(jobs),
+        None if cli.scale => measure(&cli),
         None => seeds::run(cli.first, cli.seeds, jobs),
     }
 }
 
-fn one(seed: u64, cli: &Cli) -> ExitCode {
-    let (is_shown, mutation, only) = (cli.trace, cli.mutation, cli.only);
-    if is_shown {
-        log::show();
-    }
+/// Panics in tasks of the brokers are seen, though the runtime catches them.
+fn count_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         run::PANICS.fetch_add(1, Ordering::Relaxed);
         usual(panic);
     }));
+}
+
+fn measure(cli: &Cli) -> ExitCode {
+    let (brokers, partitions) = (usize::from(cli.brokers), cli.partitions as usize);
+    let leaders = cli.leaders.map_or(partitions.div_ceil(brokers), |leaders| leaders as usize);
+    let cluster = scale::Cluster { brokers, partitions, leaders: leaders.min(partitions) };
+    entropy::begin(1);
+    match scale::run(cluster, cli.trace) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            println!("FAILED: {cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn one(seed: u64, cli: &Cli) -> ExitCode {
+    let (is_shown, mutation, only) = (cli.trace, cli.mutation, cli.only);
     // A new thread has no hash keys yet: whatever came before this makes no difference.
     let running = std::thread::spawn(move || {
         entropy::begin(seed);

@@ -12,6 +12,7 @@ use ottla::env::sim_host::SimHost;
 use ottla::env::sim_net::{HostId, SimNet};
 use ottla_protocol::Timestamp;
 use parking_lot::Mutex;
+use rustix::time::ClockId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub(crate) struct Machine {
     stands_until: u64,
     /// Milliseconds that have passed unseen by its process.
     unseen_ms: u64,
+    /// The real CPU time that its processes took.
+    pub(crate) cpu: Duration,
 }
 
 impl Machine {
@@ -86,7 +89,9 @@ impl Machine {
             }
             tokio::time::sleep(length).await;
         };
+        let before = cpu_time();
         self.host.run(|| process.runtime.block_on(pass));
+        self.cpu += cpu_time().saturating_sub(before);
     }
 }
 
@@ -105,6 +110,12 @@ pub(crate) struct World {
 pub(crate) struct Trace {
     pub(crate) is_shown: bool,
     pub(crate) lines: Vec<String>,
+}
+
+/// The CPU time that this thread has taken.
+fn cpu_time() -> Duration {
+    let taken = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(taken.tv_sec.cast_unsigned(), taken.tv_nsec as u32)
 }
 
 fn runtime() -> Runtime {
@@ -132,6 +143,7 @@ impl World {
             start_at: Some(0),
             stands_until: 0,
             unseen_ms: 0,
+            cpu: Duration::ZERO,
         };
         World {
             machines: roles.into_iter().enumerate().map(machine).collect(),

@@ -25,3 +25,5 @@ pub mod sim_disk;
 pub mod sim_host;
 #[cfg(feature = "simulation")]
 pub mod sim_net;
+#[cfg(feature = "simulation")]
+pub mod sim_traffic;

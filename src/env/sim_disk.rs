@@ -324,12 +324,15 @@ impl State {
         }
         match &mut self.nodes[node] {
             Node::File(file) => {
-                file.changes.clear();
-                file.durable.clone_from(&file.data);
+                // Not all of it anew: that would make a log cost the square of its length.
+                for change in file.changes.drain(..) {
+                    change.apply(&mut file.durable);
+                }
             }
             Node::Dir(dir) => {
-                dir.changes.clear();
-                dir.durable.clone_from(&dir.entries);
+                for change in dir.changes.drain(..) {
+                    change.apply(&mut dir.durable);
+                }
             }
         }
         Ok(())

@@ -7,6 +7,7 @@
 //! Deliberately not here: bandwidth, and the acknowledgements of TCP, which arrive at once.
 
 use super::rng::Rng;
+use super::sim_traffic::{Meter, RequestKind, Traffic};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -103,6 +104,8 @@ struct State {
     next_due: u64,
     seen: DefaultHasher,
     packets: u64,
+    /// Counts requests, where that is wanted.
+    meter: Option<Meter>,
 }
 
 /// The network.
@@ -136,6 +139,7 @@ impl SimNet {
             next_due: u64::MAX,
             seen: DefaultHasher::new(),
             packets: 0,
+            meter: None,
         })))
     }
 
@@ -158,6 +162,16 @@ impl SimNet {
     pub fn history(&self) -> (u64, u64) {
         let state = self.0.lock();
         (state.packets, state.seen.finish())
+    }
+
+    /// From now on requests on new connections are counted.
+    pub fn count_requests(&self) {
+        self.0.lock().meter = Some(Meter::default());
+    }
+
+    /// The requests that were counted so far.
+    pub fn requests(&self) -> BTreeMap<RequestKind, Traffic> {
+        self.0.lock().meter.as_ref().map(|meter| meter.seen().clone()).unwrap_or_default()
     }
 
     /// Lets everything arrive that is due by then.
@@ -341,6 +355,9 @@ impl SimNet {
         let room = WINDOW_BYTES.saturating_sub(other.coming_bytes + other.received.len());
         let count = room.min(bytes.len());
         if count > 0 {
+            if let Some(meter) = &mut state.meter {
+                meter.sent(end.connection, end.side, &bytes[..count]);
+            }
             let packet = Packet::Data(Bytes::copy_from_slice(&bytes[..count]));
             state.push(end.connection, 1 - end.side, packet);
         }
@@ -430,6 +447,9 @@ impl State {
 
     fn remove_gone(&mut self) {
         self.connections.retain(|_, ends| ends.iter().any(|end| !end.is_gone));
+        if let Some(meter) = &mut self.meter {
+            meter.retain(|connection| self.connections.contains_key(connection));
+        }
     }
 
     fn push(&mut self, id: u64, to_side: usize, packet: Packet) {
@@ -544,6 +564,9 @@ impl State {
         self.next_connection += 1;
         let ends = [End::new(dial.from), End::new(dial.to)];
         self.connections.insert(connection, ends);
+        if let Some(meter) = &mut self.meter {
+            meter.connect(connection, dial.from, dial.port);
+        }
         if dial.answer.send(Ok(Hold { connection, side: 0, local, peer })).is_err() {
             self.connections.remove(&connection);
             return;
