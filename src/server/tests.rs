@@ -5,6 +5,7 @@ mod configs;
 mod cordoned_log_dirs;
 mod describe_cluster;
 mod durability;
+mod envelope;
 mod fetch_sessions;
 mod groups;
 mod growing;
