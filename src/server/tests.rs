@@ -10,6 +10,7 @@ mod fetch_sessions;
 mod groups;
 mod growing;
 mod log_dirs;
+mod metadata_log;
 mod replication;
 mod shared_listener;
 
