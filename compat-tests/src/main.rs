@@ -23,6 +23,7 @@ mod leaders;
 mod load;
 mod meeting;
 mod members;
+mod mixed;
 mod nemesis;
 mod network;
 mod normalise;
