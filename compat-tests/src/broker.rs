@@ -47,7 +47,7 @@ impl fmt::Display for Side {
 }
 
 /// How long a broker may take until its port answers.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(180);
 /// How long a broker may take to stop in order.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 

@@ -4,6 +4,7 @@
 //! Node ids are 1, 2 and so on. What a scenario asks while it runs (leaders, ISR, controller) it asks with requests of
 //! our own ([`crate::wire`]); the directories outlive the processes, not this value.
 
+mod mode;
 mod newcomers;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use ottla_protocol::messages::{self as m, create_topics_request as create};
 use ottla_protocol::{ErrorCode, Request};
 use rustix::process::Signal;
 
+use self::mode::mode;
 use crate::broker::{Broker, Seat, Side, free_port};
 use crate::paths::Paths;
 use crate::wire;
@@ -264,9 +266,7 @@ impl Cluster {
         let ids = self.ids();
         self.wait("every node knows all nodes", SETTLE_LIMIT, |cluster| {
             for id in cluster.live() {
-                let metadata = cluster.metadata_of(id, &[])?;
-                let mut known: Vec<i32> = metadata.brokers.iter().map(|b| b.node_id).collect();
-                known.sort_unstable();
+                let known = cluster.brokers_of(id)?;
                 if known != ids {
                     return Err(format!("node {id} knows {known:?}"));
                 }
@@ -349,6 +349,17 @@ impl Cluster {
         Ok(found)
     }
 
+    /// The brokers that a node knows, in ascending order.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn brokers_of(&self, id: i32) -> Result<Vec<i32>, String> {
+        let metadata = self.metadata_of(id, &[])?;
+        let mut known: Vec<i32> = metadata.brokers.iter().map(|broker| broker.node_id).collect();
+        known.sort_unstable();
+        Ok(known)
+    }
+
     fn metadata_of(&self, id: i32, topics: &[&str]) -> Result<m::MetadataResponse, String> {
         let wanted = topics.iter().map(|topic| m::metadata_request::MetadataRequestTopic {
             name: Some((*topic).to_owned()),
@@ -367,21 +378,27 @@ impl Cluster {
     /// # Errors
     /// If none does.
     pub fn controller(&self) -> Result<i32, String> {
+        self.any(|id| self.controller_says(id))
+    }
+
+    /// The same as one node says.
+    ///
+    /// # Errors
+    /// If it does not know.
+    pub fn controller_says(&self, id: i32) -> Result<i32, String> {
         let partitions = vec![m::describe_quorum_request::PartitionData { partition_index: 0 }];
         let topic_name = "__cluster_metadata".to_owned();
         let topics = vec![m::describe_quorum_request::TopicData { topic_name, partitions }];
         let request = m::DescribeQuorumRequest { topics };
-        self.any(|id| {
-            let answer = self.call(id, 1, &request)?;
-            ok(answer.error_code)?;
-            let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
-            let partition = partition.ok_or("no partition described")?;
-            ok(partition.error_code)?;
-            match partition.leader_id {
-                leader if leader > 0 => Ok(leader),
-                leader => Err(format!("the quorum's leader is {leader}")),
-            }
-        })
+        let answer = self.call(id, 1, &request)?;
+        ok(answer.error_code)?;
+        let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
+        let partition = partition.ok_or("no partition described")?;
+        ok(partition.error_code)?;
+        match partition.leader_id {
+            leader if leader > 0 => Ok(leader),
+            leader => Err(format!("the quorum's leader is {leader}")),
+        }
     }
 
     /// Creates a topic with these replicas of each partition and waits until all are in sync.
@@ -586,20 +603,4 @@ fn partition(described: m::metadata_response::MetadataResponsePartition) -> Part
     let (index, leader) = (described.partition_index, described.leader_id);
     let (leader_epoch, replicas) = (described.leader_epoch, described.replica_nodes);
     Partition { index, leader, leader_epoch, replicas, isr }
-}
-
-fn mode(id: i32, voters: &str, host: Ipv4Addr, (port, controller): (u16, u16)) -> Vec<String> {
-    let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}");
-    node_mode(id, voters, "broker,controller", &listeners)
-}
-
-fn node_mode(id: i32, voters: &str, roles: &str, listeners: &str) -> Vec<String> {
-    vec![
-        format!("process.roles={roles}"),
-        format!("node.id={id}"),
-        format!("controller.quorum.voters={voters}"),
-        format!("listeners={listeners}"),
-        "controller.listener.names=CONTROLLER".to_owned(),
-        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
-    ]
 }

@@ -25,6 +25,7 @@ mod load;
 mod meeting;
 mod members;
 mod metadata;
+mod mixed;
 mod nemesis;
 mod network;
 mod normalise;

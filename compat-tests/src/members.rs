@@ -7,6 +7,7 @@
 //! | `cluster:2016` | brokers whose files know only `zookeeper.connect` ([`crate::meeting`]) |
 //! | `cluster:metadata` | every node's metadata log and snapshots, read with stock tools ([`crate::metadata`]) |
 //! | `cluster:grow` | a quorum of one grows to three and shrinks to another one ([`crate::voters`]) |
+//! | `cluster:mixed` | brokers of Ottla's and Apache Kafka's side by side ([`crate::mixed`]) |
 //! | others | who may join and who may not, and what is left without a majority ([`crate::strangers`]) |
 //!
 //! Compared is what the tools say, not how long it takes: a command that asks is repeated until it says so, for a
@@ -21,6 +22,7 @@ use crate::cluster::{self, Cluster, Place, SETTLE_LIMIT};
 use crate::disk::{Tools, judge};
 use crate::meeting;
 use crate::metadata;
+use crate::mixed;
 use crate::paths::Paths;
 use crate::report::Report;
 use crate::strangers;
@@ -60,6 +62,7 @@ pub fn run(paths: &Paths, side: Side, filter: &str, report: &Report) -> Result<(
     }
     if side == Side::Ottla {
         meeting::run(paths, filter, report)?;
+        mixed::run(paths, filter, report)?;
     }
     if "grow".contains(filter) {
         voters::run(paths, side, report)?;

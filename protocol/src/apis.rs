@@ -164,6 +164,7 @@ pub const APIS: &[Api] = &[
     api(ApiKey::UpdateFeatures, 0, 2, Both,
         "0 (KIP-584), 1 upgrade types and validate only, 2 no results of single features \
          (KIP-1022)"),
+    api(ApiKey::Envelope, 0, 0, Controller, "0 (KIP-590)"),
     api(ApiKey::FetchSnapshot, 0, 1, Controller,
         "0 (KIP-630), 1 the follower's directory (KIP-853)"),
     api(ApiKey::DescribeCluster, 0, 2, Both,

@@ -106,9 +106,7 @@ impl Broker {
             records: Bytes::new(),
         };
         let Some(quorum) = self.metadata.quorum() else { return read };
-        let known = *quorum.leader_changes().borrow();
-        read.leader_id = known.leader.unwrap_or(BrokerId::NONE);
-        read.leader_epoch = known.epoch;
+        (read.leader_id, read.leader_epoch) = leader_of(quorum);
         if quorum.leading().is_none() {
             return read;
         }
@@ -129,6 +127,12 @@ impl Broker {
             Err(error) => read.error = error,
         }
         read
+    }
+
+    /// The quorum's leader, -1 while none is known, and its epoch; -1 without a vote.
+    pub fn quorum_leader(&self) -> (BrokerId, LeaderEpoch) {
+        let quorum = self.metadata.quorum();
+        quorum.map_or((BrokerId::NONE, LeaderEpoch::UNKNOWN), |quorum| leader_of(quorum))
     }
 
     /// Bytes of a snapshot from `position` on, and its whole size; waits for the disk.
@@ -156,6 +160,11 @@ impl Broker {
     pub fn metadata_observers(&self) -> Vec<VoterStatus> {
         self.observers.present(self.clock.now())
     }
+}
+
+fn leader_of(quorum: &Quorum) -> (BrokerId, LeaderEpoch) {
+    let known = *quorum.leader_changes().borrow();
+    (known.leader.unwrap_or(BrokerId::NONE), known.epoch)
 }
 
 fn records(

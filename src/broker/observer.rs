@@ -1,8 +1,9 @@
 //! The metadata of a node without a vote: it follows the quorum's log by Fetch, and by FetchSnapshot where it is far
 //! behind.
 //!
-//! Its log holds committed batches only, since the controllers give it no others, so that nothing it has applied is
-//! ever taken back. It need not be synced: what a crash takes is fetched again. Source: KIP-595, KIP-630.
+//! Its log holds committed batches only, so that nothing it has applied is ever taken back: Apache Kafka's controllers
+//! give others too, which are left out until they are committed. It need not be synced: what a crash takes is fetched
+//! again. Source: KIP-595, KIP-630.
 //! Invariant: what is published are the records of one log in their order, a snapshot standing for those before it.
 
 use super::dir_health::DirHealth;
@@ -49,6 +50,8 @@ const SNAPSHOT_BYTES_MAX: i64 = 4 << 30;
 const CLIENTS_MAX: usize = 64;
 /// Wait before the next controller is asked.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Wait before it is asked again what there was not committed yet.
+const COMMIT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What an observer needs to be opened.
 pub(super) struct ObserverParams {
@@ -84,6 +87,14 @@ struct Inner {
     bytes_since_snapshot: u64,
 }
 
+impl Inner {
+    /// The epoch of the last batch, which may be in the snapshot alone.
+    fn last_epoch(&self) -> LeaderEpoch {
+        let in_snapshot = self.snapshot.map(|id| id.epoch);
+        self.log.latest_epoch().or(in_snapshot).unwrap_or(LeaderEpoch(0))
+    }
+}
+
 /// A node without a vote.
 pub(super) struct Observer {
     params: ObserverParams,
@@ -102,6 +113,11 @@ enum Trouble {
     Refused(ErrorCode),
     #[error("the answer is not for the metadata log")]
     NotOurs,
+    #[error(
+        "the metadata log here is not the controllers', whose ends at offset {0} where this one goes on: stop this \
+         node and remove {CLUSTER_METADATA_TOPIC}-0"
+    )]
+    Diverging(Offset),
     #[error(transparent)]
     Local(#[from] QuorumError),
     #[error("{0}")]
@@ -137,7 +153,7 @@ impl Observer {
             apply(machine, voters, header, batch, from)
         })?;
         let end = log.log_end_offset();
-        let epoch = log.latest_epoch().unwrap_or(LeaderEpoch(0));
+        let epoch = inner.last_epoch();
         let (leader, _) = watch::channel(LeaderAndEpoch { leader: None, epoch });
         let committed = AtomicI64::new(end.0);
         Ok(Observer { params, dir, inner: Mutex::new(inner), committed, leader })
@@ -271,7 +287,8 @@ impl Observer {
         listener: Arc<dyn QuorumListener>,
     ) -> Result<(), Trouble> {
         let max = apis::find(ottla_protocol::ApiKey::Fetch as i16).map_or(0, |api| api.max);
-        let response = client.call(max, self.request()).await?;
+        let epoch = self.leader.borrow().epoch;
+        let response = client.call(max, self.request(epoch)).await?;
         for endpoint in &response.node_endpoints {
             if let Ok(port) = u16::try_from(endpoint.port) {
                 let address = (endpoint.host.clone(), port);
@@ -286,7 +303,12 @@ impl Observer {
         match ErrorCode::from_code(partition.error_code) {
             ErrorCode::None => {}
             ErrorCode::NotLeaderOrFollower if self.is_elsewhere(&client) => return Ok(()),
+            // The answer has told the epoch that there is.
+            ErrorCode::FencedLeaderEpoch if self.leader.borrow().epoch > epoch => return Ok(()),
             error => return Err(Trouble::Refused(error)),
+        }
+        if partition.diverging_epoch.end_offset >= 0 {
+            return Err(Trouble::Diverging(Offset(partition.diverging_epoch.end_offset)));
         }
         if partition.snapshot_id.end_offset >= 0 {
             let id = SnapshotId {
@@ -305,6 +327,11 @@ impl Observer {
         let Some(records) = partition.records.filter(|records| !records.is_empty()) else {
             return Ok(());
         };
+        let records = committed_part(&records, Offset(partition.high_watermark));
+        if records.is_empty() {
+            tokio::time::sleep(COMMIT_PAUSE).await;
+            return Ok(());
+        }
         self.on_a_thread(move |observer| {
             observer.append(records)?;
             observer.publish(&listener);
@@ -330,14 +357,14 @@ impl Observer {
         Ok(done.await.map_err(|error| Trouble::Ended(error.to_string()))??)
     }
 
-    fn request(&self) -> FetchRequest {
+    fn request(&self, epoch: LeaderEpoch) -> FetchRequest {
         let inner = self.inner.lock();
         let end = inner.log.log_end_offset();
         let partition = fetch_request::FetchPartition {
             partition: 0,
-            current_leader_epoch: -1,
+            current_leader_epoch: epoch.0,
             fetch_offset: end.0,
-            last_fetched_epoch: inner.log.latest_epoch().map_or(-1, |epoch| epoch.0),
+            last_fetched_epoch: inner.last_epoch().0,
             log_start_offset: inner.log.log_start_offset().0,
             partition_max_bytes: FETCH_BYTES,
             high_watermark: self.committed().0,
@@ -364,10 +391,11 @@ impl Observer {
 
     async fn fetch_snapshot(&self, client: &PeerClient, id: SnapshotId) -> Result<Bytes, Trouble> {
         let mut bytes = BytesMut::new();
+        let epoch = self.leader.borrow().epoch;
         loop {
             let partition = fetch_snapshot_request::PartitionSnapshot {
                 partition: 0,
-                current_leader_epoch: -1,
+                current_leader_epoch: epoch.0,
                 snapshot_id: fetch_snapshot_request::SnapshotId {
                     end_offset: id.end_offset.0,
                     epoch: id.epoch.0,
@@ -517,6 +545,20 @@ fn apply(
     replay_batch(header, batch, from, machine)
 }
 
+/// The whole batches below the high watermark.
+fn committed_part(records: &Bytes, high_watermark: Offset) -> Bytes {
+    let mut length = 0;
+    for batch in batches(records) {
+        // The last one may be cut.
+        let Ok((header, batch)) = batch else { break };
+        if header.next_offset() > high_watermark {
+            break;
+        }
+        length += batch.len();
+    }
+    records.slice(..length)
+}
+
 /// The answer for the metadata log's only partition.
 fn metadata_partition(response: FetchResponse) -> Result<fetch_response::PartitionData, Trouble> {
     let error = ErrorCode::from_code(response.error_code);
@@ -526,4 +568,36 @@ fn metadata_partition(response: FetchResponse) -> Result<fetch_response::Partiti
     let topic = response.responses.into_iter().next();
     let partition = topic.and_then(|topic| topic.partitions.into_iter().next());
     partition.filter(|partition| partition.partition_index == 0).ok_or(Trouble::NotOurs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_protocol::Timestamp;
+    use ottla_protocol::record::{BatchBuilder, BatchParams};
+
+    fn batch(base_offset: i64, records: usize) -> Bytes {
+        let base_offset = Offset(base_offset);
+        let mut batch = BatchBuilder::new(BatchParams { base_offset, ..Default::default() });
+        for _ in 0..records {
+            batch.push(Timestamp(1), None, Some(b"x"), &[]);
+        }
+        batch.build().freeze()
+    }
+
+    #[test]
+    fn only_whole_batches_below_the_high_watermark_are_taken() {
+        let (first, second) = (batch(7, 2), batch(9, 1));
+        let both = Bytes::from([&first[..], &second[..]].concat());
+        let check = |high_watermark, expected: &Bytes| {
+            assert_eq!(committed_part(&both, Offset(high_watermark)), expected, "{high_watermark}");
+        };
+        check(-1, &Bytes::new());
+        check(8, &Bytes::new());
+        check(9, &first);
+        check(10, &both);
+        check(11, &both);
+        let cut = both.slice(..both.len() - 1);
+        assert_eq!(committed_part(&cut, Offset(10)), first);
+    }
 }

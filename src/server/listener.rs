@@ -274,6 +274,7 @@ impl Acceptor {
             peer_broker: OnceLock::new(),
             peer_voter: OnceLock::new(),
             has_asked: AtomicBool::new(false),
+            enveloped: None,
         };
         async move {
             connection::serve(&connection, context).await;

@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{COMMON, Cluster, mode, node_mode};
-use crate::broker::{Broker, Seat, Side, free_port};
+use super::mode::{broker_mode, mode};
+use super::{COMMON, Cluster};
+use crate::broker::{Broker, CLUSTER_ID, Seat, Side, free_port};
 use crate::paths::Paths;
 
 impl Cluster {
@@ -35,6 +36,35 @@ impl Cluster {
         Ok(Cluster { side, nodes, voters: String::new(), paused: Vec::new() })
     }
 
+    /// Formats the directories of nodes of these sides, of which the first is the only voter and the others are brokers
+    /// alone, and starts nothing yet.
+    ///
+    /// # Errors
+    /// If a directory cannot be formatted.
+    pub fn seat_mixed(
+        paths: &Paths,
+        sides: &[Side],
+        overrides: &[&str],
+    ) -> Result<Cluster, String> {
+        let host = Ipv4Addr::LOCALHOST;
+        let controller = free_port()?;
+        let voters = format!("1@{host}:{controller}");
+        let overrides = [&COMMON[..], overrides].concat();
+        let mut nodes = Vec::new();
+        for (id, side) in (1..).zip(sides) {
+            let port = free_port()?;
+            let mode = match id {
+                1 => mode(id, &voters, host, (port, controller)),
+                _ => broker_mode(id, &voters, host, port),
+            };
+            let (cluster_id, prefix) = (Some(CLUSTER_ID), Vec::new());
+            let seat = Seat { host, port, mode, prefix, cluster_id, format: &[] };
+            nodes.push(Broker::seat(paths, *side, seat, &overrides)?);
+        }
+        let side = sides.first().copied().unwrap_or(Side::Ottla);
+        Ok(Cluster { side, nodes, voters, paused: Vec::new() })
+    }
+
     /// Formats the directory of a broker that is no voter and does not belong to the nodes.
     ///
     /// # Errors
@@ -52,8 +82,4 @@ impl Cluster {
         let soon = ["initial.broker.registration.timeout.ms=8000"];
         Broker::seat(paths, self.side, seat, &[&COMMON[..], &soon[..]].concat())
     }
-}
-
-fn broker_mode(id: i32, voters: &str, host: Ipv4Addr, port: u16) -> Vec<String> {
-    node_mode(id, voters, "broker", &format!("PLAINTEXT://{host}:{port}"))
 }

@@ -36,7 +36,10 @@ pub async fn handle(
     }
     match ctx.broker.quorum_status() {
         Some(status) if status.leader_id == ctx.broker.node_id() => described(ctx, &status),
-        _ => failed(request.topics, ErrorCode::NotLeaderOrFollower),
+        _ => {
+            ctx.note_misdirected();
+            failed(request.topics, ErrorCode::NotLeaderOrFollower)
+        }
     }
 }
 

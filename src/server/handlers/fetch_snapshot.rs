@@ -2,16 +2,17 @@
 //!
 //! - v1: the follower's directory (KIP-853).
 //!
-//! Served by every controller that has the snapshot, of which Kafka's leader alone gives parts. The parts are cut
-//! anywhere. Known differences from Kafka: none in the answers.
+//! The answer says who leads, by which Kafka's followers tell whether it is of the epoch that they are in: they drop one
+//! that is not. Served by every controller that has the snapshot, of which Kafka's leader alone gives parts. The parts
+//! are cut anywhere. Known differences from Kafka: none in the answers.
 
 use super::RequestContext;
 use ottla_protocol::messages::fetch_snapshot_request::PartitionSnapshot as Asked;
 use ottla_protocol::messages::fetch_snapshot_response::{
-    LeaderIdAndEpoch, PartitionSnapshot, SnapshotId, TopicSnapshot,
+    LeaderIdAndEpoch, NodeEndpoint, PartitionSnapshot, SnapshotId, TopicSnapshot,
 };
 use ottla_protocol::messages::{FetchSnapshotRequest, FetchSnapshotResponse};
-use ottla_protocol::{CLUSTER_METADATA_TOPIC, ErrorCode, LeaderEpoch, Offset};
+use ottla_protocol::{BrokerId, CLUSTER_METADATA_TOPIC, ErrorCode, LeaderEpoch, Offset};
 
 /// Answers the request.
 pub async fn handle(ctx: &RequestContext, request: FetchSnapshotRequest) -> FetchSnapshotResponse {
@@ -29,31 +30,40 @@ pub async fn handle(ctx: &RequestContext, request: FetchSnapshotRequest) -> Fetc
             partitions.push(if is_metadata && asked.partition == 0 {
                 part(ctx, asked, max_bytes).await
             } else {
-                failed(asked, ErrorCode::UnknownTopicOrPartition)
+                failed(ctx, asked, ErrorCode::UnknownTopicOrPartition)
             });
         }
         topics.push(TopicSnapshot { name: topic.name, partitions });
     }
-    FetchSnapshotResponse { topics, ..Default::default() }
+    let node_endpoints = leader_endpoint(ctx).into_iter().collect();
+    FetchSnapshotResponse { topics, node_endpoints, ..Default::default() }
+}
+
+/// Where the leader listens (KIP-853).
+fn leader_endpoint(ctx: &RequestContext) -> Option<NodeEndpoint> {
+    let (BrokerId(node_id), _) = ctx.broker.quorum_leader();
+    let (host, port) = ctx.broker.settings().controllers.get(BrokerId(node_id))?;
+    Some(NodeEndpoint { node_id, host, port })
 }
 
 async fn part(ctx: &RequestContext, asked: &Asked, max_bytes: usize) -> PartitionSnapshot {
     let id = (Offset(asked.snapshot_id.end_offset), LeaderEpoch(asked.snapshot_id.epoch));
     let Ok(position) = u64::try_from(asked.position) else {
-        return failed(asked, ErrorCode::PositionOutOfRange);
+        return failed(ctx, asked, ErrorCode::PositionOutOfRange);
     };
     match ctx.broker.metadata_snapshot(id, position, max_bytes).await {
         Ok((size, bytes)) => PartitionSnapshot {
             size: size as i64,
             position: asked.position,
             unaligned_records: bytes,
-            ..failed(asked, ErrorCode::None)
+            ..failed(ctx, asked, ErrorCode::None)
         },
-        Err(error) => failed(asked, error),
+        Err(error) => failed(ctx, asked, error),
     }
 }
 
-fn failed(asked: &Asked, error: ErrorCode) -> PartitionSnapshot {
+fn failed(ctx: &RequestContext, asked: &Asked, error: ErrorCode) -> PartitionSnapshot {
+    let (leader, epoch) = ctx.broker.quorum_leader();
     PartitionSnapshot {
         index: asked.partition,
         error_code: error.code(),
@@ -61,7 +71,7 @@ fn failed(asked: &Asked, error: ErrorCode) -> PartitionSnapshot {
             end_offset: asked.snapshot_id.end_offset,
             epoch: asked.snapshot_id.epoch,
         },
-        current_leader: LeaderIdAndEpoch { leader_id: -1, leader_epoch: -1 },
+        current_leader: LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: epoch.0 },
         ..Default::default()
     }
 }

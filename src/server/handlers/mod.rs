@@ -37,6 +37,7 @@ mod describe_quorum;
 mod describe_topic_partitions;
 mod describe_user_scram_credentials;
 mod elect_leaders;
+mod envelope;
 mod fetch;
 mod fetch_answer;
 mod fetch_metadata;
@@ -67,6 +68,7 @@ mod update_features;
 mod update_raft_voter;
 mod waiting;
 
+pub(crate) use envelope::Enveloped;
 pub(crate) use nodes::Leaders;
 pub use nodes::Node;
 
@@ -115,6 +117,8 @@ pub struct RequestContext {
     pub(crate) peer_voter: OnceLock<BrokerId>,
     /// Whether the client has asked for metadata by this connection.
     pub(crate) has_asked: AtomicBool,
+    /// That the request came in an envelope, when it did.
+    pub(crate) enveloped: Option<Enveloped>,
 }
 
 impl RequestContext {
@@ -140,14 +144,21 @@ impl RequestContext {
     ) -> Result<ControllerReply, ErrorCode> {
         match self.listener_type {
             ListenerType::Broker => self.broker.controller(request).await,
-            ListenerType::Controller => self.broker.controller_here(request).await,
+            ListenerType::Controller => {
+                let reply = self.broker.controller_here(request).await;
+                if matches!(reply, Err(ErrorCode::NotController)) {
+                    self.note_misdirected();
+                }
+                reply
+            }
         }
     }
 
     /// Whether a broker has passed this request on to the controller, after it checked what concerns the broker alone.
     pub(crate) fn is_forwarded(&self) -> bool {
-        self.listener_type == ListenerType::Controller
-            && self.client_id.as_deref().is_some_and(|id| id.ends_with(FORWARDING_CLIENT))
+        self.enveloped.is_some()
+            || self.listener_type == ListenerType::Controller
+                && self.client_id.as_deref().is_some_and(|id| id.ends_with(FORWARDING_CLIENT))
     }
 
     /// The connection has ended: those who watch over the node at its other end are told.
@@ -319,6 +330,7 @@ fn route(ctx: &RequestContext, api: ApiKey, body: Reader) -> Option<Pending<'_>>
             call(ctx, body, describe_user_scram_credentials::handle)
         }
         ApiKey::ElectLeaders => call(ctx, body, elect_leaders::handle),
+        ApiKey::Envelope => call(ctx, body, envelope::handle),
         ApiKey::IncrementalAlterConfigs => call(ctx, body, incremental_alter_configs::handle),
         ApiKey::ListConfigResources => call(ctx, body, list_config_resources::handle),
         ApiKey::ListPartitionReassignments => call(ctx, body, list_partition_reassignments::handle),

@@ -1,5 +1,6 @@
 //! Several whole nodes in one process, over loopback: three voters and a node without a vote.
 
+use super::envelope::{create, describe_quorum, envelope};
 use super::node::{Node, PATIENCE, node_settings};
 use super::*;
 use crate::broker::image::{DIRECTORY_UNASSIGNED, PartitionRegistration};
@@ -163,6 +164,26 @@ async fn nodes_with_and_without_a_vote_share_metadata_and_replicate_records() {
             })
         })
         .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_an_envelope_is_answered_by_the_active_controller_alone() {
+    let cluster = Cluster::start().await;
+    for request in [envelope(2, &describe_quorum()), envelope(7, &create("t"))] {
+        cluster
+            .until("one answers, and the others that they are not who is looked for", |it| {
+                let codes = it.controllers.values().map(|port| {
+                    let address = SocketAddr::from(([127, 0, 0, 1], *port));
+                    let mut peer = World::connect_to(address);
+                    tokio::task::block_in_place(|| peer.call(0, &request)).error_code
+                });
+                let mut codes: Vec<ErrorCode> = codes.map(ErrorCode::from_code).collect();
+                codes.sort_unstable_by_key(|code| code.code());
+                codes == [ErrorCode::None, ErrorCode::NotController, ErrorCode::NotController]
+            })
+            .await;
+    }
     cluster.stop().await;
 }
 
