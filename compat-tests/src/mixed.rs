@@ -145,7 +145,7 @@ impl Scene<'_> {
         let more = grow::CreatePartitionsTopic {
             name: "passed-on".to_owned(),
             count: 4,
-            ..Default::default()
+            assignments: None,
         };
         let request = m::CreatePartitionsRequest {
             topics: vec![more],
