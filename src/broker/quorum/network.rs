@@ -15,7 +15,7 @@ use openraft::raft::{
 use openraft::{EmptyNode, OptionalSend, RaftNetwork, RaftNetworkFactory, Snapshot, Vote};
 use ottla_protocol::{BrokerId, LeaderEpoch};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -67,15 +67,20 @@ impl RaftNetworkFactory<Types> for Network {
 
     async fn new_client(&mut self, target: i32, _node: &EmptyNode) -> Link {
         let (shared, transport) = (Arc::clone(&self.shared), Arc::clone(&self.transport));
-        Link { shared, transport, to: BrokerId(target) }
+        let link = Link { shared, transport, to: BrokerId(target), directory_id: OnceLock::new() };
+        // Now, not with the first message: what openraft knows, it knows of the disk that is meant now.
+        let _ = link.receiver();
+        link
     }
 }
 
-/// The way to one voter.
+/// The way to one disk of one voter: openraft makes another one when the members change.
 pub(super) struct Link {
     shared: Arc<Shared>,
     transport: Arc<dyn RaftTransport>,
     to: BrokerId,
+    /// The disk, once it is known: another one with the same id must not answer for it.
+    directory_id: OnceLock<Uuid>,
 }
 
 type RpcError = RPCError<i32, EmptyNode, RaftError<i32>>;
@@ -91,6 +96,8 @@ pub(super) enum LinkError {
     Refused(String, String),
     #[error("voter {0} took too long")]
     TimedOut(BrokerId),
+    #[error("node {0} has not said yet which directory it has")]
+    Unknown(BrokerId),
 }
 
 impl From<LinkError> for RpcError {
@@ -148,9 +155,21 @@ pub(super) async fn tell_end(transport: &dyn RaftTransport, to: Receiver, epoch:
 }
 
 impl Link {
-    async fn ask(&self, message: &Message) -> Result<Answer, LinkError> {
+    /// Whom messages are for; the directory is nil where voters have none (`kraft.version` 0).
+    fn receiver(&self) -> Result<Receiver, LinkError> {
+        if let Some(directory_id) = self.directory_id.get() {
+            return Ok((self.to, *directory_id));
+        }
         let directory_id = self.shared.directory_of(self.to);
-        ask(self.transport.as_ref(), (self.to, directory_id), message).await
+        match directory_id.is_nil() {
+            true if self.shared.log.voters().is_dynamic => Err(LinkError::Unknown(self.to)),
+            true => Ok((self.to, directory_id)),
+            false => Ok((self.to, *self.directory_id.get_or_init(|| directory_id))),
+        }
+    }
+
+    async fn ask(&self, message: &Message) -> Result<Answer, LinkError> {
+        ask(self.transport.as_ref(), self.receiver()?, message).await
     }
 
     fn unexpected(&self) -> LinkError {
