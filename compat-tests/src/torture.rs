@@ -3,8 +3,8 @@
 //!
 //! librdkafka and the Java client write one topic each, with keys and sequence numbers, and read it as a group;
 //! what is done to the cluster is drawn from a seed ([`crate::nemesis`]), and each node has a wall clock of its own
-//! ([`crate::clocks`]). As root each node is in a network namespace of its own ([`crate::network`]) with a disk of its own
-//! ([`crate::volume`]), and networks and disks fail too; others are told that this was left out.
+//! ([`crate::clocks`]). As root each node is in a network namespace of its own ([`crate::network`]) with a disk of its
+//! own ([`crate::volume`]), and networks and disks fail too; others are told that this was left out.
 //!
 //! `COMPAT_SEED` is the seed (1), `COMPAT_DURATION_S` how long faults go on (60). The history with the faults among its
 //! lines is kept below `target/compat/histories`.

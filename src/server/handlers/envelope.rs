@@ -5,10 +5,10 @@
 //! such requests as they are. ClusterAction, which it takes, everybody has without an authorizer, and the principal is
 //! read and not asked for anything.
 //!
-//! Errors of the envelope: PRINCIPAL_DESERIALIZATION_FAILURE, INVALID_REQUEST for an address that is none and for an API
-//! that brokers do not pass on, UNSUPPORTED_VERSION for a request that cannot be read or is not served in this version
-//! (Kafka's broker closes the client's connection then), NOT_CONTROLLER where this is not the active controller (Kafka's
-//! broker looks for that and asks again).
+//! Errors of the envelope: PRINCIPAL_DESERIALIZATION_FAILURE; INVALID_REQUEST for an address that is none and for an
+//! API that brokers do not pass on; UNSUPPORTED_VERSION for a request that cannot be read or is not served in this
+//! version (Kafka's broker closes the client's connection then); NOT_CONTROLLER where this is not the active
+//! controller (Kafka's broker looks for that and asks again).
 //! Known differences from Kafka: ListPartitionReassignments is answered by every controller.
 
 use super::{Close, RequestContext, route};
