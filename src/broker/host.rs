@@ -190,8 +190,8 @@ impl<S: Stage> Host<S> {
         }
     }
 
-    /// Writes and replays the records, with the wall clock's time, and holds the effects. An error is `NoSpace`: nothing
-    /// of the output counts.
+    /// Writes and replays the records, with the wall clock's time, and holds the effects. An error is `NoSpace`:
+    /// nothing of the output counts.
     fn apply(
         &self,
         state: &mut State<S>,

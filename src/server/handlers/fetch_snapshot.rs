@@ -2,9 +2,9 @@
 //!
 //! - v1: the follower's directory (KIP-853).
 //!
-//! The answer says who leads, by which Kafka's followers tell whether it is of the epoch that they are in: they drop one
-//! that is not. Served by every controller that has the snapshot, of which Kafka's leader alone gives parts. The parts
-//! are cut anywhere. Known differences from Kafka: none in the answers.
+//! The answer says who leads, by which Kafka's followers tell whether it is of the epoch that they are in: they drop
+//! one that is not. Served by every controller that has the snapshot, of which Kafka's leader alone gives parts. The
+//! parts are cut anywhere. Known differences from Kafka: none in the answers.
 
 use super::RequestContext;
 use ottla_protocol::messages::fetch_snapshot_request::PartitionSnapshot as Asked;
