@@ -129,6 +129,7 @@ struct Run {
 /// What did not come about.
 pub(crate) fn run(cluster: Cluster, is_shown: bool) -> Result<(), String> {
     let mut world = World::new(1, cluster.roles());
+    world.measures_cpu = true;
     world.trace.is_shown = is_shown;
     world.net.count_requests();
     let mut run = Run { cluster, world, report: Report::new(cluster) };

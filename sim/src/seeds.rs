@@ -14,7 +14,7 @@ const TICKS_MAX: u64 = 6000;
 /// A seed that waits, for whatever it may be, is given up after so long.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Between two looks at a seed's process.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs the seeds; a failed one is told with the command that does it again.
 pub(crate) fn run(first: u64, count: u64, jobs: usize) -> ExitCode {

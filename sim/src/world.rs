@@ -68,13 +68,13 @@ pub(crate) struct Machine {
     stands_until: u64,
     /// Milliseconds that have passed unseen by its process.
     unseen_ms: u64,
-    /// The real CPU time that its processes took.
+    /// The real CPU time that its processes took, where that is measured.
     pub(crate) cpu: Duration,
 }
 
 impl Machine {
     /// Lets the process run for a while, unless it stands still.
-    fn go_on(&mut self, now_ms: u64, length: Duration) {
+    fn go_on(&mut self, now_ms: u64, length: Duration, measures_cpu: bool) {
         let Some(process) = &self.process else { return };
         crate::log::set_machine(&self.role.host, now_ms);
         if now_ms < self.stands_until {
@@ -89,9 +89,9 @@ impl Machine {
             }
             tokio::time::sleep(length).await;
         };
-        let before = cpu_time();
+        let before = measures_cpu.then(cpu_time);
         self.host.run(|| process.runtime.block_on(pass));
-        self.cpu += cpu_time().saturating_sub(before);
+        self.cpu += before.map_or(Duration::ZERO, |before| cpu_time().saturating_sub(before));
     }
 }
 
@@ -103,6 +103,8 @@ pub(crate) struct World {
     runtime: Runtime,
     /// What happened, for the trace.
     pub(crate) trace: Trace,
+    /// Whether the real CPU time of each machine is measured.
+    pub(crate) measures_cpu: bool,
 }
 
 /// What happened: a hash always, lines where they are wanted.
@@ -150,6 +152,7 @@ impl World {
             clients: SimHost::new(Arc::clone(&net), clients_id),
             runtime: runtime(),
             trace: Trace::default(),
+            measures_cpu: false,
             net,
         }
     }
@@ -187,7 +190,7 @@ impl World {
             if self.machines[at].start_at.is_some_and(|due| due <= now) {
                 self.start(at);
             }
-            self.machines[at].go_on(now, length);
+            self.machines[at].go_on(now, length, self.measures_cpu);
             self.look_after(at);
         }
         crate::log::set_machine("clients", now);

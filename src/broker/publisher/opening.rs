@@ -85,13 +85,14 @@ impl Publisher {
     }
 
     fn opening_threads(&self, jobs: usize) -> usize {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        // Reads the limits of the control group: not for every publication.
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         let unclean = self.directories.all.iter().filter(|log_dir| !log_dir.was_clean).count();
         // Later none of the logs that were there at the start is left to open.
         let wanted = if unclean > 0 && !self.found.lock().is_empty() {
-            processors.max(unclean * self.settings.recovery_threads_per_dir)
+            processors().max(unclean * self.settings.recovery_threads_per_dir)
         } else if jobs > FEW {
-            processors
+            processors()
         } else {
             1
         };
