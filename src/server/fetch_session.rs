@@ -116,6 +116,17 @@ impl Cached {
     fn wanted(&self) -> Wanted {
         Wanted { told: (self.high_watermark, self.log_start_offset), ..self.wanted.clone() }
     }
+
+    /// A follower that names the partition says what it knows: it may have dropped an answer that came too late, and
+    /// is to be told again.
+    fn hear(&mut self, named: &Wanted) {
+        if named.high_watermark != i64::MAX {
+            self.high_watermark = self.high_watermark.min(named.high_watermark);
+        }
+        if named.log_start_offset >= 0 {
+            self.log_start_offset = self.log_start_offset.min(named.log_start_offset);
+        }
+    }
 }
 
 type Key = (TopicKey, i32);
@@ -167,6 +178,7 @@ impl Session {
                 Some(cached) => {
                     let name = item.name.clone().or(cached.wanted.name.take());
                     let member = cached.wanted.member;
+                    cached.hear(&item);
                     cached.wanted = Wanted { name, member, ..item };
                     self.active.insert((cached.place, member));
                 }

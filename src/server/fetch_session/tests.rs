@@ -192,3 +192,20 @@ fn no_slots_mean_no_sessions() {
     let sessions = FetchSessions::new(0);
     assert_eq!(open(&sessions, 0, Fetcher::Consumer, 1), NO_SESSION);
 }
+
+#[test]
+fn follower_that_dropped_an_answer_is_told_again() {
+    let sessions = FetchSessions::new(10);
+    let id = open(&sessions, 0, Fetcher::Follower, 1);
+    let follower = |epoch| SessionRequest { fetcher: Fetcher::Follower, ..request(id, epoch) };
+    let knows = |high_watermark| Wanted { high_watermark, log_start_offset: 0, ..wanted("a", 0) };
+    let (told, _) = next(&sessions, follower(1), vec![knows(10)], |_| seen(11, 0));
+    assert_eq!(told.answered, [true]);
+    let (again, _) = next(&sessions, follower(2), vec![knows(10)], |item| {
+        assert_eq!(item.told.0, 10);
+        seen(11, 0)
+    });
+    assert_eq!(again.answered, [true]);
+    let (known, _) = next(&sessions, follower(3), vec![knows(11)], |_| seen(11, 0));
+    assert_eq!(known.answered, [false]);
+}
