@@ -30,6 +30,8 @@ const PARTITIONS: usize = 3;
 const DISK_BYTES: u64 = 1 << 30;
 /// Bytes that are left when it is full to its reserve, which is a twentieth by default (`ottla.log.dir.reserve.bytes`).
 const RESERVE_LEFT: u64 = DISK_BYTES / 40;
+/// Apache Kafka has ended so long after its disk was full, if it does.
+const KAFKAS_END: Duration = Duration::from_secs(5);
 
 /// Runs it, in namespaces of its own where that is possible.
 ///
@@ -226,7 +228,10 @@ impl Run<'_> {
             Fault::Clock(id, _) => self.clocks.set(id, 0),
             Fault::FullToReserve(id) | Fault::Full(id) => {
                 self.disk(id)?.empty()?;
-                // Apache Kafka ends when its only log directory is full.
+                // Apache Kafka ends when its only log directory is full, by and by.
+                if self.cluster.side().is_kafka() {
+                    std::thread::sleep(KAFKAS_END);
+                }
                 match self.cluster.expect_running(id) {
                     Err(_) if self.cluster.side().is_kafka() => self.cluster.spawn(id),
                     runs => runs,

@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) segment_ms: Option<u64>,
     /// Milliseconds in which things go wrong.
     pub(crate) chaos_ms: u64,
+    /// Whether segment files are filled ahead (`log.preallocate`).
+    pub(crate) preallocates: bool,
     /// Bytes of metadata between snapshots.
     pub(crate) snapshot_bytes: u64,
     /// Producers of each partition.
@@ -75,6 +77,7 @@ impl Plan {
             topics: topics.collect(),
             segment_ms: rng.one_in(3).then(|| 500 + rng.below(2000) as u64),
             chaos_ms: 4000 + rng.below(6000) as u64,
+            preallocates: seed.is_multiple_of(3),
             snapshot_bytes: if rng.one_in(2) { 3000 } else { 1 << 20 },
             producers: 1 + rng.below(2),
             churns: rng.one_in(2),

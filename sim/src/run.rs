@@ -296,6 +296,7 @@ fn roles(plan: &Plan) -> Vec<(Role, Vec<(String, String)>)> {
     let more = [
         ("ottla.ack.durability", durability.to_owned()),
         ("log.cleaner.enable", "false".to_owned()),
+        ("log.preallocate", plan.preallocates.to_string()),
         ("min.insync.replicas", "2".to_owned()),
         ("offsets.topic.num.partitions", "2".to_owned()),
         ("offsets.topic.replication.factor", "3".to_owned()),

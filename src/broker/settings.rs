@@ -305,6 +305,7 @@ impl Settings {
             flush_messages: topic.flush_messages,
             sync_before_commit: self.config.logs.ack_durability == "fsync",
             flush_ms: topic.flush_ms,
+            preallocate: topic.preallocate,
             file_delete_delay_ms: topic.file_delete_delay_ms,
             producer_id_expiration_ms,
         }

@@ -372,16 +372,20 @@ impl Log {
     fn write(&mut self, slices: &[IoSlice<'_>], metas: &[BatchMeta]) -> Result<(), AppendError> {
         let directory = self.directory.clone();
         let interval = self.config.index_interval_bytes;
-        match self.active().append(&directory, slices, metas, interval) {
-            Ok(()) => {
-                if let Some(last) = metas.last() {
-                    self.log_end_offset = last.last_offset.plus(1);
-                }
-                Ok(())
-            }
+        if let Err(error) = self.active().append(&directory, slices, metas, interval) {
             // With a full disk nothing of it counts: the segment's size has not moved.
-            Err(error) => Err(self.fail_unless_full(error).into()),
+            return Err(self.fail_unless_full(error).into());
         }
+        if let Some(last) = metas.last() {
+            self.log_end_offset = last.last_offset.plus(1);
+        }
+        if self.config.preallocate {
+            let appended = metas.iter().map(|meta| meta.size).sum();
+            let segment_bytes = self.config.segment_bytes;
+            let filled = self.active().fill_ahead(&directory, appended, segment_bytes);
+            filled.map_err(|e| self.fail(e))?;
+        }
+        Ok(())
     }
 
     /// Puts producers and transactions in order after a write.

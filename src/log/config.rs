@@ -71,6 +71,8 @@ pub struct LogConfig {
     pub sync_before_commit: bool,
     /// `flush.ms`.
     pub flush_ms: i64,
+    /// `preallocate`: the active segment's file is filled with zeros ahead of the batches.
+    pub preallocate: bool,
     /// `file.delete.delay.ms`.
     pub file_delete_delay_ms: i64,
     /// `producer.id.expiration.ms` of the broker.
@@ -101,6 +103,7 @@ impl Default for LogConfig {
             flush_messages: i64::MAX,
             sync_before_commit: false,
             flush_ms: i64::MAX,
+            preallocate: false,
             file_delete_delay_ms: 60_000,
             producer_id_expiration_ms: 86_400_000,
         }

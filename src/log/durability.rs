@@ -444,3 +444,48 @@ fn a_log_that_was_led_and_never_written_can_begin_elsewhere() {
     assert_eq!(log.latest_epoch(), None);
     assert_eq!(place.reopen(Crash::PowerLoss).log_end_offset(), Offset(5));
 }
+
+#[test]
+fn a_preallocated_file_is_longer_than_its_batches_until_it_is_finished() {
+    let mut place = Place::new();
+    place.config.preallocate = true;
+    let length = |base: i64| {
+        let name = format!("{base:020}.log");
+        let files = place.disk.list(Path::new("/logs/events-0")).unwrap();
+        files.into_iter().find(|entry| entry.name == name).unwrap().len
+    };
+    let mut log = place.open();
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    assert_eq!(length(0), 600);
+    log.flush(NOW).unwrap();
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    // A crash leaves the zeros, which are no batch that was lost.
+    let mut log = place.reopen(Crash::Kill);
+    assert_eq!((offsets(&log), log.recovery_report().cuts.len()), (vec![0, 2], 0));
+    assert_eq!(length(0), log.size());
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    assert_eq!(length(0), 600);
+    log.roll(Offset(6), NOW).unwrap();
+    assert_eq!(length(0), log.size());
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    assert_eq!(length(6), 600);
+    log.close(NOW).unwrap();
+    assert_eq!(length(0) + length(6), log.size());
+    assert_eq!(offsets(&place.open()), [0, 2, 4, 6]);
+}
+
+#[test]
+fn a_torn_batch_before_the_preallocated_zeros_is_cut_and_told() {
+    let mut place = Place::new();
+    place.config.preallocate = true;
+    let mut log = place.open();
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    let first = log.size();
+    append(&mut log, batch(2, NOW.0)).unwrap();
+    let path = Path::new("/logs/events-0/00000000000000000000.log");
+    let file = place.disk.open(path, OpenMode::ReadWrite).unwrap();
+    file.write_all_at(&[std::io::IoSlice::new(&[0; 20])], log.size() - 20).unwrap();
+    let log = place.reopen(Crash::Kill);
+    assert_eq!((offsets(&log), log.size()), (vec![0], first));
+    assert_eq!(log.recovery_report().cuts.len(), 1);
+}

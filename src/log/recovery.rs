@@ -276,16 +276,23 @@ impl Log {
         let (position, offset) = (segment.size, segment.next_offset(&directory)?);
         let is_cut = u64::from(position) < file_len;
         if is_cut {
+            let is_filled =
+                self.config.preallocate && segment.is_zero_from_end(&directory, file_len)?;
             // Before the cut: a start that finds it made must not find what lay behind it.
             self.delete_from(n + 1)?;
             let segment = &mut self.segments[n];
             segment.cut_at(&directory, position)?;
             let bytes = file_len - u64::from(position);
             let cause = cause.unwrap_or_default();
-            warn!(path = %path.display(), %offset, position, bytes, cause,
-                "the segment's end is no sound batch and was cut");
-            let position = u64::from(position);
-            self.recovered.cuts.push(Cut { path, offset, position, bytes, cause });
+            if is_filled {
+                info!(path = %path.display(), %offset, position, bytes,
+                    "the zeros that were preallocated behind the segment's end were cut");
+            } else {
+                warn!(path = %path.display(), %offset, position, bytes, cause,
+                    "the segment's end is no sound batch and was cut");
+                let position = u64::from(position);
+                self.recovered.cuts.push(Cut { path, offset, position, bytes, cause });
+            }
         } else if self.is_before_a_hole(n, offset, params) {
             warn!(path = %path.display(), %offset, "batches after the segment are lost, with those behind them");
             self.delete_from(n + 1)?;

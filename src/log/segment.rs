@@ -4,8 +4,10 @@
 //! `size`; their offsets grow and are within 2^31 of the base offset; bytes of the file past `size` mean nothing and
 //! are overwritten. Files are opened on first use; an empty segment at the log's beginning has none.
 
+mod files;
+
 use super::cursors::{Cursor, Cursors};
-use super::directory::{Directory, LOG_SUFFIX, LazyFile, ToSync};
+use super::directory::{Directory, LOG_SUFFIX, LazyFile};
 use super::error::{ReadError, StorageError};
 use super::offset_index::{self, OffsetIndex};
 use super::time_index::{self, TimeIndex, TimestampOffset};
@@ -69,6 +71,8 @@ pub(crate) struct Segment {
     bytes_since_index_entry: u32,
     /// A write failed: the file may have bytes past `size`.
     has_torn_end: bool,
+    /// Where the zeros end that lie ahead of the batches, if there are any.
+    filled_to: u64,
     /// Largest timestamp and the last offset of the batch that has it; read from the time index when first needed.
     max_timestamp: Mutex<Option<TimestampOffset>>,
     /// Largest timestamp of the first batch.
@@ -101,6 +105,7 @@ impl Segment {
             created,
             bytes_since_index_entry: 0,
             has_torn_end: false,
+            filled_to: 0,
             max_timestamp: Mutex::new(
                 is_empty
                     .then_some(TimestampOffset { timestamp: Timestamp::NONE, offset: base_offset }),
@@ -176,6 +181,7 @@ impl Segment {
             // What was written of it lies past the segment's size, which is what counts. It goes at once, or is
             // overwritten by the next append and goes when the segment is finished.
             self.has_torn_end = file.set_len(position).is_err();
+            self.filled_to = 0;
             return Err(self.file_error(directory, "write", position, e));
         }
         for batch in batches {
@@ -478,6 +484,7 @@ impl Segment {
         self.cursors.clear();
         self.size = size;
         self.has_torn_end = false;
+        self.filled_to = 0;
         self.file
             .get_to_write(directory)?
             .set_len(u64::from(size))
@@ -516,79 +523,4 @@ impl Segment {
         let none = TimestampOffset { timestamp: Timestamp::NONE, offset: self.base_offset };
         *self.max_timestamp.get_mut() = Some(none);
     }
-
-    /// Writes what the indexes still hold in memory.
-    pub(crate) fn write_indexes(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        self.offset_index.file.write_pending(directory)?;
-        self.time_index.file.write_pending(directory)?;
-        self.transactions.file.write_pending(directory)
-    }
-
-    /// Completes the files of a segment that takes no more appends, as Kafka expects to find them.
-    pub(crate) fn finish(&mut self, directory: &Directory) -> Result<(), StorageError> {
-        if self.size == 0 && directory_is_without(directory, &self.file) {
-            return Ok(());
-        }
-        if self.has_torn_end {
-            self.cut_at(directory, self.size)?;
-        }
-        let largest = self.max_timestamp(directory)?;
-        self.time_index.maybe_append(directory, largest)?;
-        self.offset_index.file.finish(directory)?;
-        self.time_index.file.finish(directory)?;
-        self.transactions.file.write_pending(directory)?;
-        self.tail = VecDeque::new();
-        Ok(())
-    }
-
-    /// Makes the `.log` file durable, where it is there.
-    pub(crate) fn sync_file(&self, directory: &Directory) -> Result<(), StorageError> {
-        if directory_is_without(directory, &self.file) {
-            return Ok(());
-        }
-        let mut to_sync = ToSync::new();
-        to_sync.add(&self.file, directory)?;
-        to_sync.take_owed().run(directory)
-    }
-
-    /// Makes the batches and all index entries durable.
-    pub(crate) fn sync_files(&self, directory: &Directory) -> Result<(), StorageError> {
-        let mut to_sync = ToSync::new();
-        self.add_files_to(&mut to_sync, directory)?;
-        to_sync.take_owed().run(directory)
-    }
-
-    /// Adds the `.log` file to those to sync, where it has batches.
-    pub(crate) fn add_log_to(
-        &self,
-        to_sync: &mut ToSync,
-        directory: &Directory,
-    ) -> Result<(), StorageError> {
-        if self.size > 0 { to_sync.add(&self.file, directory) } else { Ok(()) }
-    }
-
-    /// Adds the files that have to be synced for every batch and index entry to be durable.
-    pub(crate) fn add_files_to(
-        &self,
-        to_sync: &mut ToSync,
-        directory: &Directory,
-    ) -> Result<(), StorageError> {
-        self.add_log_to(to_sync, directory)?;
-        self.offset_index.file.add_to(to_sync, directory)?;
-        self.time_index.file.add_to(to_sync, directory)?;
-        self.transactions.file.add_to(to_sync, directory)
-    }
-
-    /// Gives the descriptors back.
-    pub(crate) fn close_files(&self) {
-        self.cursors.clear();
-        self.file.close();
-        self.offset_index.file.close();
-        self.time_index.file.close();
-        self.transactions.file.close();
-    }
-}
-
-fn directory_is_without(directory: &Directory, file: &LazyFile) -> bool {
-    !directory.disk().exists(&file.path(directory))
 }

@@ -392,8 +392,8 @@ pub(super) const KEYS: &[Key] = &[
         synonyms: &["log.preallocate"],
         since: "",
         gone: None,
-        support: Support::Ignored("segment files grow as they fill"),
-        documentation: "Whether segment files get their full size when they are made.",
+        support: Support::Honoured,
+        documentation: "Whether segment files are filled with zeros ahead of what is written.",
     },
     Key {
         scope: Scope::Topic,

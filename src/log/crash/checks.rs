@@ -58,8 +58,16 @@ impl Seen {
         let names: Vec<String> = listed.into_iter().map(|entry| entry.name).collect();
         let mut segments = Vec::new();
         for name in names.iter().filter(|name| name.ends_with(LOG_SUFFIX)) {
-            let bytes = disk.read(&log.path().join(name)).map_err(|e| text(&e))?;
-            segments.push(walk(offset_of_name(name).unwrap_or(-1), bytes));
+            let mut bytes = disk.read(&log.path().join(name)).map_err(|e| text(&e))?;
+            let base = offset_of_name(name).unwrap_or(-1);
+            let active = log.segments().last().filter(|it| it.base_offset.0 == base);
+            if let Some(size) = active.map(|it| it.size as usize)
+                && log.config().preallocate
+                && bytes.iter().skip(size).all(|byte| *byte == 0)
+            {
+                bytes.truncate(size);
+            }
+            segments.push(walk(base, bytes));
         }
         let all: Vec<Batch> = segments.iter().flat_map(|it| it.batches.clone()).collect();
         let (start, end) = (log.log_start_offset(), log.log_end_offset());

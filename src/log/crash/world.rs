@@ -82,6 +82,7 @@ fn random_config(rng: &mut Rng) -> LogConfig {
         flush_messages: pick(rng, &[1, 7, i64::MAX, i64::MAX]),
         producer_id_expiration_ms: i64::MAX,
         message_timestamp_after_max_ms: i64::MAX,
+        preallocate: rng.one_in(3),
         ..LogConfig::default()
     }
 }
