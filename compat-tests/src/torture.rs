@@ -228,14 +228,12 @@ impl Run<'_> {
             Fault::Clock(id, _) => self.clocks.set(id, 0),
             Fault::FullToReserve(id) | Fault::Full(id) => {
                 self.disk(id)?.empty()?;
+                if !self.cluster.side().is_kafka() {
+                    return self.cluster.expect_running(id);
+                }
                 // Apache Kafka ends when its only log directory is full, by and by.
-                if self.cluster.side().is_kafka() {
-                    std::thread::sleep(KAFKAS_END);
-                }
-                match self.cluster.expect_running(id) {
-                    Err(_) if self.cluster.side().is_kafka() => self.cluster.spawn(id),
-                    runs => runs,
-                }
+                std::thread::sleep(KAFKAS_END);
+                self.cluster.expect_running(id).or_else(|_| self.cluster.spawn(id))
             }
             _ => self.network.as_ref().ok_or("no network of its own")?.heal(),
         }
