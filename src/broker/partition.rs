@@ -133,7 +133,7 @@ pub enum ProduceError {
     },
     /// The log directory is below its reserve, or a write found no space: NOT_ENOUGH_REPLICAS, which every client
     /// takes for "not written, try again" and counts no sequence for.
-    #[error("the log directory has no room for more records")]
+    #[error("the log directory is full")]
     DirectoryFull,
     /// The log refused the batches.
     #[error(transparent)]

@@ -85,7 +85,7 @@ pub(crate) enum MoveError {
     #[error(transparent)]
     Open(#[from] crate::log::RecoveryError),
     /// The directory that it moves to has no room.
-    #[error("the log directory has no room")]
+    #[error("the log directory is full")]
     Full,
 }
 
