@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) type Place = (String, i32);
 
 /// What is known of one commit of a group's position in a partition.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Commits {
     /// The newest position whose commit was acknowledged.
     pub(crate) acknowledged: Option<i64>,

@@ -17,9 +17,13 @@ pub(crate) async fn check(shared: Shared) {
             if shared.history.lock().is_done {
                 return;
             }
+            let commits =
+                || shared.history.lock().commits.get(&(group.clone(), place.clone())).cloned();
+            let before = commits();
             match ask_position(&mut client, &group, &place).await {
-                Some(position) => break position,
-                None => tokio::time::sleep(Duration::from_millis(50)).await,
+                // The consumer goes on: what was acknowledged while the answer was on its way may be newer than it.
+                Some(position) if commits() == before => break position,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         };
         let mut history = shared.history.lock();
