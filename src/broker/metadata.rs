@@ -393,7 +393,11 @@ impl QuorumListener for MetadataNode {
         };
         let stage = MetadataStage { quorum: Arc::clone(quorum), epoch };
         let host = Host::new(stage, clock, controller, end);
-        *self.leading.lock() = Some(Leading { epoch, host: Arc::clone(&host), begin: end });
+        let leading = Leading { epoch, host: Arc::clone(&host), begin: end };
+        if let Some(before) = self.leading.lock().replace(leading) {
+            debug_assert!(before.epoch < epoch, "two controllers in one epoch");
+            before.host.resign();
+        }
         tracing::info!(%epoch, "active controller");
         let driver = self.runtime.spawn(host.run());
         let mut tasks = self.tasks.lock();

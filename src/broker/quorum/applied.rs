@@ -269,6 +269,8 @@ impl Shared {
         if let Some((epoch, leader)) = begun
             && leader == self.log.params().node_id().0
             && self.log.leading() == Some(epoch)
+            // Otherwise it begins once a majority is back.
+            && !self.is_suspended()
         {
             applied.lead(self, epoch);
         }

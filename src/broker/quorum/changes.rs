@@ -60,7 +60,7 @@ impl Shared {
         if !voters.is_dynamic {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        if self.committed() < settled_at || self.is_suspended.load(Ordering::Acquire) {
+        if self.committed() < settled_at || self.is_suspended() {
             return Err(ErrorCode::RequestTimedOut);
         }
         Ok((epoch, voters))

@@ -72,7 +72,7 @@ pub(super) struct Shared {
     failure: Mutex<Option<String>>,
     is_stalled: AtomicBool,
     /// This leader hears no majority, and has given its controller up.
-    pub is_suspended: AtomicBool,
+    is_suspended: AtomicBool,
     /// This leader wants another one to be elected.
     pub is_abdicating: AtomicBool,
     is_closing: AtomicBool,
@@ -231,15 +231,25 @@ impl Shared {
             }
             return;
         }
-        if !self.is_suspended.load(Ordering::Acquire) {
+        if !self.is_suspended() {
             return;
         }
         // Whoever applies publishes too, which may take its time: there is another beat.
         let Some(mut applied) = self.applied.try_lock() else { return };
+        // One that had begun just when it was to be given up writes no more from here on: what it wrote is applied
+        // before another one begins, for two would each make Images without the other's records.
+        if let Some(listener) = self.listener() {
+            listener.resign(epoch);
+        }
         if applied.end() == self.log.log_end_offset() {
             self.is_suspended.store(false, Ordering::Release);
             applied.lead(self, epoch);
         }
+    }
+
+    /// Whether this leader's controller is given up for now.
+    pub fn is_suspended(&self) -> bool {
+        self.is_suspended.load(Ordering::Acquire)
     }
 
     /// Gives this leader's controller up for now; answers whether that is new.
