@@ -89,6 +89,8 @@ impl Membership {
                 Ok(ErrorCode::NotController) | Err(ErrorCode::RequestTimedOut) => {
                     StartError::NoController { waited: begun.elapsed() }
                 }
+                // The controller's disk is full: it is asked again, as in Kafka.
+                Ok(code @ ErrorCode::KafkaStorageError) => StartError::Refused(code),
                 Ok(code) | Err(code) => return Err(StartError::Refused(code)),
             };
             if begun.elapsed() >= patience {
@@ -155,15 +157,23 @@ impl Membership {
     /// # Errors
     /// `Refused`.
     pub(super) async fn unfence(&self) -> Result<(), StartError> {
+        let mut said = Instant::now();
         loop {
-            match self.heartbeat().await {
-                Ok(reply) if reply.error_code != 0 => {
-                    return Err(StartError::Refused(ErrorCode::from_code(reply.error_code)));
-                }
-                Ok(reply) if !reply.is_fenced => return Ok(()),
-                Ok(_) | Err(ErrorCode::RequestTimedOut) => tokio::time::sleep(RETRY_PAUSE).await,
-                Err(code) => return Err(StartError::Refused(code)),
+            let code = match self.heartbeat().await {
+                Ok(reply) if reply.error_code == 0 && !reply.is_fenced => return Ok(()),
+                Ok(reply) => ErrorCode::from_code(reply.error_code),
+                Err(code) => code,
+            };
+            match code {
+                // The controller's disk is full, so that it can note nothing for now.
+                ErrorCode::None | ErrorCode::RequestTimedOut | ErrorCode::KafkaStorageError => {}
+                code => return Err(StartError::Refused(code)),
             }
+            if said.elapsed() >= SAY_SO {
+                said = Instant::now();
+                tracing::warn!(answer = %code, "still waiting to be unfenced by the controller");
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
