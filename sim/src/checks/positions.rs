@@ -13,7 +13,7 @@ pub(crate) async fn check(shared: Shared) {
     let keys: Vec<_> = shared.history.lock().commits.keys().cloned().collect();
     let mut client = Client::new(shared.bootstrap.clone(), 0);
     for (group, place) in keys {
-        let position = loop {
+        let (position, commits) = loop {
             if shared.history.lock().is_done {
                 return;
             }
@@ -22,13 +22,12 @@ pub(crate) async fn check(shared: Shared) {
             let before = commits();
             match ask_position(&mut client, &group, &place).await {
                 // The consumer goes on: what was acknowledged while the answer was on its way may be newer than it.
-                Some(position) if commits() == before => break position,
+                Some(position) if commits() == before => break (position, before),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         };
         let mut history = shared.history.lock();
         history.positions_read += 1;
-        let commits = history.commits.get(&(group.clone(), place.clone())).cloned();
         if let Some(cause) = commits.unwrap_or_default().misfit(position) {
             history.violate(Checker::Positions, format!("{group} {place:?}, healed: {cause}"));
         }
