@@ -62,9 +62,10 @@ type Finding = Result<(), String>;
 /// A partition of one topic for ever: a topic that is deleted and made again has another id, and begins anew.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PartitionId {
-    pub(crate) topic: String,
+    // First, since it is compared at every step and tells nearly all apart.
     pub(crate) topic_id: TopicId,
     pub(crate) index: i32,
+    pub(crate) topic: Arc<str>,
 }
 
 impl fmt::Debug for PartitionId {
@@ -79,10 +80,19 @@ pub(crate) struct Replica {
     pub(crate) machine: usize,
     /// Which of its processes it is.
     pub(crate) life: u64,
-    /// What clients call it.
-    pub(crate) place: Place,
     pub(crate) id: PartitionId,
     pub(crate) partition: Arc<Partition>,
+}
+
+impl Replica {
+    /// What clients call it.
+    pub(crate) fn place(&self) -> Place {
+        (self.id.topic.to_string(), self.id.index)
+    }
+
+    fn is_at(&self, (topic, index): &Place) -> bool {
+        *self.id.topic == **topic && self.id.index == *index
+    }
 }
 
 /// All replicas that are open now.
@@ -94,10 +104,9 @@ pub(crate) fn replicas(world: &World) -> Vec<Replica> {
         let mut here = broker.partitions();
         here.sort_by(|one, other| (one.topic(), one.index()).cmp(&(other.topic(), other.index())));
         all.extend(here.into_iter().map(|partition| {
-            let (topic, topic_id) = (partition.topic().to_string(), partition.topic_id());
-            let place = (topic.clone(), partition.index());
-            let id = PartitionId { topic, topic_id, index: partition.index() };
-            Replica { machine, life, place, id, partition }
+            let (topic, topic_id) = (Arc::clone(partition.topic()), partition.topic_id());
+            let id = PartitionId { topic_id, index: partition.index(), topic };
+            Replica { machine, life, id, partition }
         }));
     }
     all

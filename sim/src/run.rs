@@ -343,7 +343,7 @@ fn has_caught_up(world: &World) -> bool {
     let mut ends = BTreeMap::new();
     replicas.iter().all(|it| {
         let (end, committed) = (it.partition.log_end_offset(), it.partition.high_watermark());
-        end == committed && *ends.entry(&it.place).or_insert(end) == end
+        end == committed && *ends.entry(it.place()).or_insert(end) == end
     })
 }
 

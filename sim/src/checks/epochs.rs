@@ -25,7 +25,7 @@ impl Epochs {
                 self.note_leader(it.machine, &it.id, epoch)?;
             }
         }
-        let id = PartitionId { topic: QUORUM.to_owned(), topic_id: TopicId::nil(), index: 0 };
+        let id = PartitionId { topic: QUORUM.into(), topic_id: TopicId::nil(), index: 0 };
         for (at, machine) in world.machines.iter().enumerate() {
             let status = world.broker(at).and_then(|broker| broker.quorum_status());
             let Some(status) = status else { continue };
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     fn of_topic(topic_id: u128) -> PartitionId {
-        PartitionId { topic: "x0".to_owned(), topic_id: TopicId::from_u128(topic_id), index: 0 }
+        PartitionId { topic: "x0".into(), topic_id: TopicId::from_u128(topic_id), index: 0 }
     }
 
     #[test]

@@ -18,7 +18,7 @@ struct Found {
 
 /// What the leader of a partition has.
 fn found(replicas: &[Replica], place: &Place) -> Result<Found, String> {
-    let leader = replicas.iter().find(|it| it.place == *place && it.partition.is_leader());
+    let leader = replicas.iter().find(|it| it.is_at(place) && it.partition.is_leader());
     let leader = leader.ok_or_else(|| format!("{place:?} has no leader"))?;
     let (mut found, mut wrong) = (Found::default(), None);
     let replayed = leader.partition.replay(|header, batch| {
