@@ -120,8 +120,18 @@ enum Trouble {
     Diverging(Offset),
     #[error(transparent)]
     Local(#[from] QuorumError),
+    #[error("no space for the metadata log: this node waits: {0}")]
+    NoSpace(QuorumError),
     #[error("{0}")]
     Ended(String),
+}
+
+impl Trouble {
+    /// A write failed that changes nothing where it finds no space.
+    fn of_write(error: impl Into<QuorumError>) -> Trouble {
+        let error = error.into();
+        if error.is_storage_full() { Trouble::NoSpace(error) } else { Trouble::Local(error) }
+    }
 }
 
 impl Observer {
@@ -200,13 +210,20 @@ impl Observer {
                 last_trouble.clear();
                 continue;
             };
-            self.lose(&address);
             let text = trouble.to_string();
-            if text != last_trouble {
-                let (host, port) = &address;
-                tracing::info!(host, port, "following the metadata: {text}");
-                last_trouble = text;
+            let (is_new, (host, port)) = (text != last_trouble, &address);
+            match trouble {
+                // Space may come back, and what is here is what was applied.
+                Trouble::NoSpace(_) if is_new => tracing::warn!("following the metadata: {text}"),
+                Trouble::NoSpace(_) => {}
+                _ => {
+                    self.lose(&address);
+                    if is_new {
+                        tracing::info!(host, port, "following the metadata: {text}");
+                    }
+                }
             }
+            last_trouble = text;
             if self.params.health.is_offline() {
                 return;
             }
@@ -344,17 +361,17 @@ impl Observer {
     /// Publishing opens logs, and the disk may be slow.
     async fn on_a_thread(
         self: Arc<Self>,
-        work: impl FnOnce(&Observer) -> Result<(), QuorumError> + Send + 'static,
+        work: impl FnOnce(&Observer) -> Result<(), Trouble> + Send + 'static,
     ) -> Result<(), Trouble> {
         let done = crate::env::blocking(move || {
             let done = work(&self);
-            if done.is_err() {
+            if done.as_ref().is_err_and(|trouble| !matches!(trouble, Trouble::NoSpace(_))) {
                 // What lies here and what was applied may not be the same any more.
                 self.params.health.take_offline();
             }
             done
         });
-        Ok(done.await.map_err(|error| Trouble::Ended(error.to_string()))??)
+        done.await.map_err(|error| Trouble::Ended(error.to_string()))?
     }
 
     fn request(&self, epoch: LeaderEpoch) -> FetchRequest {
@@ -436,30 +453,31 @@ impl Observer {
     }
 
     /// Puts a snapshot in the place of everything that is here.
-    fn install(&self, id: SnapshotId, bytes: &Bytes) -> Result<(), QuorumError> {
+    fn install(&self, id: SnapshotId, bytes: &Bytes) -> Result<(), Trouble> {
         let mut machine = Controller::new(self.params.controller.clone());
         let mut voters = VoterRecords::default();
         snapshots::replay(bytes, id, &mut machine, &mut voters)?;
         let disk = self.params.disk.as_ref();
-        snapshots::store(disk, &self.dir, id, bytes)?;
+        snapshots::store(disk, &self.dir, id, bytes).map_err(Trouble::of_write)?;
         let mut inner = self.inner.lock();
         let now = self.params.clock.now();
-        inner.log.truncate_fully_and_start_at(id.end_offset, now).map_err(ReplayError::from)?;
+        let truncated = inner.log.truncate_fully_and_start_at(id.end_offset, now);
+        truncated.map_err(ReplayError::from).map_err(QuorumError::from)?;
         inner.machine = machine;
         inner.voters = voters;
         inner.snapshot = Some(id);
         inner.bytes_since_snapshot = 0;
-        snapshots::remove_before(disk, &self.dir, id)
+        Ok(snapshots::remove_before(disk, &self.dir, id)?)
     }
 
-    fn append(&self, records: Bytes) -> Result<(), QuorumError> {
+    fn append(&self, records: Bytes) -> Result<(), Trouble> {
         let mut inner = self.inner.lock();
         let (from, now) = (inner.log.log_end_offset(), self.params.clock.now());
         let is_new = from == inner.log.log_start_offset();
-        inner.log.append_as_follower(records.clone(), now)?;
+        inner.log.append_as_follower(records.clone(), now).map_err(Trouble::of_write)?;
         if is_new {
             // Partitions follow from it, and without a metadata log beside them nothing starts after a loss of power.
-            inner.log.flush(now)?;
+            inner.log.flush(now).map_err(QuorumError::from)?;
         }
         let end = inner.log.log_end_offset();
         let Inner { machine, voters, bytes_since_snapshot, .. } = &mut *inner;
@@ -470,7 +488,8 @@ impl Observer {
                 break;
             }
             *bytes_since_snapshot += batch.len() as u64;
-            apply(machine, voters, &header, &records.slice_ref(batch), from)?;
+            let applied = apply(machine, voters, &header, &records.slice_ref(batch), from);
+            applied.map_err(QuorumError::from)?;
         }
         Ok(())
     }
@@ -572,9 +591,15 @@ fn metadata_partition(response: FetchResponse) -> Result<fetch_response::Partiti
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::registered;
+    use super::super::tests::settings;
     use super::*;
+    use crate::env::SystemClock;
+    use crate::env::faulty::FaultyDisk;
     use ottla_protocol::Timestamp;
+    use ottla_protocol::messages::SnapshotHeaderRecord;
     use ottla_protocol::record::{BatchBuilder, BatchParams};
+    use ottla_protocol::records::metadata::encode_metadata_record;
 
     fn batch(base_offset: i64, records: usize) -> Bytes {
         let base_offset = Offset(base_offset);
@@ -599,5 +624,70 @@ mod tests {
         check(11, &both);
         let cut = both.slice(..both.len() - 1);
         assert_eq!(committed_part(&cut, Offset(10)), first);
+    }
+
+    fn registrations(base_offset: i64, brokers: &[i32]) -> Bytes {
+        let base_offset = Offset(base_offset);
+        let mut batch = BatchBuilder::new(BatchParams { base_offset, ..Default::default() });
+        for id in brokers {
+            let record = encode_metadata_record(&registered(BrokerId(*id)), 1);
+            batch.push(Timestamp(1), None, Some(&record), &[]);
+        }
+        batch.build().freeze()
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_with_and_other_failures_are_final() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::default();
+        let faults = Arc::clone(&disk.faults);
+        let settings = settings(&[dir.path()]);
+        let observer = Observer::open(ObserverParams {
+            disk: Arc::new(disk),
+            clock: Arc::new(SystemClock),
+            dir: settings.metadata_log_dir.clone(),
+            health: Arc::default(),
+            node_id: settings.node_id,
+            controller: settings.controller.clone(),
+            log: Arc::clone(&settings.metadata_log),
+            snapshot_bytes: settings.metadata_snapshot_bytes,
+            controllers: settings.controllers.clone(),
+            bootstrap: settings.bootstrap.clone(),
+            listener: "CONTROLLER".to_owned(),
+        })
+        .unwrap();
+        let known = || {
+            let image = observer.inner.lock().machine.image().clone();
+            (image.offset.0, image.cluster.brokers.len())
+        };
+        observer.append(registrations(0, &[1, 2])).unwrap();
+        assert_eq!(known(), (1, 2));
+        faults.fill(true);
+        for _ in 0..2 {
+            let full = observer.append(registrations(2, &[3]));
+            assert!(matches!(full, Err(Trouble::NoSpace(_))), "{full:?}");
+        }
+        let id = SnapshotId { end_offset: Offset(9), epoch: LeaderEpoch(1) };
+        let snapshot = snapshot(id);
+        let full = observer.install(id, &snapshot);
+        assert!(matches!(full, Err(Trouble::NoSpace(_))), "{full:?}");
+        assert_eq!(known(), (1, 2));
+        faults.fill(false);
+        observer.append(registrations(2, &[3])).unwrap();
+        assert_eq!(known(), (2, 3));
+        observer.install(id, &snapshot).unwrap();
+        assert_eq!(known(), (8, 0));
+        observer.append(registrations(9, &[4])).unwrap();
+        assert_eq!(known(), (9, 1));
+        faults.fail_syncs(true);
+        let failed = observer.close();
+        assert!(matches!(failed, Err(QuorumError::Storage(_))), "{failed:?}");
+        let offline = observer.append(registrations(10, &[5]));
+        assert!(matches!(offline, Err(Trouble::Local(_))), "{offline:?}");
+    }
+
+    fn snapshot(id: SnapshotId) -> Bytes {
+        let head = (SnapshotHeaderRecord::default(), id.epoch, Timestamp(1));
+        Bytes::from(snapshots::encode(head, &VoterRecords::default(), &[], 1))
     }
 }

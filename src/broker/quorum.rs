@@ -120,7 +120,7 @@ pub enum QuorumError {
 
 impl QuorumError {
     /// The disk has no space for it, and nothing else is wrong.
-    fn is_storage_full(&self) -> bool {
+    pub(super) fn is_storage_full(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
             QuorumError::Storage(error) | QuorumError::Append(AppendError::Storage(error)) => {
