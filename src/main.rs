@@ -246,11 +246,7 @@ async fn run(
             broker.leave().await;
             (server, ended)
         }
-        End::NotJoined(server, ended) => {
-            server.stop().await;
-            broker.abandon().await;
-            return ended;
-        }
+        End::NotJoined(server, ended) => (server, ended),
     };
     server.stop().await;
     broker.stop().await;
@@ -301,7 +297,9 @@ async fn serve(
     tokio::select! {
         biased;
         refused = &mut refused => return Ok(End::NotJoined(server, Err(refused))),
-        joined = broker.join() => joined.map_err(|error| error.to_string())?,
+        joined = broker.join() => if let Err(error) = joined {
+            return Ok(End::NotJoined(server, Err(error.to_string())));
+        },
         () = stop.wait() => return Ok(End::NotJoined(server, Ok(()))),
     }
     server.let_clients_in();

@@ -118,7 +118,7 @@ async fn serve(start: Start) -> Result<(), String> {
     };
     if let Err(cause) = joined {
         server.stop().await;
-        broker.abandon().await;
+        broker.stop().await;
         return Err(cause);
     }
     server.let_clients_in();

@@ -3,7 +3,7 @@
 //!
 //! One task drives it; the disk work runs on a blocking thread. An interval without changes writes nothing.
 
-use super::directories::Directories;
+use super::directories::{Directories, LogDirectory};
 use super::partition::{Checkpoint, Flush, Partition};
 use super::publisher::Publisher;
 use super::settings::Settings;
@@ -277,14 +277,24 @@ impl Housekeeping {
     pub fn finish(&self, broker_epoch: BrokerEpoch) {
         let is_clean = close_all(&self.publisher.all());
         self.write_all();
-        if !is_clean {
-            return;
+        if is_clean {
+            self.directories.online().for_each(|log_dir| self.note_clean(log_dir, broker_epoch));
         }
-        for log_dir in self.directories.online() {
-            let disk = self.directories.disk().as_ref();
-            if let Err(error) = write_clean_shutdown(disk, &log_dir.path, broker_epoch.0) {
-                tracing::error!(%error, "clean-shutdown file not written");
-            }
+    }
+
+    /// The last chore of a process that opened no log: its registration, if there was one, is not to make a crash of
+    /// the orderly stop before it (KIP-966).
+    pub fn leave_untouched(&self, broker_epoch: BrokerEpoch) {
+        if broker_epoch.0 >= 0 {
+            let were_clean = self.directories.online().filter(|log_dir| log_dir.was_clean);
+            were_clean.for_each(|log_dir| self.note_clean(log_dir, broker_epoch));
+        }
+    }
+
+    fn note_clean(&self, log_dir: &LogDirectory, broker_epoch: BrokerEpoch) {
+        let disk = self.directories.disk().as_ref();
+        if let Err(error) = write_clean_shutdown(disk, &log_dir.path, broker_epoch.0) {
+            tracing::error!(%error, "clean-shutdown file not written");
         }
     }
 }

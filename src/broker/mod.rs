@@ -57,6 +57,7 @@ mod replication;
 mod settings;
 mod snapshots;
 mod start;
+mod stop;
 mod takeover;
 mod throttle;
 mod voter_changes;
@@ -111,6 +112,7 @@ use publisher::Publisher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use stop::LogsStage;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -145,6 +147,7 @@ pub struct Broker {
     mover: Arc<Mover>,
     image: Arc<ArcSwap<Image>>,
     producer_ids: Mutex<ProducerIds>,
+    logs_stage: Arc<Mutex<LogsStage>>,
     stopping: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -531,67 +534,6 @@ impl Broker {
     /// to stop in order then, as in Kafka (KIP-858).
     pub async fn untold_failure(&self) -> String {
         self.membership.untold().await
-    }
-
-    /// Hands over what this broker leads, where others can take it (`controlled.shutdown.enable`). Clients are to be
-    /// served until this returns.
-    pub async fn leave(&self) {
-        let image = self.image();
-        let has_others = image.cluster.unfenced().any(|broker| broker.id != self.node_id());
-        if has_others && self.settings.controlled_shutdown {
-            self.membership.leave().await;
-        }
-    }
-
-    /// Lets go of everything as it is: a start did not come to its end, and nothing is to look like an orderly stop.
-    pub async fn abandon(&self) {
-        self.end_tasks().await;
-        let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
-        let ended = crate::env::blocking(move || {
-            mover.stop();
-            cleaner.stop();
-        });
-        if let Err(error) = ended.await {
-            tracing::error!(%error, "stop failed");
-        }
-        self.close_metadata().await;
-    }
-
-    async fn end_tasks(&self) {
-        self.stopping.send_replace(true);
-        self.groups.stop();
-        self.publisher.replication().fetchers.stop().await;
-        self.metadata.resign();
-        let tasks: Vec<JoinHandle<()>> = self.tasks.lock().drain(..).collect();
-        for task in tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the broker failed");
-            }
-        }
-    }
-
-    async fn close_metadata(&self) {
-        if let Err(error) = self.metadata.close().await {
-            tracing::error!(%error, "metadata log not closed in order");
-        }
-    }
-
-    /// Stops in order: coordinators and controller first, then the logs are flushed and closed, and each
-    /// directory gets its clean-shutdown file.
-    pub async fn stop(&self) {
-        self.end_tasks().await;
-        let (cleaner, mover) = (Arc::clone(&self.cleaner), Arc::clone(&self.mover));
-        let housekeeping = Arc::clone(&self.housekeeping);
-        let epoch = self.broker_epoch();
-        let finished = crate::env::blocking(move || {
-            mover.stop();
-            cleaner.stop();
-            housekeeping.finish(epoch);
-        });
-        if let Err(error) = finished.await {
-            tracing::error!(%error, "stop failed");
-        }
-        self.close_metadata().await;
     }
 }
 

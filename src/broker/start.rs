@@ -22,7 +22,7 @@ use super::quorum::{
 use super::replication::Replication;
 use super::takeover::{self, TakeoverError};
 use super::voters::VoterConnections;
-use super::{AdvertisedListener, Broker, Founding, Image, ProducerIds, Settings};
+use super::{AdvertisedListener, Broker, Founding, Image, LogsStage, ProducerIds, Settings};
 use crate::env::{Clock, Disk};
 use crate::log::StorageError;
 use crate::log::checkpoint::read_meta_properties;
@@ -121,7 +121,7 @@ impl Broker {
             Ok(()) => Ok(broker),
             Err(error) => {
                 // What lies in the directories must be left before they are given back.
-                broker.abandon().await;
+                broker.stop().await;
                 Err(error)
             }
         }
@@ -153,7 +153,6 @@ impl Broker {
         let source = open_source(&settings, &directories, &clock)?;
         directories.confirm()?;
         let previous_epoch = membership::previous_broker_epoch(&directories);
-        directories.remove_clean_shutdown()?;
         let image = Arc::new(ArcSwap::from_pointee(Image::default()));
         let parts = Parts { settings, clock, directories, publisher, image };
         let metadata = MetadataNode::start(source, parts.metadata()?).await?;
@@ -189,6 +188,7 @@ impl Broker {
             mover,
             image,
             producer_ids: Mutex::new(ProducerIds::default()),
+            logs_stage: Arc::new(Mutex::new(LogsStage::Untouched)),
             stopping,
             tasks: Mutex::new(tasks),
         }))
@@ -208,10 +208,8 @@ impl Broker {
             return Ok(());
         }
         self.membership.catch_up().await;
-        let metadata = Arc::clone(&self.metadata);
-        if let Err(error) = crate::env::blocking(move || metadata.begin()).await {
-            return Err(StartError::Opening(error.to_string()));
-        }
+        let opened = crate::env::blocking(self.open_logs()).await;
+        opened.map_err(|error| StartError::Opening(error.to_string()))??;
         self.publisher.set_strays_aside(&self.image.load());
         self.directories.look_at_space(self.settings.dir_reserve_bytes);
         self.membership.unfence().await?;
@@ -229,6 +227,24 @@ impl Broker {
         self.tasks.lock().extend(tasks);
         self.report_cordoned_dirs().await;
         Ok(())
+    }
+
+    /// Opens what the metadata gives this broker, unless it is to stop first. As in Kafka the directories say until
+    /// then whether the process before stopped in order.
+    pub(super) fn open_logs(&self) -> impl FnOnce() -> Result<(), DirectoryError> + use<> {
+        let (directories, metadata) = (Arc::clone(&self.directories), Arc::clone(&self.metadata));
+        let stage = Arc::clone(&self.logs_stage);
+        move || {
+            let mut stage = stage.lock();
+            if *stage != LogsStage::Untouched {
+                return Ok(());
+            }
+            *stage = LogsStage::Opening;
+            directories.remove_clean_shutdown()?;
+            metadata.begin();
+            *stage = LogsStage::Open;
+            Ok(())
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::{Config, Source, Values};
 use crate::env::disk::Space;
 use crate::env::faulty::FaultyDisk;
 use crate::env::{Disk, RealDisk, SystemClock};
+use crate::log::checkpoint::read_clean_shutdown;
 use ottla_protocol::Timestamp;
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -491,6 +492,67 @@ async fn stop_is_in_order_in_the_directories_that_did_not_fail() {
     broker.stop().await;
     let is_clean = |dir: &Path| dir.join(".kafka_cleanshutdown").exists();
     assert_eq!((is_clean(one.path()), is_clean(other.path())), (true, false));
+}
+
+#[tokio::test]
+async fn a_start_that_touched_no_log_makes_no_crash_of_the_stop_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let stopped_in =
+        || read_clean_shutdown(&RealDisk, dir.path()).unwrap().map(|it| it.broker_epoch);
+    let open = || Broker::open(settings(&[dir.path()]), Arc::new(RealDisk), Arc::new(SystemClock));
+    let broker = start(&[dir.path()]).await;
+    produce(&create_topic(&broker, "t").await).unwrap();
+    let first = broker.broker_epoch().0;
+    broker.stop().await;
+    drop(broker);
+    assert_eq!(stopped_in(), Some(first));
+    let checkpoints = || {
+        let of_dir = ["recovery-point-offset-checkpoint", "replication-offset-checkpoint"];
+        of_dir.map(|name| std::fs::read_to_string(dir.path().join(name)).unwrap())
+    };
+    let before = checkpoints();
+
+    // Killed before it was registered, and stopped.
+    let broker = open().await.unwrap();
+    broker.abandon().await;
+    drop(broker);
+    assert_eq!(stopped_in(), Some(first));
+    let broker = open().await.unwrap();
+    broker.stop().await;
+    drop(broker);
+    assert_eq!(stopped_in(), Some(first));
+
+    // Stopped after it: the controller knows another epoch since.
+    let broker = open().await.unwrap();
+    broker.metadata.until_active().await.unwrap();
+    broker.membership.register(broker.previous_epoch).await.unwrap();
+    let second = broker.broker_epoch().0;
+    broker.stop().await;
+    drop(broker);
+    assert!(second > first);
+    assert_eq!(stopped_in(), Some(second));
+    assert_eq!(checkpoints(), before);
+
+    // And once more before its logs could be opened.
+    let broker = open().await.unwrap();
+    let opening = broker.open_logs();
+    broker.stop().await;
+    opening().unwrap();
+    drop(broker);
+    assert_eq!(stopped_in(), Some(second));
+
+    // With its logs open it is a crash like any other.
+    let broker = start(&[dir.path()]).await;
+    assert_eq!(broker.partition("t", 0).unwrap().log_end_offset().0, 1);
+    broker.abandon().await;
+    drop(broker);
+    assert_eq!(stopped_in(), None);
+    let broker = open().await.unwrap();
+    broker.metadata.until_active().await.unwrap();
+    broker.membership.register(broker.previous_epoch).await.unwrap();
+    broker.stop().await;
+    drop(broker);
+    assert_eq!(stopped_in(), None);
 }
 
 #[tokio::test]
