@@ -12,16 +12,17 @@ use super::settings::Settings;
 use crate::env::Clock;
 use crate::log::checkpoint::{
     parse_future_dir, parse_partition_dir, partition_dir, read_partition_metadata,
+    stray_partition_dir,
 };
 use crate::log::{Log, LogParams, RecoveryError, StorageError};
 use crate::machines::metadata::Image;
 use crate::machines::metadata::image::{BrokerRegistration, PartitionRegistration, TopicImage};
 use crate::machines::replica::Leadership;
-use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, Timestamp, TopicId, uuid_to_text};
+use ottla_protocol::{BrokerId, GROUP_METADATA_TOPIC, Offset, Timestamp, TopicId};
 use parking_lot::{Mutex, RwLock};
 use reopening::Unopened;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use trash::{DELETE_SUFFIX, Trash};
@@ -30,11 +31,10 @@ mod opening;
 mod reopening;
 mod trash;
 
-/// Suffix of a directory that the metadata does not know (Kafka's name).
-const STRAY_SUFFIX: &str = "-stray";
-
 /// Why most strays are.
 const UNKNOWN: &str = "the metadata does not know this directory";
+/// Why a directory is set aside beside which there is another with the same log.
+const MOVED: &str = "a move had copied this log into another log directory";
 
 /// Partitions that do not exist and have a preferred log directory. Kafka has no bound.
 const PREFERRED_MAX: usize = 10_000;
@@ -130,7 +130,8 @@ impl Publisher {
                 tracing::info!(path = %path.display(), "a move did not end: its copy is removed");
                 self.trash.put(Timestamp(0), path);
             } else {
-                self.set_aside(&path, "the copy of a move, whose log is in no log directory");
+                let why = "the copy of a move, whose log is in no log directory";
+                self.set_aside(&path, (&key.0, key.1), why);
             }
         }
         Ok(())
@@ -374,7 +375,7 @@ impl Publisher {
         self.found.lock().remove(&key);
         for left in found.iter().skip(1) {
             let path = partition_dir(&self.directories.all[left.directory].path, &key.0, index);
-            self.set_aside(&path, "a move had copied this log into another log directory");
+            self.set_aside(&path, (&key.0, index), MOVED);
         }
         let partition = Partition::new(PartitionParams {
             name: (Arc::clone(&topic.name), topic.id, index),
@@ -402,18 +403,17 @@ impl Publisher {
             return true;
         }
         let from = partition_dir(&self.directories.all[found.directory].path, name, index);
-        self.set_aside(&from, UNKNOWN);
+        self.set_aside(&from, (name, index), UNKNOWN);
         false
     }
 
-    fn set_aside(&self, from: &Path, why: &str) {
-        let mut name = from.as_os_str().to_owned();
-        let unique = uuid_to_text(uuid::Uuid::new_v4());
-        name.push(format!(".{unique}{STRAY_SUFFIX}"));
-        let to = PathBuf::from(name);
+    /// Renames the directory of a partition, or of a copy of it, as Kafka does with one that nobody knows.
+    fn set_aside(&self, from: &Path, (topic, partition): (&str, i32), why: &str) {
+        let log_dir = from.parent().unwrap_or(from);
+        let to = stray_partition_dir(log_dir, topic, partition, uuid::Uuid::new_v4());
         let disk = self.directories.disk();
         let renamed = disk.rename(from, &to);
-        match renamed.and_then(|()| disk.sync_dir(from.parent().unwrap_or(from))) {
+        match renamed.and_then(|()| disk.sync_dir(log_dir)) {
             Ok(()) => {
                 tracing::warn!(from = %from.display(), to = %to.display(), "set aside: {why}");
             }
@@ -525,7 +525,8 @@ impl Publisher {
                 continue;
             }
             let log_dir = &self.directories.all[found.directory];
-            self.set_aside(&partition_dir(&log_dir.path, &topic, index), UNKNOWN);
+            let from = partition_dir(&log_dir.path, &topic, index);
+            self.set_aside(&from, (&topic, index), UNKNOWN);
         }
     }
 }

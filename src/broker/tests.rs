@@ -7,7 +7,7 @@ use crate::config::{Config, Source, Values};
 use crate::env::disk::Space;
 use crate::env::faulty::FaultyDisk;
 use crate::env::{Disk, RealDisk, SystemClock};
-use crate::log::checkpoint::read_clean_shutdown;
+use crate::log::checkpoint::{read_clean_shutdown, write_partition_metadata};
 use ottla_protocol::Timestamp;
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -553,6 +553,30 @@ async fn a_start_that_touched_no_log_makes_no_crash_of_the_stop_before_it() {
     broker.stop().await;
     drop(broker);
     assert_eq!(stopped_in(), None);
+}
+
+#[tokio::test]
+async fn a_directory_that_nobody_knows_is_set_aside_under_a_name_that_kafka_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(&[dir.path()]).await;
+    broker.stop().await;
+    drop(broker);
+    let longest = "w".repeat(249);
+    for topic in ["short", &longest] {
+        let stray = dir.path().join(format!("{topic}-12"));
+        std::fs::create_dir(&stray).unwrap();
+        write_partition_metadata(&RealDisk, &stray, TopicId::from_u128(5)).unwrap();
+    }
+    let broker = start(&[dir.path()]).await;
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| name.ends_with("-stray"));
+    names.sort();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[0].starts_with("short-12."), "{names:?}");
+    assert!(names[1].starts_with("www") && names[1].contains("w-12."), "{names:?}");
+    assert_eq!(names[1].len(), 255);
+    broker.stop().await;
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ const PARTITION_METADATA_LEN: usize = "version: 0\ntopic_id: ".len() + 22;
 
 /// Suffix of the directory of a copy that is to take a partition's place (Kafka's name).
 const FUTURE_SUFFIX: &str = "-future";
+/// Of a directory that belongs to no topic of the cluster.
+const STRAY_SUFFIX: &str = "-stray";
 
 /// Topic and partition of an offset.
 pub type PartitionKey = (String, i32);
@@ -302,8 +304,21 @@ pub fn deleted_partition_dir(
     partition: i32,
     unique: uuid::Uuid,
 ) -> PathBuf {
-    let suffix = format!("-{partition}.{}-delete", unique.simple());
-    // A file name has at most 255 bytes.
+    capped(log_dir, topic, &format!("-{partition}.{}-delete", unique.simple()))
+}
+
+/// What a partition's directory is renamed to that belongs to no topic of the cluster; `unique` is a fresh random id.
+pub fn stray_partition_dir(
+    log_dir: &Path,
+    topic: &str,
+    partition: i32,
+    unique: uuid::Uuid,
+) -> PathBuf {
+    capped(log_dir, topic, &format!("-{partition}.{}{STRAY_SUFFIX}", unique.simple()))
+}
+
+/// A file name has at most 255 bytes: so much of the topic's is left out.
+fn capped(log_dir: &Path, topic: &str, suffix: &str) -> PathBuf {
     let topic = topic.get(..255 - suffix.len()).unwrap_or(topic);
     log_dir.join(format!("{topic}{suffix}"))
 }
@@ -327,7 +342,7 @@ pub fn parse_future_dir(name: &str) -> Option<PartitionKey> {
 /// Topic and partition of a partition's directory name; `None` for other names, `-delete`, `-future` and `-stray`
 /// among them.
 pub fn parse_partition_dir(name: &str) -> Option<PartitionKey> {
-    if ["-delete", FUTURE_SUFFIX, "-stray"].iter().any(|suffix| name.ends_with(suffix)) {
+    if ["-delete", FUTURE_SUFFIX, STRAY_SUFFIX].iter().any(|suffix| name.ends_with(suffix)) {
         return None;
     }
     let (topic, partition) = name.rsplit_once('-')?;
