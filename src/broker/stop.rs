@@ -1,6 +1,7 @@
 //! How a broker ends: what it leads is handed over, its tasks end, and its logs are closed as far as it has come with
-//! them. Invariant: a clean-shutdown file says that all logs of its directory were closed in order, and by the process
-//! whose broker epoch it names. Source: KIP-500 (controlled shutdown), KIP-966 (the broker epoch).
+//! them. Invariant: a clean-shutdown file says that all logs of its directory were closed in order and that nobody has
+//! opened them since, and names the epoch under which the broker was registered last, as far as it knows.
+//! Source: KIP-500 (controlled shutdown), KIP-966 (the broker epoch).
 
 use super::Broker;
 use std::sync::Arc;
