@@ -27,7 +27,8 @@ pub(crate) struct Nemesis {
     next_at: u64,
     mendings: Vec<(u64, Mending)>,
     /// With records that count in the page cache: a machine has lost power, and no other may crash until the cluster
-    /// is whole. What only two machines had, one of which lost it, the other must not lose.
+    /// is whole. What only two machines had, one of which lost it, the other must not lose. A stop on a full disk is a
+    /// crash too: it closes no log, and leaves no clean-shutdown file (KIP-966).
     is_fragile: bool,
     /// How much went wrong.
     pub(crate) count: usize,
@@ -78,6 +79,12 @@ impl Nemesis {
             0..=4 | 17 if self.is_fragile => self.break_connections(world, machine),
             0..=3 => self.crash(world, machine),
             4 => self.crash_all(world),
+            5 if self.is_fragile && world.machines[machine].disk.is_filling() => {
+                self.break_connections(world, machine);
+            }
+            14 if self.is_fragile && world.is_stopping(machine) => {
+                self.break_connections(world, machine);
+            }
             5 => {
                 world.note(|| format!("stop {machine} in order"));
                 world.stop_in_order(machine);

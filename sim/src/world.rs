@@ -283,6 +283,11 @@ impl World {
         }
     }
 
+    /// Whether the process was asked to stop in order, and has not ended yet.
+    pub(crate) fn is_stopping(&self, at: usize) -> bool {
+        self.machines[at].process.as_ref().is_some_and(|process| *process.stop.borrow())
+    }
+
     /// Puts the machine's clock forward, or back.
     pub(crate) fn step_clock(&mut self, at: usize, ms: i64) {
         self.machines[at].clock.offset_ms.fetch_add(ms, Ordering::Relaxed);

@@ -26,9 +26,10 @@ fn a_seed_gives_the_same_trace_twice() {
 /// simulator.
 #[test]
 fn seeds_that_found_faults_are_sound() {
-    for seed in
-        [16, 61, 93, 94, 130, 154, 170, 50015, 50273, 2_000_078, 2_007_518, 2_068_949, 3_000_223]
-    {
+    for seed in [
+        16, 61, 93, 94, 130, 154, 170, 50015, 50273, 2_000_078, 2_007_518, 2_068_949, 2_082_218,
+        3_000_223,
+    ] {
         trace(seed);
     }
 }

@@ -138,6 +138,11 @@ impl SimDisk {
         self.0.lock().room = room;
     }
 
+    /// Whether it takes so many bytes only.
+    pub fn is_filling(&self) -> bool {
+        self.0.lock().room.is_some()
+    }
+
     /// From now on syncs fail, or do not any more.
     pub fn fail_syncs(&self, fail: bool) {
         self.0.lock().syncs_fail = fail;
