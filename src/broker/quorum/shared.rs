@@ -261,14 +261,13 @@ impl Shared {
         is_new
     }
 
-    /// The directory of a node that this one sends to; nil where it is not known.
+    /// The directory of a node that this one sends to; nil where it is not known. Of one without a vote it is the one
+    /// that was let in, of which openraft knows what it has; another may have said since that it is there.
     pub fn directory_of(&self, id: BrokerId) -> Uuid {
         if let Some(voter) = self.log.voters().get(id) {
             return voter.directory_id;
         }
-        let learners = self.learners.lock();
-        let learner = learners.iter().find(|it| it.voter.id == id);
-        learner.map_or(Uuid::nil(), |it| it.voter.directory_id)
+        self.let_in.lock().get(&id).copied().unwrap_or_default()
     }
 
     /// Whether this node has a vote.

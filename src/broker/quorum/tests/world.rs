@@ -199,7 +199,8 @@ impl World {
         self.voters.insert(id, Voter { node, image });
     }
 
-    fn voter(&self, id: BrokerId) -> voter_set::Voter {
+    /// A node as it says itself, with the disk that it has now.
+    pub fn voter(&self, id: BrokerId) -> voter_set::Voter {
         let voter = voter(id);
         let other = self.directories.get(&id).map(|id| Uuid::from_u128(*id));
         voter_set::Voter { directory_id: other.unwrap_or(voter.directory_id), ..voter }
