@@ -165,7 +165,9 @@ impl Model {
             Opened::WithPageCache => true,
             Opened::AfterPowerLoss => batch.last() < self.durable,
         };
-        is_kept && batch.last() >= start && self.cutting_to.is_none_or(|to| batch.last() < to)
+        // What lies below the log start offset goes with a cut that leaves nothing above it.
+        let is_cut = |to| batch.last() >= to || batch.last() < self.start;
+        is_kept && batch.last() >= start && !self.cutting_to.is_some_and(is_cut)
     }
 
     /// The batch that was appended at `first`.

@@ -45,7 +45,8 @@ fn seeds_that_were_broken_keep_the_rules() {
     // The cleaner took a producer's batch for a later one, which was lost; a snapshot knows of the first.
     // An epoch is that of batches below the log start offset only.
     // What a truncation had cut came back while recovery made the indexes anew.
-    for seed in [23664, 6127, 6436, 10654, 27130, 12501, 23787, 25704] {
+    // Records below a log start offset that was not checkpointed yet went with a cut (the rule's own fault).
+    for seed in [23664, 6127, 6436, 10654, 27130, 12501, 23787, 25704, 1306] {
         run(World::new(seed), STEPS).unwrap_or_else(|(broken, _)| panic!("seed {seed}: {broken}"));
     }
 }
