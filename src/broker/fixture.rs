@@ -63,6 +63,7 @@ pub(super) fn leadership(epoch: i32, replicas: &[BrokerId]) -> Leadership {
         partition_epoch: epoch,
         isr: replicas.to_vec(),
         replicas: replicas.to_vec(),
+        metadata_offset: Offset(0),
     }
 }
 

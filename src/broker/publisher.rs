@@ -223,7 +223,7 @@ impl Publisher {
             let lost = losers.iter().copied().filter(lies_there);
             let gone: Vec<BrokerId> = fenced.iter().copied().chain(lost).collect();
             if !gone.is_empty() {
-                partition.check_isr(&gone);
+                partition.fence(gone, new.offset);
             }
         }
     }
@@ -266,7 +266,7 @@ impl Publisher {
             },
         };
         if registration.leader == self.node_id {
-            self.lead(topic, &partition, registration);
+            self.lead((image, topic), &partition, registration);
         } else {
             self.follow(topic, &partition, registration);
         }
@@ -274,7 +274,7 @@ impl Publisher {
 
     fn lead(
         &self,
-        topic: &TopicImage,
+        (image, topic): (&Image, &TopicImage),
         partition: &Arc<Partition>,
         registration: &PartitionRegistration,
     ) {
@@ -288,6 +288,7 @@ impl Publisher {
             partition_epoch: registration.partition_epoch,
             isr: registration.isr.clone(),
             replicas: registration.replicas.clone(),
+            metadata_offset: image.offset,
         });
         if let Err(error) = led {
             tracing::error!(?partition, %error, "cannot lead partition");

@@ -146,7 +146,7 @@ async fn look_for_laggards(
             () = tokio::time::sleep(interval) => {}
         }
         for partition in publisher.all() {
-            partition.check_isr(&[]);
+            partition.check_isr();
         }
     }
 }

@@ -62,6 +62,7 @@ impl Leader {
             replica: FOLLOWER,
             broker_epoch: BrokerEpoch(broker_epoch),
             eligibility: Eligibility::Eligible,
+            metadata_offset: Offset(0),
             fetch_offset: Offset(asked.fetch_offset),
             log_start_offset: Offset(asked.log_start_offset),
         };

@@ -3,8 +3,8 @@
 use super::*;
 use crate::broker::fixture::{self, ScriptedController, log_params, partition_params};
 use crate::machines::replica::{IsrMember, Leadership};
-use ottla_protocol::BrokerEpoch;
 use ottla_protocol::messages::alter_partition_response;
+use ottla_protocol::{BrokerEpoch, Offset};
 
 const ME: BrokerId = BrokerId(1);
 
@@ -71,7 +71,7 @@ impl World {
 
     /// Nobody wants it before the follower has lagged.
     fn lose_follower(&self) {
-        self.partition.check_isr(&[BrokerId(2)]);
+        self.partition.fence(vec![BrokerId(2)], Offset(0));
     }
 
     fn is_alone(&self) -> bool {

@@ -80,12 +80,21 @@ impl Partition {
         self.tell_all();
     }
 
-    /// Looks for followers that lag, and those of `fenced`, which may be others' too.
-    pub(crate) fn check_isr(&self, fenced: &[BrokerId]) {
+    /// Looks for followers that lag.
+    pub(crate) fn check_isr(&self) {
+        self.look_at_followers(|now| Event::CheckIsr { now });
+    }
+
+    /// Lets go of those followers that are in `fenced`, by the metadata up to this offset.
+    pub(crate) fn fence(&self, fenced: Vec<BrokerId>, metadata_offset: Offset) {
+        self.look_at_followers(|now| Event::Fenced { fenced, metadata_offset, now });
+    }
+
+    fn look_at_followers(&self, event: impl FnOnce(Timestamp) -> Event) {
         let now = self.clock.steady();
         let mut owned = self.owned.lock();
         if owned.replica.role() == Role::Leader && !owned.replica.followers().is_empty() {
-            self.step(&mut owned, Event::CheckIsr { fenced: fenced.to_vec(), now });
+            self.step(&mut owned, event(now));
         }
     }
 

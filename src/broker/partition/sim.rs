@@ -254,6 +254,7 @@ impl World {
             partition_epoch: metadata.partition_epoch,
             isr: metadata.isr.clone(),
             replicas: NODES.iter().copied().map(BrokerId).collect(),
+            metadata_offset: Offset(0),
         });
         led.map_err(|error| format!("{id} cannot lead: {error}"))?;
         if metadata.leader_epoch == self.metadata.leader_epoch && self.metadata.leader == id {
@@ -296,7 +297,7 @@ impl World {
             80..86 => self.ask_for_isr(id),
             86..89 => {
                 if let Some(partition) = self.partition(id) {
-                    partition.check_isr(&[]);
+                    partition.check_isr();
                 }
             }
             89 => self.elect_any_of_isr(),
@@ -360,6 +361,7 @@ impl World {
             replica: id,
             broker_epoch: node.broker_epoch,
             eligibility: Eligibility::Ineligible,
+            metadata_offset: Offset(0),
             fetch_offset: state.position.end,
             log_start_offset: state.log_start_offset,
         };

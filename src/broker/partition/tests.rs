@@ -281,6 +281,7 @@ fn follower_fetch(id: i32, offset: i64) -> FollowerFetch {
         replica: BrokerId(id),
         broker_epoch: BrokerEpoch(5),
         eligibility: Eligibility::Eligible,
+        metadata_offset: Offset(0),
         fetch_offset: Offset(offset),
         log_start_offset: Offset(0),
     }
@@ -344,7 +345,7 @@ fn a_shrunken_isr_is_told_with_the_acknowledgement() {
     let info = append(&partition, -1);
     fetch_as_follower(&partition, 2, 1);
     assert_eq!(partition.acks(Offset(1), info.leader_epoch), Acks::Done(Ok(())));
-    partition.check_isr(&ids(&[2]));
+    partition.fence(ids(&[2]), Offset(0));
     let (_, change) = partition.isr_changes.take().pop().expect("a change");
     let answer =
         IsrAnswer::Committed { leader_epoch: LeaderEpoch(1), partition_epoch: 2, isr: ids(&[1]) };

@@ -25,6 +25,9 @@ pub struct FollowerFetch {
     pub broker_epoch: BrokerEpoch,
     /// What the metadata says of it.
     pub eligibility: Eligibility,
+    /// The offset of the metadata that say so; from before the leadership, or a follower's fencing, they count for
+    /// nothing.
+    pub metadata_offset: Offset,
     /// Where it wants to read on: its log ends here.
     pub fetch_offset: Offset,
     /// Where its log starts.

@@ -85,15 +85,9 @@ impl Replica {
         Some(self.ask(&isr, Some(id)))
     }
 
-    /// Asks for followers to leave that lag, or are fenced.
+    /// Asks for followers to leave that lag, or have just been fenced.
     pub(super) fn check_isr(&mut self, fenced: &[BrokerId], now: Timestamp) -> Option<Effect> {
-        if self.role != Role::Leader {
-            return None;
-        }
-        for follower in self.followers.iter_mut().filter(|it| fenced.contains(&it.id)) {
-            follower.fence();
-        }
-        if self.pending.is_some() {
+        if self.role != Role::Leader || self.pending.is_some() {
             return None;
         }
         let stays = |id: &BrokerId| {

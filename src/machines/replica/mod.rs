@@ -32,6 +32,8 @@ pub struct Leadership {
     pub isr: Vec<BrokerId>,
     /// All replicas.
     pub replicas: Vec<BrokerId>,
+    /// The offset of the metadata that give it.
+    pub metadata_offset: Offset,
 }
 
 /// What happened to the partition.
@@ -78,10 +80,18 @@ pub enum Event {
         /// Present time.
         now: Timestamp,
     },
-    /// Time to look for followers that lag; `fenced` are those that the metadata says are fenced or on their way out.
+    /// Time to look for followers that lag.
     CheckIsr {
-        /// Fenced followers.
+        /// Present time.
+        now: Timestamp,
+    },
+    /// The committed metadata fence these brokers, or have them on their way out, or without the directory of this
+    /// replica.
+    Fenced {
+        /// Who; others' followers may be among them.
         fenced: Vec<BrokerId>,
+        /// The offset of the metadata that say so.
+        metadata_offset: Offset,
         /// Present time.
         now: Timestamp,
     },
@@ -172,6 +182,8 @@ pub struct Replica {
     role: Role,
     leader_epoch: LeaderEpoch,
     partition_epoch: i32,
+    /// The newest metadata that told of the leadership, or of followers that are fenced.
+    metadata_offset: Offset,
     isr: Vec<BrokerId>,
     /// A change of the ISR that the controller was asked for.
     pending: Option<Pending>,
@@ -195,6 +207,7 @@ impl Replica {
             role: Role::Idle,
             leader_epoch: LeaderEpoch::UNKNOWN,
             partition_epoch: -1,
+            metadata_offset: Offset::UNKNOWN,
             isr: Vec::new(),
             pending: None,
             followers: Vec::new(),
@@ -297,10 +310,19 @@ impl Replica {
                 self.leader_high_watermark = offset;
                 Effects::one(self.advance_as_follower())
             }
-            Event::Fetched { fetch, now } => self.fetched(&fetch, now),
-            Event::CheckIsr { fenced, now } => {
+            Event::Fetched { fetch, now } => self.fetched(fetch, now),
+            Event::CheckIsr { now } => {
+                let change = self.check_isr(&[], now);
+                // Those that have lagged for too long, and are in no ISR, hold nothing back any more.
+                Effects([self.advance(now), change, None])
+            }
+            Event::Fenced { fenced, metadata_offset, now } => {
+                self.metadata_offset = self.metadata_offset.max(metadata_offset);
+                for follower in self.followers.iter_mut().filter(|it| fenced.contains(&it.id)) {
+                    follower.fence();
+                }
                 let change = self.check_isr(&fenced, now);
-                // Those that are fenced now hold nothing back any more.
+                // Nor do those that are fenced now.
                 Effects([self.advance(now), change, None])
             }
             Event::IsrAnswered { change, answer, now } => {
@@ -326,10 +348,12 @@ impl Replica {
         (log_end_offset, settled_end_offset): (Offset, Offset),
         now: Timestamp,
     ) -> Effects {
-        let Leadership { leader_epoch, partition_epoch, isr, replicas } = leadership;
+        let Leadership { leader_epoch, partition_epoch, isr, replicas, metadata_offset } =
+            leadership;
         if leader_epoch < self.leader_epoch || partition_epoch < self.partition_epoch {
             return Effects::default();
         }
+        self.metadata_offset = self.metadata_offset.max(metadata_offset);
         let is_new_leader = self.role != Role::Leader;
         let is_new_epoch = leader_epoch > self.leader_epoch || is_new_leader;
         if !is_new_epoch && partition_epoch == self.partition_epoch {
@@ -383,13 +407,17 @@ impl Replica {
         self.followers.clear();
     }
 
-    fn fetched(&mut self, fetch: &FollowerFetch, now: Timestamp) -> Effects {
+    fn fetched(&mut self, mut fetch: FollowerFetch, now: Timestamp) -> Effects {
         let leader_end = self.log_end_offset;
+        if fetch.metadata_offset < self.metadata_offset {
+            // Newer metadata may have fenced it. If not, its next fetch tells.
+            fetch.eligibility = Eligibility::Ineligible;
+        }
         let follower = self.followers.iter_mut().find(|follower| follower.id == fetch.replica);
         let Some(follower) = follower.filter(|_| self.role == Role::Leader) else {
             return Effects::default();
         };
-        let has_moved = follower.fetched(fetch, leader_end, now);
+        let has_moved = follower.fetched(&fetch, leader_end, now);
         let change = self.expand_isr(fetch.replica);
         let advance = if has_moved { self.advance(now) } else { None };
         Effects([advance, change, None])

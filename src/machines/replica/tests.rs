@@ -23,6 +23,7 @@ fn leadership(epoch: i32, partition_epoch: i32, isr: &[i32], replicas: &[i32]) -
         partition_epoch,
         isr: ids(isr),
         replicas: ids(replicas),
+        metadata_offset: Offset(0),
     }
 }
 
@@ -53,6 +54,7 @@ fn fetch_of(id: i32, offset: i64) -> FollowerFetch {
         replica: BrokerId(id),
         broker_epoch: BrokerEpoch(10 + i64::from(id)),
         eligibility: Eligibility::Eligible,
+        metadata_offset: Offset(0),
         fetch_offset: Offset(offset),
         log_start_offset: Offset(0),
     }
@@ -173,7 +175,7 @@ fn a_follower_that_lags_leaves_and_counts_until_it_has() {
     let mut replica = leader(1, &[1, 2, 3], 0);
     append(&mut replica, 4, 10);
     fetch(&mut replica, 2, 4, 500);
-    let check = |now| Event::CheckIsr { fenced: Vec::new(), now: Timestamp(now) };
+    let check = |now| Event::CheckIsr { now: Timestamp(now) };
     assert_eq!(step(&mut replica, check(LAG_MS)), vec![]);
     let change = asked(&step(&mut replica, check(LAG_MS + 1))).expect("a change");
     assert_eq!(isr_of(&change), [1, 2]);
@@ -190,7 +192,7 @@ fn a_follower_that_is_always_one_fetch_behind_is_in_sync() {
     for n in 1..20 {
         append(&mut replica, n * 10, n * LAG_MS / 2);
         fetch(&mut replica, 2, (n - 1) * 10, n * LAG_MS / 2 + 1);
-        let check = Event::CheckIsr { fenced: Vec::new(), now: Timestamp(n * LAG_MS / 2 + 2) };
+        let check = Event::CheckIsr { now: Timestamp(n * LAG_MS / 2 + 2) };
         assert_eq!(step(&mut replica, check), vec![], "{n}");
     }
 }
@@ -198,8 +200,37 @@ fn a_follower_that_is_always_one_fetch_behind_is_in_sync() {
 #[test]
 fn a_follower_that_the_metadata_fences_leaves_at_once() {
     let mut replica = leader(1, &[1, 2, 3], 0);
-    let check = Event::CheckIsr { fenced: ids(&[3]), now: Timestamp(1) };
-    assert_eq!(isr_of(&asked(&step(&mut replica, check)).expect("a change")), [1, 2]);
+    let fenced = Event::Fenced { fenced: ids(&[3]), metadata_offset: Offset(7), now: Timestamp(1) };
+    assert_eq!(isr_of(&asked(&step(&mut replica, fenced)).expect("a change")), [1, 2]);
+}
+
+/// A fetch is read by the metadata that were known when it came, while newer ones are taken in.
+#[test]
+fn a_follower_is_not_let_in_by_metadata_that_are_older_than_its_fencing() {
+    let mut replica = leader(1, &[1, 2], 4);
+    fetch(&mut replica, 2, 4, 1);
+    lead_many(&mut replica, leadership(0, 1, &[1], &[1, 2, 3]), 4, 2);
+    let fenced = Event::Fenced { fenced: ids(&[2]), metadata_offset: Offset(7), now: Timestamp(2) };
+    step(&mut replica, fenced);
+    let fetch = FollowerFetch { metadata_offset: Offset(6), ..fetch_of(2, 4) };
+    assert_eq!(step(&mut replica, Event::Fetched { fetch, now: Timestamp(3) }), vec![]);
+    let effects = append(&mut replica, 5, 4);
+    assert_eq!(effects, vec![Effect::HighWatermark(Offset(5))], "nor is it waited for");
+    let fetch = FollowerFetch { metadata_offset: Offset(7), ..fetch_of(2, 5) };
+    assert!(asked(&step(&mut replica, Event::Fetched { fetch, now: Timestamp(5) })).is_some());
+}
+
+#[test]
+fn a_follower_is_not_let_in_by_metadata_that_are_older_than_the_leadership() {
+    let mut replica = leader(1, &[1], 4);
+    let newer = Leadership { metadata_offset: Offset(7), ..leadership(1, 1, &[1], &[1, 2, 3]) };
+    lead_many(&mut replica, newer, 4, 1);
+    let fetch_by = |metadata_offset| {
+        let fetch = FollowerFetch { metadata_offset: Offset(metadata_offset), ..fetch_of(2, 4) };
+        Event::Fetched { fetch, now: Timestamp(2) }
+    };
+    assert_eq!(asked(&step(&mut replica, fetch_by(6))), None);
+    assert!(asked(&step(&mut replica, fetch_by(7))).is_some());
 }
 
 #[test]
@@ -267,7 +298,7 @@ fn a_follower_of_a_quiet_partition_has_its_whole_time_once_there_are_records() {
     fetch(&mut replica, 2, 4, 1);
     assert!(replica.is_settled(BrokerId(2)));
     append(&mut replica, 5, 100 * LAG_MS);
-    let check = |now| Event::CheckIsr { fenced: vec![], now: Timestamp(now) };
+    let check = |now| Event::CheckIsr { now: Timestamp(now) };
     assert_eq!(step(&mut replica, check(101 * LAG_MS)), vec![]);
     append(&mut replica, 6, 101 * LAG_MS);
     assert!(asked(&step(&mut replica, check(101 * LAG_MS + 1))).is_some());
@@ -317,7 +348,7 @@ fn low_watermark_is_the_least_start_of_the_replicas_that_are_alive() {
 fn a_new_epoch_gives_members_of_the_isr_their_whole_time() {
     let mut replica = leader(1, &[1, 2, 3], 4);
     lead_many(&mut replica, leadership(1, 1, &[1, 2], &[1, 2, 3]), 4, 10 * LAG_MS);
-    let check = |now| Event::CheckIsr { fenced: Vec::new(), now: Timestamp(now) };
+    let check = |now| Event::CheckIsr { now: Timestamp(now) };
     assert_eq!(step(&mut replica, check(11 * LAG_MS)), vec![]);
     assert!(asked(&step(&mut replica, check(11 * LAG_MS + 1))).is_some());
 }

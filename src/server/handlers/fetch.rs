@@ -315,6 +315,7 @@ impl<'a> Fetch<'a> {
                 true => Eligibility::Eligible,
                 false => Eligibility::Ineligible,
             },
+            metadata_offset: image.offset,
             fetch_offset: Offset(wanted.fetch_offset),
             log_start_offset: Offset(wanted.log_start_offset),
         })

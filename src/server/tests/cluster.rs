@@ -32,8 +32,10 @@ async fn open(
     let voters: Vec<String> =
         controllers.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
     let ports = (client.address().port(), controllers.get(&id).copied());
-    let voters = [("controller.quorum.voters", &voters.join(",")[..])];
-    let settings = node_settings(id, dirs, ports, &voters);
+    let voters = voters.join(",");
+    // No follower that has gone is let go of because it lags: no test waits for so long.
+    let more = [("controller.quorum.voters", &voters[..]), ("replica.lag.time.max.ms", "3600000")];
+    let settings = node_settings(id, dirs, ports, &more);
     (Node::open(settings, disk, controller).await.unwrap(), client)
 }
 
@@ -270,7 +272,6 @@ async fn what_lies_in_a_directory_that_fails_has_another_leader_and_the_rest_goe
     let kept: Vec<i32> =
         elsewhere.into_iter().filter(|index| leader_of(&cluster, *index) == failing).collect();
     faults.fail_syncs_below(&cluster.dirs[&failing].path().join("two"));
-    let begun = Instant::now();
     assert!(produce_durably(&cluster, failing, lost).await.is_err());
     cluster
         .until("others lead what lay there", |it| {
@@ -293,10 +294,9 @@ async fn what_lies_in_a_directory_that_fails_has_another_leader_and_the_rest_goe
         assert_eq!(leader_of(&cluster, index), failing, "its other directory works");
         assert_eq!(produce_durably(&cluster, failing, index).await, Ok(()));
     }
-    // Whoever follows there no longer is waited for by no leader (`replica.lag.time.max.ms` is 30 s).
+    // Whoever follows there no longer is waited for by no leader.
     for index in 0..6 {
         assert_eq!(produce_durably(&cluster, leader_of(&cluster, index), index).await, Ok(()));
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     cluster.stop().await;
 }
