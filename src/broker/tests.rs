@@ -297,7 +297,7 @@ async fn log_that_finds_no_space_when_it_is_recovered_is_opened_once_there_is() 
     assert_eq!(broker.partition("t", 0).err(), Some(ErrorCode::KafkaStorageError));
     faults.fill_only(None);
     tokio::time::timeout(std::time::Duration::from_secs(60), async {
-        while broker.partition("t", 0).is_err() {
+        while !broker.partition("t", 0).is_ok_and(|it| it.is_leader()) {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     })
