@@ -67,18 +67,18 @@ pub(super) struct Announced {
 }
 
 /// Notes the announcement, and does what it asks for where this voter leads.
-pub(super) fn receive(shared: &Arc<Shared>, announcement: Announcement) -> Announced {
+pub(super) async fn receive(shared: &Arc<Shared>, announcement: Announcement) -> Announced {
     let known = *shared.leader.borrow();
     let params = shared.log.params();
     let leader = known.leader.and_then(|id| Some((id, params.addresses.get(id)?)));
     let standing = match shared.log.leading() {
         None => Standing::Unknown,
-        Some(_) => stand(shared, announcement),
+        Some(_) => stand(shared, announcement).await,
     };
     Announced { standing, epoch: known.epoch, leader }
 }
 
-fn stand(shared: &Arc<Shared>, announcement: Announcement) -> Standing {
+async fn stand(shared: &Arc<Shared>, announcement: Announcement) -> Standing {
     let Announcement { voter, voters_max } = announcement;
     let voters = shared.log.voters();
     match voters.get(voter.id) {
@@ -108,9 +108,10 @@ fn stand(shared: &Arc<Shared>, announcement: Announcement) -> Standing {
         }
         None => {
             shared.note_learner(&voter);
-            shared.let_learners_in();
+            shared.let_learners_in().await;
             let wants_vote = voters_max.is_some_and(|max| voters.count() < max as usize);
-            if wants_vote && shared.learner_ids().contains(&voter.id) {
+            let learners = shared.learner_ids().await.unwrap_or_default();
+            if wants_vote && learners.contains(&voter.id) {
                 change(shared, move |shared| async move {
                     shared.add_voter(voter, Answered::Written, CHANGE_MAX).await
                 });
@@ -144,7 +145,7 @@ pub(super) async fn run(shared: Arc<Shared>, transport: Arc<dyn RaftTransport>) 
         let has_vote = shared.has_vote();
         let is_heard = shared.contact.lock().heard.is_some_and(|at| at.elapsed() < SILENCE);
         let pause = if shared.log.leading().is_some() {
-            shared.let_learners_in();
+            shared.let_learners_in().await;
             let is_up_to_date = update_own(&shared);
             match shared.learners.lock().is_empty() {
                 _ if !is_up_to_date => SOON,

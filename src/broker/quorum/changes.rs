@@ -141,12 +141,18 @@ impl Shared {
         }
     }
 
-    /// Those who follow without a vote, as the newest entry has them.
-    pub(super) fn learner_ids(&self) -> BTreeSet<BrokerId> {
-        let Some(raft) = self.raft() else { return BTreeSet::new() };
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow();
-        metrics.membership_config.membership().learner_ids().map(BrokerId).collect()
+    /// Those who follow without a vote, as the newest entry has them. openraft is asked: its metrics may be older than
+    /// what is committed, and a disk would be taken for the one before it that was to go first.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER where openraft has stopped.
+    pub(super) async fn learner_ids(&self) -> Result<BTreeSet<BrokerId>, ErrorCode> {
+        let raft = self.raft().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        let learners = raft.with_raft_state(|state| {
+            let membership = state.membership_state.effective().membership();
+            membership.learner_ids().map(BrokerId).collect()
+        });
+        learners.await.map_err(|_| ErrorCode::NotLeaderOrFollower)
     }
 
     /// Notes that a node is there which has no vote.
@@ -173,13 +179,13 @@ impl Shared {
     }
 
     /// Has the nodes that are known to be there, and no others, follow without a vote. A change that runs goes first.
-    pub(super) fn let_learners_in(&self) {
+    pub(super) async fn let_learners_in(&self) {
         let Ok(_changing) = self.changing.try_lock() else { return };
         let Ok((epoch, voters)) = self.changeable() else { return };
         self.forget_learners(|it| {
             it.heard.elapsed() < FORGOTTEN && voters.get(it.voter.id).is_none()
         });
-        let now = self.learner_ids();
+        let Ok(now) = self.learner_ids().await else { return };
         let learners = self.learners.lock().clone();
         // What openraft knows of one disk must not be taken for another's: that one goes first.
         let is_same = |it: &&Learner| !now.contains(&it.voter.id) || self.is_let_in(&it.voter);
@@ -212,10 +218,10 @@ impl Shared {
             return Err(ErrorCode::DuplicateVoter);
         }
         self.note_learner(&voter);
-        let mut learners = self.learner_ids();
+        let mut learners = self.learner_ids().await?;
         if learners.contains(&voter.id) && !self.is_let_in(&voter) {
             drop(changing);
-            self.let_learners_in();
+            self.let_learners_in().await;
             return Err(ErrorCode::RequestTimedOut);
         }
         if learners.insert(voter.id) {
@@ -284,7 +290,7 @@ impl Shared {
         if id == self.log.params().node_id() {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
-        let mut learners = self.learner_ids();
+        let mut learners = self.learner_ids().await?;
         if self.hears(id, HEARD) {
             // It must hear of it. One that does not answer may come back with another disk.
             self.note_learner(removed);
@@ -314,7 +320,7 @@ impl Shared {
             return Ok(());
         }
         let id = voter.id;
-        let learners = self.learner_ids();
+        let learners = self.learner_ids().await?;
         let end = self.write_voters(epoch, &voters.with(voter), learners, None)?;
         tracing::info!(voter = %id, "a voter of the metadata quorum listens elsewhere now");
         self.await_commit(epoch, end, deadline).await

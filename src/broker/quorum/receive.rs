@@ -81,7 +81,7 @@ async fn answer(shared: &Arc<Shared>, message: Message) -> Answer {
         }
         Message::PreVote(request) => pre_vote(shared, request),
         Message::Announce(announcement) => {
-            Answer::Announced(announce::receive(shared, announcement))
+            Answer::Announced(announce::receive(shared, announcement).await)
         }
         Message::Snapshot(part) => match take_part(shared, part).await {
             Ok(vote) => Answer::Snapshot(SnapshotResponse::new(vote)),

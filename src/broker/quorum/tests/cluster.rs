@@ -392,12 +392,12 @@ async fn a_disk_that_just_came_is_sent_nothing_that_is_for_the_one_before() {
         world.write(5).await;
         shared.remove_voter(id, before.directory_id, Duration::from_secs(10)).await.unwrap();
         world.crash(id, Crash::PowerLoss).await;
-        if shared.learner_ids().contains(&id) {
+        if shared.learner_ids().await.unwrap().contains(&id) {
             break;
         }
         world.start(id).await;
     }
-    assert!(shared.learner_ids().contains(&id));
+    assert!(shared.learner_ids().await.unwrap().contains(&id));
     world.directories.insert(id, 99);
     let next = world.voter(id);
     assert_ne!(next.directory_id, before.directory_id);
@@ -408,7 +408,7 @@ async fn a_disk_that_just_came_is_sent_nothing_that_is_for_the_one_before() {
     while shared.directory_of(id) != next.directory_id {
         assert!(begin.elapsed() < Duration::from_secs(30), "the next disk is not let in");
         shared.note_learner(&next);
-        shared.let_learners_in();
+        shared.let_learners_in().await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     world.stop().await;
