@@ -58,7 +58,17 @@ async fn a_leader_that_is_known_to_be_dead_is_replaced_though_it_was_heard_just_
     others.next().unwrap().node.quorum().unwrap().leader_is_dead();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(world.voters.keys().all(|id| !world.is_active(*id)));
-    others.next().unwrap().node.quorum().unwrap().leader_is_dead();
+    let has_leader = |it: &World| it.voters.keys().any(|id| it.is_active(*id));
+    for _ in 0..9 {
+        // On a busy machine one may be at work on the dead one's last message, and so hear it once more: told again.
+        for voter in world.voters.values() {
+            voter.node.quorum().unwrap().leader_is_dead();
+        }
+        let second = Duration::from_secs(1);
+        if tokio::time::timeout(second, world.until(has_leader)).await.is_ok() {
+            break;
+        }
+    }
     world.write(5).await;
     world.start(leader).await;
     world.settle().await;
