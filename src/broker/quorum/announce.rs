@@ -11,6 +11,7 @@ use super::shared::Shared;
 use super::voter_set::Voter;
 use crate::broker::Address;
 use ottla_protocol::{BrokerId, ErrorCode, LeaderEpoch};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -110,8 +111,8 @@ async fn stand(shared: &Arc<Shared>, announcement: Announcement) -> Standing {
             shared.note_learner(&voter);
             shared.let_learners_in().await;
             let wants_vote = voters_max.is_some_and(|max| voters.count() < max as usize);
-            let learners = shared.learner_ids().await.unwrap_or_default();
-            if wants_vote && learners.contains(&voter.id) {
+            let is_let_in = |learners: BTreeSet<BrokerId>| learners.contains(&voter.id);
+            if wants_vote && shared.learner_ids().await.is_ok_and(is_let_in) {
                 change(shared, move |shared| async move {
                     shared.add_voter(voter, Answered::Written, CHANGE_MAX).await
                 });
